@@ -1,0 +1,309 @@
+/* CodecLLM: entropy-coded language-model weights, decoded inside the products that use them.
+ *
+ * This is the one installed header. It has five parts, each usable without the ones after it:
+ *
+ *   1. status, errors, logging           every function that can fail returns a cllm_status and fills a cllm_error
+ *   2. tensors                           encode a matrix to a blob, decode a blob (docs/FORMAT.md)
+ *   3. directories                       compress, decompress and verify a Hugging Face model directory
+ *   4. models and sessions               tokens in, logits out
+ *   5. tokenizer, chat, sampler          text in, text out
+ *
+ * Rules that hold everywhere:
+ *   - The library never prints, exits, aborts or reads the environment.
+ *   - Memory: what a function hands out is freed by the matching *_close/_free, or cllm_free() for plain memory.
+ *   - Threads: distinct objects may be used from distinct threads at the same time. A cllm_tensor and a cllm_model are
+ *     immutable after opening and may be shared; a cllm_session and a cllm_sampler belong to one thread at a time.
+ *   - `err` may be NULL. It is written only on failure.
+ *   - Structs named *_params are initialised by their *_default() function, so that new fields keep old callers working.
+ */
+#ifndef CODECLLM_H
+#define CODECLLM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLLM_VERSION_MAJOR 0
+#define CLLM_VERSION_MINOR 1
+#define CLLM_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define CLLM_API __attribute__((visibility("default")))
+#define CLLM_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define CLLM_API
+#define CLLM_PRINTF(f, a)
+#endif
+
+/* ---------------------------------------------------------------- 1. status, errors, logging ------------------------- */
+
+typedef enum cllm_status {
+    CLLM_OK = 0,
+    CLLM_ERR_ARGUMENT = 1,    /* the caller asked for something that makes no sense */
+    CLLM_ERR_FORMAT = 2,      /* bytes are not what docs/FORMAT.md (or safetensors, JSON...) says; see position */
+    CLLM_ERR_IO = 3,          /* the operating system refused: missing file, full disk, permissions */
+    CLLM_ERR_MEMORY = 4,      /* an allocation failed or a size does not fit */
+    CLLM_ERR_UNSUPPORTED = 5, /* well-formed, but not something this version can run (an unknown architecture, ...) */
+    CLLM_ERR_EXISTS = 6,      /* the output is already there */
+    CLLM_ERR_DEVICE = 7,      /* a GPU, its driver or the backend library failed */
+    CLLM_ERR_CANCELLED = 8,   /* a progress callback asked to stop */
+    CLLM_ERR_MISMATCH = 9     /* verify: a file is not what the manifest says */
+} cllm_status;
+
+#define CLLM_NO_POSITION UINT64_MAX
+
+typedef struct cllm_error {
+    cllm_status status;
+    uint64_t position; /* byte offset in the file or blob the message names, or CLLM_NO_POSITION */
+    char message[512]; /* one line: what was wrong, where, and what to do; UTF-8, always terminated */
+} cllm_error;
+
+typedef enum cllm_log_level { CLLM_LOG_INFO = 0, CLLM_LOG_WARNING = 1 } cllm_log_level;
+typedef void (*cllm_log_fn)(cllm_log_level level, const char *line, void *user);
+
+/* `done` of `total` units (bytes or tokens); `what` is a short label. Returning false cancels the operation. */
+typedef bool (*cllm_progress_fn)(const char *what, uint64_t done, uint64_t total, void *user);
+
+/* Name of a status ("format error"); static storage. */
+CLLM_API const char *cllm_status_name(cllm_status status);
+/* "0.1.0"; static storage. */
+CLLM_API const char *cllm_version(void);
+/* Receives the library's one-line notes from any thread; NULL silences them (the default). Not thread-safe: call it first. */
+CLLM_API void cllm_set_log(cllm_log_fn fn, void *user);
+/* Frees memory the library handed out. NULL is allowed. */
+CLLM_API void cllm_free(void *p);
+
+/* ---------------------------------------------------------------- 2. tensors ------------------------------------------- */
+
+typedef enum cllm_mode { CLLM_MODE_RAW = 0, CLLM_MODE_INT8 = 1, CLLM_MODE_RD = 2, CLLM_MODE_LOSSLESS = 3 } cllm_mode;
+typedef enum cllm_dtype {
+    CLLM_DTYPE_NONE = 0,
+    CLLM_DTYPE_BF16 = 1,
+    CLLM_DTYPE_F16 = 2,
+    CLLM_DTYPE_F32 = 3,
+    CLLM_DTYPE_I8 = 4,
+    CLLM_DTYPE_I16 = 5
+} cllm_dtype;
+/* What an encoder trades decoding speed for: fewest bytes, or fewest table look-ups a weight at slightly more bytes. */
+typedef enum cllm_profile { CLLM_PROFILE_SMALL = 0, CLLM_PROFILE_FAST = 1 } cllm_profile;
+/* Decoder implementations; AUTO is the best one this CPU has. All give the same bytes. */
+typedef enum cllm_tier { CLLM_TIER_AUTO = -1, CLLM_TIER_SCALAR = 0, CLLM_TIER_AVX2 = 1, CLLM_TIER_AVX512 = 2 } cllm_tier;
+
+typedef struct cllm_tensor cllm_tensor; /* a validated blob, ready to decode; borrows the caller's bytes */
+
+typedef struct cllm_encode_params {
+    cllm_mode mode;          /* CLLM_MODE_INT8 */
+    cllm_profile profile;    /* CLLM_PROFILE_SMALL */
+    float step;              /* rd: quantizer step, > 0; or 0 to have it chosen for `bpw` */
+    float bpw;               /* rd with step 0: bits per weight the whole blob should have */
+    float lambda;            /* rd: rounding may move a value by one where that saves bits; cost of a bit in units of step^2. 0 = off */
+    const float *col_weight; /* rd: `cols` importances c > 0, or NULL; rounded to what the format stores */
+    const float *row_weight; /* rd: `rows` importances c > 0, or NULL: s_row = step / c */
+    int threads;             /* 0 = one per core; the bytes do not depend on it */
+    /* Forced choices, for tests and experiments; 0 (or -1 for planes) lets the encoder choose from the data. */
+    int tuple, levels, planes, max_length, tile_cols;
+} cllm_encode_params;
+
+typedef struct cllm_tensor_info {
+    cllm_mode mode;
+    cllm_dtype dtype;    /* of the source */
+    uint32_t rows, cols;
+    uint64_t blob_bytes;
+    double bits_per_weight; /* 8 * blob_bytes / (rows * cols) */
+    int layout, tuple, levels, planes, max_length, tile_cols;
+    uint32_t tiles;
+    uint64_t outliers;
+    bool has_row_scale, has_col_scale;
+} cllm_tensor_info;
+
+CLLM_API void cllm_encode_params_default(cllm_encode_params *params);
+
+/* Encodes `rows` x `cols` row-major numbers of `dtype` (BF16, F16 or F32) at `src` into a new blob *out of *out_bytes bytes
+ * (free with cllm_free). Falls back to mode raw where coding does not shrink. int8 and rd refuse NaN and infinity
+ * (CLLM_ERR_ARGUMENT; position = index of the weight). Thread-safe. */
+CLLM_API cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                 const cllm_encode_params *params, uint8_t **out, size_t *out_bytes, cllm_error *err);
+
+/* Validates header, table, scales and offsets of a blob and prepares its decoder. `blob` is borrowed until cllm_tensor_close and
+ * needs no alignment. Tiles are checked as they are decoded. Errors: CLLM_ERR_FORMAT with the byte position. */
+CLLM_API cllm_status cllm_tensor_open(const void *blob, size_t bytes, cllm_tensor **out, cllm_error *err);
+CLLM_API void cllm_tensor_close(cllm_tensor *tensor);
+CLLM_API void cllm_tensor_get_info(const cllm_tensor *tensor, cllm_tensor_info *info);
+
+/* Bytes that decoding `nrows` rows to `as` takes; 0 if the combination is impossible. */
+CLLM_API size_t cllm_tensor_decoded_bytes(const cllm_tensor *tensor, uint32_t nrows, cllm_dtype as);
+
+/* Decodes rows [row0, row0+nrows) row-major into dst (capacity bytes, written only inside).
+ *   as = I8 or I16   the integers q (I8: int8 and rd with layout 8; I16: any int8 or rd)
+ *   as = BF16/F16/F32 the weights, dequantized; for lossless, BF16 -> BF16 and F16 -> F16 are the original bits
+ * threads: 0 = one per core. Errors: CLLM_ERR_ARGUMENT (range, capacity, as), CLLM_ERR_FORMAT with the position in the blob;
+ * then the content of dst is unspecified. Thread-safe. */
+CLLM_API cllm_status cllm_tensor_decode(const cllm_tensor *tensor, uint32_t row0, uint32_t nrows, cllm_dtype as, void *dst,
+                                        size_t capacity, int threads, cllm_error *err);
+/* The same with a named decoder tier; CLLM_ERR_UNSUPPORTED if this CPU lacks it. For tests and benchmarks. */
+CLLM_API cllm_status cllm_tensor_decode_tier(const cllm_tensor *tensor, cllm_tier tier, uint32_t row0, uint32_t nrows,
+                                             cllm_dtype as, void *dst, size_t capacity, int threads, cllm_error *err);
+/* The best tier of this CPU, and a tier's name ("avx512"). */
+CLLM_API cllm_tier cllm_best_tier(void);
+CLLM_API const char *cllm_tier_name(cllm_tier tier);
+
+/* Row scales (s_row, `rows` floats) and column multipliers (g_col, `cols` floats) as the blob defines them; 1.0 where it has none. */
+CLLM_API cllm_status cllm_tensor_row_scales(const cllm_tensor *tensor, float *dst, size_t count, cllm_error *err);
+CLLM_API cllm_status cllm_tensor_col_scales(const cllm_tensor *tensor, float *dst, size_t count, cllm_error *err);
+
+/* ---------------------------------------------------------------- 3. directories --------------------------------------- */
+
+typedef struct cllm_compress_params {
+    cllm_mode mode;       /* CLLM_MODE_RD */
+    double bpw;           /* rd: bits per weight of the whole output, every tensor byte counted; 4.5 */
+    cllm_profile profile; /* CLLM_PROFILE_SMALL */
+    uint64_t shard_bytes; /* largest shard; 5 GB */
+    int threads;          /* 0 = one per core; the output does not depend on it */
+    bool force;           /* replace an existing output */
+    bool resume;          /* go on from what an interrupted run left in OUT.partial */
+    bool convert_f32;     /* lossless: convert F32 matrices to BF16 first; otherwise they are kept as they are */
+    bool uniform;         /* rd: one plain uniform step per tensor, no rate-distortion rounding and no column weights */
+    const char *calibrate; /* rd: text file whose activations weigh the columns; NULL = no data is used */
+    cllm_progress_fn progress;
+    void *user;
+} cllm_compress_params;
+
+typedef struct cllm_dir_info {
+    char architecture[64];   /* "llama", "qwen3", ... */
+    char mode[16];           /* "raw" (uncompressed), "int8", "rd", "lossless" */
+    uint64_t weights;        /* numbers stored */
+    uint64_t bytes;          /* tensor bytes: every byte of every tensor in every shard */
+    double bits_per_weight;  /* 8 * bytes / weights */
+    uint32_t tensors, compressed_tensors, files;
+} cllm_dir_info;
+
+CLLM_API void cllm_compress_params_default(cllm_compress_params *params);
+/* Compresses the Hugging Face directory `in` into a new directory `out`. Written as `out`.partial and renamed when complete. */
+CLLM_API cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info,
+                                   cllm_error *err);
+/* Writes an ordinary Hugging Face directory again, each tensor in its source dtype. */
+CLLM_API cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress,
+                                     void *user, cllm_error *err);
+/* Checks every file and tensor against the manifest and decodes every tile. CLLM_ERR_MISMATCH names the first difference. */
+CLLM_API cllm_status cllm_verify(const char *dir, int threads, cllm_progress_fn progress, void *user, cllm_error *err);
+/* What a directory holds; reads headers only. */
+CLLM_API cllm_status cllm_dir_get_info(const char *dir, cllm_dir_info *info, cllm_error *err);
+
+/* ---------------------------------------------------------------- 4. models and sessions --------------------------------- */
+
+typedef struct cllm_model cllm_model;
+typedef struct cllm_session cllm_session;
+
+typedef enum cllm_weights {
+    CLLM_WEIGHTS_AUTO = 0,       /* decoded where memory allows, else compressed */
+    CLLM_WEIGHTS_COMPRESSED = 1, /* stay compressed in memory; decoded a tile at a time inside the product */
+    CLLM_WEIGHTS_DECODED = 2     /* decoded once at load, to int8 (int8, rd) or 16 bits (lossless) */
+} cllm_weights;
+
+typedef struct cllm_model_params {
+    cllm_weights weights; /* CLLM_WEIGHTS_AUTO */
+    int threads;          /* 0 = one per core; results do not depend on it */
+    cllm_tier tier;       /* CLLM_TIER_AUTO */
+    cllm_progress_fn progress;
+    void *user;
+} cllm_model_params;
+
+typedef struct cllm_model_info {
+    char architecture[64];
+    uint32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_context;
+    uint64_t weights;         /* numbers in the model */
+    uint64_t weight_bytes;    /* bytes the weights take in memory as loaded */
+    uint64_t read_per_token;  /* weight bytes a decode step reads */
+    int32_t bos;              /* -1 if none */
+    const int32_t *eos;       /* n_eos ids; owned by the model */
+    uint32_t n_eos;
+    bool weights_decoded;     /* how CLLM_WEIGHTS_AUTO was settled */
+    const char *chat_template; /* recognised family ("llama3", "chatml", ...), "unknown", or NULL if the model has none */
+} cllm_model_info;
+
+CLLM_API void cllm_model_params_default(cllm_model_params *params);
+/* Opens a model directory, compressed or not (config, tokenizer, weights). */
+CLLM_API cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err);
+/* All sessions of a model must be freed before it is closed. */
+CLLM_API void cllm_model_close(cllm_model *model);
+CLLM_API void cllm_model_get_info(const cllm_model *model, cllm_model_info *info);
+
+/* A session holds a KV cache of n_ctx tokens (0 = the model's max_context). */
+CLLM_API cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **out, cllm_error *err);
+CLLM_API void cllm_session_free(cllm_session *session);
+/* Tokens evaluated so far; rewind to an earlier position (0 = empty). */
+CLLM_API uint32_t cllm_session_position(const cllm_session *session);
+CLLM_API cllm_status cllm_session_rewind(cllm_session *session, uint32_t position, cllm_error *err);
+/* Appends n tokens. If logits is not NULL it receives float32 rows of `vocab` next-token logits: one row, for the last token, or
+ * n rows, for every token, when all_logits is set; capacity counts floats. Errors: CLLM_ERR_ARGUMENT (token id, context full),
+ * CLLM_ERR_FORMAT (a corrupt tile; the session is then as before the call). */
+CLLM_API cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint32_t n, bool all_logits,
+                                       float *logits, size_t capacity, cllm_error *err);
+
+/* ---------------------------------------------------------------- 5. tokenizer, chat, sampler ----------------------------- */
+
+typedef struct cllm_tokenizer cllm_tokenizer;
+typedef struct cllm_sampler cllm_sampler;
+
+/* Reads DIR/tokenizer.json (and tokenizer_config.json if there). */
+CLLM_API cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_error *err);
+CLLM_API void cllm_tokenizer_close(cllm_tokenizer *tokenizer);
+/* The tokenizer of an open model; borrowed. NULL if the directory has none. */
+CLLM_API const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model);
+CLLM_API uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *tokenizer);
+
+/* Text to ids: *ids is new memory (cllm_free). add_special: what the post-processor adds (BOS, ...). parse_special: special tokens
+ * written in the text become their ids; otherwise they are ordinary text. Invalid UTF-8 is read as U+FFFD. */
+CLLM_API cllm_status cllm_tokenize(const cllm_tokenizer *tokenizer, const char *text, size_t bytes, bool add_special,
+                                   bool parse_special, int32_t **ids, size_t *count, cllm_error *err);
+/* Ids to UTF-8 text: *text is new, zero-terminated memory. skip_special leaves special tokens out. */
+CLLM_API cllm_status cllm_detokenize(const cllm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                                     char **text, size_t *bytes, cllm_error *err);
+
+/* Streaming: pieces of text as tokens arrive; a piece never ends inside of a UTF-8 character. */
+typedef struct cllm_stream cllm_stream;
+CLLM_API cllm_status cllm_stream_new(const cllm_tokenizer *tokenizer, bool skip_special, cllm_stream **out, cllm_error *err);
+CLLM_API void cllm_stream_free(cllm_stream *stream);
+/* *piece (zero-terminated, *bytes long, possibly empty) is owned by the stream and valid until its next call. */
+CLLM_API cllm_status cllm_stream_push(cllm_stream *stream, int32_t id, const char **piece, size_t *bytes, cllm_error *err);
+/* What is left at the end (an incomplete character becomes U+FFFD). */
+CLLM_API cllm_status cllm_stream_finish(cllm_stream *stream, const char **piece, size_t *bytes, cllm_error *err);
+
+typedef struct cllm_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *content;
+} cllm_message;
+/* Formats a conversation with a named template family, or the directory's own if name is NULL. *text is new memory; tokenize it with
+ * add_special = false, parse_special = true. An unknown template is CLLM_ERR_UNSUPPORTED and the message lists the names. */
+CLLM_API cllm_status cllm_chat_format(const cllm_tokenizer *tokenizer, const char *name, const cllm_message *messages, size_t count,
+                                      bool add_generation_prompt, char **text, cllm_error *err);
+/* The family the directory's template was recognised as; "unknown" if it was not; NULL if the directory has none. */
+CLLM_API const char *cllm_chat_template_name(const cllm_tokenizer *tokenizer);
+/* Names cllm_chat_format accepts, NULL-terminated; static storage. */
+CLLM_API const char *const *cllm_chat_template_names(void);
+
+typedef struct cllm_sampler_params {
+    float temperature;    /* 0.8; 0 = greedy */
+    int top_k;            /* 40; 0 = off */
+    float top_p;          /* 0.95; 1 = off */
+    float min_p;          /* 0.05; 0 = off */
+    float repeat_penalty; /* 1 = off */
+    int repeat_last_n;    /* 64 */
+    uint64_t seed;
+} cllm_sampler_params;
+CLLM_API void cllm_sampler_params_default(cllm_sampler_params *params);
+CLLM_API cllm_status cllm_sampler_new(const cllm_sampler_params *params, uint32_t vocab, cllm_sampler **out, cllm_error *err);
+CLLM_API void cllm_sampler_free(cllm_sampler *sampler);
+/* Tells the sampler of a token in the context (prompt tokens), for the repeat penalty. */
+CLLM_API void cllm_sampler_accept(cllm_sampler *sampler, int32_t token);
+/* Chooses the next token from `vocab` logits (not changed) and accepts it. NaN logits never win. */
+CLLM_API int32_t cllm_sampler_next(cllm_sampler *sampler, const float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,19 @@
+/* Errors: one way to fill a cllm_error, used by every layer. */
+#ifndef CLLM_BASE_ERROR_H
+#define CLLM_BASE_ERROR_H
+
+#include "codecllm.h"
+
+/* Fills *err (if not NULL) and returns `status`, so that callers can `return cllm_fail(...)`. */
+cllm_status cllm_fail(cllm_error *err, cllm_status status, uint64_t position, const char *fmt, ...) CLLM_PRINTF(4, 5);
+/* The same for a failed system call: appends strerror(errno_value). */
+cllm_status cllm_fail_errno(cllm_error *err, int errno_value, const char *fmt, ...) CLLM_PRINTF(3, 4);
+/* "out of memory: NNN bytes for WHAT". */
+cllm_status cllm_fail_memory(cllm_error *err, size_t bytes, const char *what);
+/* Puts "PREFIX: " before an existing message (which file, which tensor), keeping status and position. Returns err->status. */
+cllm_status cllm_fail_prefix(cllm_error *err, cllm_status status, const char *fmt, ...) CLLM_PRINTF(3, 4);
+
+/* One line to the log callback, if any. */
+void cllm_log(cllm_log_level level, const char *fmt, ...) CLLM_PRINTF(2, 3);
+
+#endif
