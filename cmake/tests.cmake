@@ -1,0 +1,30 @@
+# One executable and one ctest for each tests/test_*.c (cmocka), and the shell tests beside them.
+
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+
+file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.c)
+foreach(source IN LISTS test_sources)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_compile_definitions(${name} PRIVATE "CLLM_TEST_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"")
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+    target_link_libraries(${name} PRIVATE cllm_static PkgConfig::CMOCKA)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS unit WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
+endforeach()
+
+# Shell tests get what they look at through the environment; 77 is their word for "skipped".
+file(GLOB shell_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.sh ${PROJECT_SOURCE_DIR}/tests/cli/test_*.sh)
+foreach(script IN LISTS shell_tests)
+    get_filename_component(name ${script} NAME_WE)
+    get_filename_component(folder ${script} DIRECTORY)
+    if(folder MATCHES "/cli$")
+        string(REPLACE "test_" "cli_" name ${name})
+        set(label cli)
+    else()
+        set(label repository)
+    endif()
+    add_test(NAME ${name} COMMAND sh ${script})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS ${label} SKIP_RETURN_CODE 77
+        ENVIRONMENT "CLLM_SOURCE=${PROJECT_SOURCE_DIR};CLLM_BUILD=${PROJECT_BINARY_DIR};CLLM_SANITIZE=${CLLM_SANITIZE}")
+endforeach()
