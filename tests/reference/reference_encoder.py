@@ -1,0 +1,487 @@
+#!/usr/bin/env python3
+"""A slow encoder of version-1 tensor blobs, written from docs/FORMAT.md alone, and the makers of the committed test blobs.
+
+    reference_encoder.py            writes tests/golden and tests/golden-bad again (always the same bytes)
+    reference_encoder.py --worked   prints the worked example of FORMAT.md 1.10
+
+It makes every choice that the format leaves open at random (padding, runs of the code table, skips), so that a decoder cannot
+depend on the habits of one encoder."""
+import heapq
+import itertools
+import os
+import struct
+import sys
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RAW, INT8, RD, LOSSLESS = range(4)
+BF16, FP16, F32 = 1, 2, 3
+MASKS = {  # FORMAT.md 1.6: (bits an element, mask), in the order stored
+    (8, 0): [], (8, 1): [(1, 0x01010101)], (8, 2): [(2, 0x03030303)], (8, 3): [(2, 0x03030303), (1, 0x04040404)],
+    (8, 4): [(4, 0x0F0F0F0F)],
+    (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2, 0x00300030)],
+    (16, 7): [(4, 0x000F000F), (2, 0x00300030), (1, 0x00400040)], (16, 8): [(8, 0x00FF00FF)],
+    'bf16': [(8, 0x807F807F)], 'fp16': [(8, 0x807F807F), (2, 0x01800180), (1, 0x02000200)],
+}
+
+
+def align(x, a):
+    return (x + a - 1) // a * a
+
+
+def f32_to_bf16(x):
+    u = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def bf16_to_f32(h):
+    return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+class Spec:
+    """What the header says, and the tuples that have a code. Keyword arguments override."""
+
+    def __init__(self, **kw):
+        self.mode, self.dtype, self.layout, self.tuple, self.levels = RD, BF16, 8, 2, 16
+        self.hi_min, self.planes, self.max_length, self.tile_cols = -8, 0, 12, 128
+        self.row_scale, self.col_scale, self.scale = 1, 0, 0.25
+        self.rows = self.cols = 0
+        self.drop = 0        # how many of the tuples that occur get no code
+        self.extra = 0       # how many tuples that do not occur get one
+        self.lengths = None  # the code; None = made from the data
+        self.row_values = self.col_values = None  # as stored: bit patterns (or f32)
+        self.short_skips = False
+        for k, v in kw.items():
+            assert hasattr(self, k), k
+            setattr(self, k, v)
+
+    def digits_of(self, index):
+        return [index // self.levels ** n % self.levels for n in range(self.tuple)]
+
+    def masks(self):
+        return MASKS[('', 'bf16', 'fp16')[self.dtype] if self.mode == LOSSLESS else (self.layout, self.planes)]
+
+
+def lane_order(spec, lane, W):
+    """(row, column) of every element of a lane, in its order (1.5)."""
+    g, t = lane // 4, lane % 4
+    out = []
+    for k in range(W // (32 if spec.layout == 8 else 16)):
+        for i in range(4):
+            for b in range(32 // spec.layout):
+                if spec.layout == 8:
+                    out.append((g + 8 * (i % 2), 32 * k + 4 * t + 16 * (i // 2) + b))
+                else:
+                    out.append((g + 8 * (i % 2), 16 * k + 2 * t + 8 * (i // 2) + b))
+    return out
+
+
+def split(spec, e):
+    """element -> (hi or exponent field, raw bits in place)"""
+    e = int(e)
+    if spec.mode != LOSSLESS:
+        return e >> spec.planes, e & ((1 << spec.planes) - 1)
+    return ((e >> 7) & 255, e & 0x807F) if spec.dtype == BF16 else ((e >> 10) & 31, e & 0x83FF)
+
+
+def digit_of(spec, hi):
+    d = hi - spec.hi_min
+    if spec.mode == LOSSLESS:
+        d %= 256 if spec.dtype == BF16 else 32
+    return d
+
+
+def correction(spec, hi, digit):
+    """What must be added to the decoded hi to get the wanted one, or None if an s8 cannot say it."""
+    v = digit_of(spec, hi) - digit
+    if spec.mode == LOSSLESS:
+        m = 256 if spec.dtype == BF16 else 32
+        v = (v + m // 2) % m - m // 2
+    return v if -128 <= v <= 127 else None
+
+
+def package_merge(weights, limit):
+    """Optimal code lengths of at most `limit` for positive weights."""
+    items = sorted((w, (i,)) for i, w in enumerate(weights))
+    packages = []
+    for _ in range(limit):
+        merged = sorted(items + packages, key=lambda x: x[0])
+        packages = [(merged[j][0] + merged[j + 1][0], merged[j][1] + merged[j + 1][1]) for j in range(0, len(merged) - 1, 2)]
+    lengths = [0] * len(weights)
+    for _, members in packages[:len(weights) - 1]:
+        for m in members:
+            lengths[m] += 1
+    return lengths
+
+
+def canonical(lengths):
+    codes, code, last = {}, 0, 0
+    for length, index in sorted((l, i) for i, l in enumerate(lengths) if l):
+        code <<= length - last
+        codes[index] = (code, length)
+        code += 1
+        last = length
+    return codes
+
+
+def table_nibbles(lengths, rng):
+    out, i = [], 0
+    while i < len(lengths):
+        run = 1
+        while i + run < len(lengths) and lengths[i + run] == lengths[i]:
+            run += 1
+        use_run = rng.random() < 0.9
+        if lengths[i] == 0 and run >= 19 and use_run:
+            n = min(run, 274)
+            out += [15, (n - 19) % 16, (n - 19) // 16]
+            i += n
+        elif lengths[i] == 0 and run >= 3 and use_run and rng.random() < 0.9:
+            n = min(run, 18)
+            out += [14, n - 3]
+            i += n
+        elif run >= 4 and use_run:
+            n = min(run - 1, 18)
+            out += [lengths[i], 13, n - 3]
+            i += n + 1
+        else:
+            out.append(lengths[i])
+            i += 1
+    return out
+
+
+def pack_nibbles(nibbles):
+    nibbles = nibbles + [0] * (len(nibbles) % 2)
+    return bytes(nibbles[i] | nibbles[i + 1] << 4 for i in range(0, len(nibbles), 2))
+
+
+def tiles_of(spec):
+    nk = -(-spec.cols // spec.tile_cols)
+    for rb in range(-(-spec.rows // 16)):
+        for cb in range(nk):
+            cols = min(spec.tile_cols, spec.cols - cb * spec.tile_cols)
+            yield rb * 16, cb * spec.tile_cols, min(16, spec.rows - rb * 16), cols, \
+                spec.tile_cols if cb + 1 < nk else align(cols, 32)
+
+
+def wanted_tuples(spec, m, tile):
+    """For each lane the tuples of digits wanted: None = padding, an int perhaps outside of the alphabet otherwise."""
+    row0, col0, rows, cols, W = tile
+    lanes = []
+    for lane in range(32):
+        order = lane_order(spec, lane, W)
+        digits = [digit_of(spec, split(spec, m[row0 + r, col0 + c])[0]) if r < rows and c < cols else None for r, c in order]
+        digits += [None] * (-len(digits) % spec.tuple)
+        lanes.append([tuple(digits[i:i + spec.tuple]) for i in range(0, len(digits), spec.tuple)])
+    return lanes
+
+
+def make_lengths(spec, m, rng):
+    """Code lengths from the data; `drop` tuples that occur are left without a code."""
+    counts = {}
+    for tile in tiles_of(spec):
+        for lane in wanted_tuples(spec, m, tile):
+            for t in lane:
+                if all(d is not None and 0 <= d < spec.levels for d in t):
+                    counts[t] = counts.get(t, 0) + 1
+    order = sorted(counts, key=lambda t: (counts[t], t))
+    for t in order[:spec.drop]:
+        del counts[t]
+    everything = list(itertools.product(range(spec.levels), repeat=spec.tuple))
+    rng.shuffle(everything)
+    for t in everything[:spec.extra]:
+        counts.setdefault(tuple(int(d) for d in t), 0.25)
+    for t in everything:
+        if len(counts) >= 2:
+            break
+        counts.setdefault(tuple(int(d) for d in t), 0.25)
+    keep = sorted(counts, key=lambda t: (-counts[t], t))[:1 << spec.max_length]
+    index = [sum(d * spec.levels ** n for n, d in enumerate(t)) for t in keep]
+    lengths = [0] * spec.levels ** spec.tuple
+    for i, l in zip(index, package_merge([counts[t] for t in keep], spec.max_length)):
+        lengths[i] = l
+    spec.max_length = max(lengths)
+    return lengths
+
+
+def choose(spec, want, coded, digits, lengths):
+    """The coded tuple nearest to what is wanted: fewest corrections, then shortest code."""
+    miss = np.zeros(len(coded), np.int64)
+    for n, w in enumerate(want):
+        if w is None:
+            continue
+        miss += digits[:, n] != w
+        diff = w - digits[:, n]
+        if spec.mode != LOSSLESS:
+            miss += 1000 * ((diff > 127) | (diff < -128))
+    best = int(np.argmin(miss * 100 + lengths))
+    assert miss[best] < 1000, 'no code in reach of an outlier'
+    return best
+
+
+def encode_tile(spec, m, tile, codes, rng):
+    row0, col0, rows, cols, W = tile
+    coded = sorted(codes, key=lambda i: (codes[i][1], i))
+    digits = np.array([spec.digits_of(i) for i in coded])
+    lengths = np.array([codes[i][1] for i in coded])
+    ladder = np.cumsum(2.0 ** -lengths)
+    by_digits = {tuple(int(x) for x in d): n for n, d in enumerate(digits)}
+    bits, lane_bits, fixes = [], [], []
+    registers = W * spec.layout // 64
+    per = 32 // spec.layout
+    images = np.zeros((registers, 32), np.uint64)
+    element_mask = (1 << spec.layout) - 1
+    raw_mask = 0
+    for _, mask in spec.masks():
+        raw_mask |= mask & element_mask
+    for lane, wanted in enumerate(wanted_tuples(spec, m, tile)):
+        order = lane_order(spec, lane, W)
+        n = 0
+        start = len(bits)
+        for want in wanted:
+            pick = by_digits.get(want)
+            if pick is None:
+                if all(w is None for w in want):
+                    pick = int(np.searchsorted(ladder, rng.random(), side='right'))  # about as long as the data's
+                else:
+                    pick = choose(spec, want, coded, digits, lengths)
+            code, length = codes[coded[pick]]
+            bits += [code >> (length - 1 - b) & 1 for b in range(length)]
+            for x, w in enumerate(want):
+                if n + x >= len(order):
+                    continue
+                r, c = order[n + x]
+                if w is not None and w != digits[pick][x]:
+                    v = correction(spec, split(spec, m[row0 + r, col0 + c])[0], int(digits[pick][x]))
+                    fixes.append((r * W + c, v))
+            n += spec.tuple
+        lane_bits.append(len(bits) - start)
+        for n, (r, c) in enumerate(order):
+            inside = r < rows and c < cols
+            raw = split(spec, m[row0 + r, col0 + c])[1] if inside else int(rng.integers(65536)) & raw_mask
+            images[n // per, lane] |= np.uint64(raw << (n % per * spec.layout))
+    planes = b''
+    for p, mask in spec.masks():
+        G = spec.layout // p
+        words = -(-registers // G)
+        sub = np.zeros(words * 32, np.uint64)
+        for w in range(words):
+            for lane in range(32):
+                word = 0
+                for j in range(G):
+                    if w * G + j < registers:
+                        x = int(images[w * G + j, lane]) & mask
+                        word |= (x << (p * j) | x >> (32 - p * j)) & 0xFFFFFFFF
+                sub[w * 32 + lane] = word
+        planes += sub.astype('<u4').tobytes()
+    bits += [0] * (-len(bits) % 32)
+    stream = np.packbits(np.array(bits, np.uint8), bitorder='little').tobytes()
+    entries, position = [], -1
+    for at, v in sorted(fixes):
+        gap = at - position - 1
+        while gap >= 255:
+            k = 1 if spec.short_skips else min(gap // 255, 256)
+            entries.append((255, k - 1))
+            gap -= 255 * k
+        entries.append((gap, v & 255))
+        position = at
+    return {'base': min(lane_bits), 'lanes': [x - min(lane_bits) for x in lane_bits], 'planes': planes, 'codes': stream,
+            'entries': entries, 'fixes': len(fixes), 'tail': b'\0\0' * (len(entries) % 2)}
+
+
+def tile_bytes(parts):
+    return struct.pack('<HH', parts['base'], len(parts['entries'])) + bytes(parts['lanes']) + parts['planes'] + parts['codes'] + \
+        bytes(itertools.chain(*parts['entries'])) + parts['tail']
+
+
+def header_bytes(h):
+    return struct.pack('<4sBBBBBBBBHBBIIfIQII16s', h['magic'], h['mode'], h['dtype'], h['layout'], h['tuple'], h['levels'],
+                       h['hi_min'] & 255, h['planes'], h['max_length'], h['tile_cols'], h['row_scale'], h['col_scale'], h['rows'],
+                       h['cols'], h['scale'], h['table_bytes'], h['total_bytes'], h['tiles'], h['outliers'], h['reserved'])
+
+
+def encode(spec, m, rng, hook=None):
+    """-> blob, anatomy (byte positions of the parts). hook(name, value) may change a part before it is written."""
+    hook = hook or (lambda name, value: value)
+    spec.rows, spec.cols = m.shape
+    h = {k: getattr(spec, k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols'.split()}
+    h.update(magic=b'CLT1', reserved=bytes(16), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
+    if spec.mode == RAW:
+        for k in 'layout tuple levels hi_min planes max_length tile_cols row_scale col_scale scale table_bytes tiles outliers'.split():
+            h[k] = 0
+        h['total_bytes'] = 64 + m.size * m.dtype.itemsize
+        return header_bytes(hook('header', h)) + m.tobytes(), {}
+    lengths = spec.lengths or make_lengths(spec, m, rng)
+    h['max_length'] = spec.max_length
+    lengths = hook('lengths', list(lengths))
+    codes = canonical(lengths)
+    at = {'table': 64}
+    body = bytearray(64) + hook('table', pack_nibbles(hook('nibbles', table_nibbles(lengths, rng))))
+    h['table_bytes'] = len(body) - 64
+
+    def section(name, data):
+        pad = -len(body) % 4
+        body.extend(hook('pad before ' + name, bytes(pad)))
+        at[name] = len(body)
+        body.extend(data)
+    if spec.row_scale >= 2:
+        section('row_scales', np.asarray(spec.row_values).astype('<u2' if spec.row_scale < 4 else '<f4').tobytes())
+    if spec.col_scale:
+        section('col_scales', np.asarray(spec.col_values).astype('<u2').tobytes())
+    tiles, fixes = [], 0
+    for n, tile in enumerate(tiles_of(spec)):
+        parts = encode_tile(spec, m, tile, codes, rng)
+        fixes += parts['fixes']
+        parts = hook('tile %d' % n, parts)
+        tiles.append(tile_bytes(parts))
+        assert len(tiles[-1]) % 4 == 0
+    offsets = [0]
+    for t in tiles:
+        offsets.append(offsets[-1] + len(t) // 4)
+    section('offsets', np.array(hook('offsets', offsets), '<u4').tobytes())
+    at['tiles'] = len(body)
+    body += b''.join(tiles)
+    h.update(total_bytes=len(body), tiles=len(tiles), outliers=fixes)
+    body[:64] = header_bytes(hook('header', h))
+    return bytes(body), at
+
+
+def scales(spec, rows, cols, rng):
+    if spec.row_scale == 2:
+        spec.row_values = f32_to_bf16(rng.uniform(0.01, 3, rows))
+    elif spec.row_scale == 3:
+        spec.row_values = rng.uniform(0.01, 3, rows).astype(np.float16).view(np.uint16)
+    elif spec.row_scale == 4:
+        spec.row_values = rng.uniform(0.01, 3, rows).astype(np.float32)
+    if spec.col_scale:
+        spec.col_values = f32_to_bf16(rng.uniform(0.5, 2, cols))
+
+
+def weights(spec, m):
+    """1.9, in f32."""
+    if spec.mode in (RAW, LOSSLESS):
+        return m if spec.dtype == F32 else bf16_to_f32(m) if spec.dtype == BF16 else m.view(np.float16).astype(np.float32)
+    if spec.row_scale == 1:
+        step = np.full(spec.rows, spec.scale, np.float32)
+    else:
+        a = (bf16_to_f32(spec.row_values) if spec.row_scale == 2 else
+             np.asarray(spec.row_values, np.uint16).view(np.float16).astype(np.float32) if spec.row_scale == 3 else spec.row_values)
+        step = a / np.float32(spec.scale)
+    w = m.astype(np.float32) * step[:, None]
+    return w * bf16_to_f32(spec.col_values)[None, :] if spec.col_scale else w
+
+
+def fnv(data):
+    h = 0xCBF29CE484222325
+    for b in data:
+        h = (h ^ b) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+def integers(rows, cols, spread, low, high, rng, wild=0.01):
+    q = np.rint(rng.laplace(0, spread, (rows, cols)))
+    far = rng.random((rows, cols)) < wild
+    q = np.where(far, rng.integers(low, high + 1, (rows, cols)), q)
+    return np.clip(q, low, high).astype(np.int32)
+
+
+def floats(rows, cols, dtype, rng, wild=0.01):
+    x = (rng.standard_normal((rows, cols)) * 0.05).astype(np.float32)
+    bits = f32_to_bf16(x) if dtype == BF16 else x.astype(np.float16).view(np.uint16)
+    far = rng.random((rows, cols)) < wild  # any pattern: NaN, infinity, subnormals
+    return np.where(far, rng.integers(0, 65536, (rows, cols)), bits).astype(np.uint16)
+
+
+def golden_list():
+    """name, Spec, matrix; the generator of each is seeded by its name."""
+    def item(name, shape, spread=0, wild=0.01, **kw):
+        spec = Spec(**kw)
+        rng = np.random.default_rng(fnv(name.encode()))
+        if spec.mode == LOSSLESS:
+            m = floats(*shape, spec.dtype, rng, wild)
+        elif spec.mode == RAW:
+            m = rng.standard_normal(shape).astype(np.float32)
+            m = m if spec.dtype == F32 else f32_to_bf16(m) if spec.dtype == BF16 else m.astype(np.float16).view(np.uint16)
+        else:
+            low, high = (-127, 127) if spec.mode == INT8 else (-128, 127) if spec.layout == 8 else (-2048, 2047)
+            m = integers(*shape, spread, low, high, rng, wild)
+        spec.rows, spec.cols = shape
+        scales(spec, *shape, rng)
+        return name, spec, m, rng
+    i8 = dict(mode=INT8, scale=127.0)
+    yield item('raw-bf16', (3, 5), mode=RAW, dtype=BF16)
+    yield item('raw-fp16', (1, 1), mode=RAW, dtype=FP16)
+    yield item('raw-f32', (7, 4), mode=RAW, dtype=F32)
+    yield item('int8-n2-r0', (16, 32), 3, **i8, row_scale=2, levels=32, hi_min=-16)
+    yield item('int8-n2-r1', (17, 33), 8, **i8, row_scale=3, levels=32, hi_min=-16, planes=1, dtype=FP16)
+    yield item('int8-n2-r2', (40, 200), 20, **i8, row_scale=2, levels=48, hi_min=-24, planes=2, extra=40)
+    yield item('int8-n2-r3', (33, 300), 30, **i8, row_scale=4, levels=32, hi_min=-16, planes=3, dtype=F32, tile_cols=256)
+    yield item('int8-n2-r4', (9, 1), 40, **i8, row_scale=2, levels=16, hi_min=-8, planes=4)
+    yield item('int8-n3-r1', (20, 130), 9, **i8, row_scale=2, tuple=3, levels=16, hi_min=-8, planes=1, drop=30)
+    yield item('int8-n3-r3', (5, 64), 25, **i8, row_scale=3, tuple=3, levels=8, hi_min=-4, planes=3, dtype=FP16)
+    yield item('int8-n4-r3', (16, 160), 20, **i8, row_scale=2, tuple=4, levels=8, hi_min=-4, planes=3, drop=60)
+    yield item('rd8-n2-r0-tensor', (31, 97), 2, row_scale=1, scale=0.03125, levels=13, hi_min=-6)
+    yield item('rd8-n2-r2-cols', (18, 140), 12, row_scale=2, scale=7.5, col_scale=1, levels=20, hi_min=-10, planes=2)
+    yield item('rd8-n2-levels64', (24, 128), 10, row_scale=1, scale=-0.5, levels=64, hi_min=-32, extra=600)
+    yield item('rd8-n3-r0', (16, 257), 0.8, row_scale=3, scale=3.0, tuple=3, levels=5, hi_min=-2, wild=0.002, dtype=FP16)
+    yield item('rd8-n3-r4', (3, 31), 20, row_scale=1, tuple=3, levels=16, hi_min=-8, planes=4)
+    yield item('rd8-n3-full', (16, 96), 4, row_scale=1, tuple=3, levels=16, hi_min=-8, extra=4096)
+    yield item('rd8-n4-r0', (35, 70), 0.6, row_scale=4, scale=1.0, col_scale=1, tuple=4, levels=8, hi_min=-4, wild=0.003)
+    yield item('rd8-n4-r2-l5', (16, 128), 5, row_scale=1, tuple=4, levels=6, hi_min=-3, planes=2, max_length=5)
+    yield item('rd8-n4-two', (2, 3), 0, row_scale=1, tuple=4, levels=2, hi_min=0, max_length=1, wild=0)
+    yield item('rd8-wide', (16, 4100), 0.6, row_scale=1, tuple=4, levels=3, hi_min=-1, tile_cols=4096, wild=0.0002, max_length=8,
+               extra=81)
+    yield item('rd8-wide-skips', (2, 1024), 0.2, row_scale=2, scale=2.0, tuple=4, levels=3, hi_min=-1, tile_cols=1024, wild=0.002,
+               short_skips=True)
+    yield item('rd16-r4', (17, 65), 60, row_scale=1, layout=16, levels=40, hi_min=-20, planes=4, wild=0.004)
+    yield item('rd16-r5', (16, 48), 150, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5, col_scale=1)
+    yield item('rd16-r6', (30, 129), 200, row_scale=3, scale=0.5, layout=16, levels=20, hi_min=-10, planes=6, dtype=FP16)
+    yield item('rd16-r7', (4, 200), 300, row_scale=4, scale=1e-3, layout=16, levels=16, hi_min=-8, planes=7, dtype=F32)
+    yield item('rd16-r8', (19, 31), 500, row_scale=1, layout=16, levels=15, hi_min=-8, planes=8, drop=5)
+    far = dict(mode=LOSSLESS, row_scale=0, scale=0.0, layout=16)
+    yield item('bf16', (33, 100), dtype=BF16, **far, levels=12, hi_min=114, planes=8)
+    yield item('bf16-wrap', (16, 40), dtype=BF16, **far, levels=60, hi_min=250, planes=8, wild=1.0, extra=3000)
+    yield item('bf16-wide', (5, 700), dtype=BF16, **far, levels=8, hi_min=118, planes=8, tile_cols=512, wild=0.003, drop=4)
+    yield item('fp16', (18, 150), dtype=FP16, **far, levels=10, hi_min=3, planes=11)
+    yield item('fp16-wrap', (16, 32), dtype=FP16, **far, levels=33, hi_min=31, planes=11, wild=1.0)
+
+
+def worked_example():
+    spec = Spec(row_scale=2, scale=4.0, planes=1, levels=3, hi_min=-1, tuple=2)
+    spec.row_values = f32_to_bf16([0.5, 3.0])
+    q = np.array([[0, 1, -2, 3, 2, 0, 1, 0], [-1, 0, 1, 1, 0, 0, -9, 1]], np.int32)
+    # indices d0 + 3 d1; digit 1 is hi 0. Index 4 = (1, 1) is "both hi are zero"
+    spec.lengths = [0, 3, 0, 4, 1, 3, 0, 3, 4]
+    spec.max_length = 4
+
+    class Still:  # no random choices: padding is the shortest code and zero bits, runs are used whenever possible
+        def integers(self, n):
+            return 0 if n == 65536 else 3 - 1
+
+        def random(self):
+            return 0.0
+    spec.rows, spec.cols = q.shape
+    return spec, q, Still()
+
+
+def write_golden(folder):
+    os.makedirs(folder, exist_ok=True)
+    lines = ['# name rows cols: NAME.blob; NAME.elem = elements as s8 (layout 8), s16 or u16 (none for raw); FNV-1a 64 of the f32 weights']
+    total = 0
+    for name, spec, m, rng in itertools.chain(golden_list(), [('worked-example', *worked_example())]):
+        blob, _ = encode(spec, m, rng)
+        w = np.ascontiguousarray(weights(spec, m).astype('<f4'))
+        open(os.path.join(folder, name + '.blob'), 'wb').write(blob)
+        total += len(blob)
+        if spec.mode != RAW:
+            elem = m.astype('<u2' if spec.mode == LOSSLESS else '<i2' if spec.layout == 16 else 'i1').tobytes()
+            open(os.path.join(folder, name + '.elem'), 'wb').write(elem)
+            total += len(elem)
+        lines.append('%s %d %d %016x' % (name, spec.rows, spec.cols, fnv(w.tobytes())))
+    open(os.path.join(folder, 'manifest.txt'), 'w').write('\n'.join(lines) + '\n')
+    return total
+
+
+if __name__ == '__main__':
+    tests = os.path.dirname(HERE)
+    print(write_golden(os.path.join(tests, 'golden')), 'bytes')
