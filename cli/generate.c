@@ -1,0 +1,140 @@
+#include "generate.h"
+
+#include "base/error.h"
+#include "cli.h"
+
+#include <string.h>
+
+/* Tokens between two looks at Ctrl-C while a prompt is read. */
+enum { PROMPT_CHUNK = 512 };
+
+const char *generator_stop_name(generator_stop stop) {
+    static const char *const names[] = {"end", "length", "context", "interrupted"};
+    return names[stop];
+}
+
+cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler, bool ignore_eos,
+                           cllm_error *err) {
+    cllm_model_info info;
+    cllm_model_get_info(model, &info);
+    *g = (generator){.tokenizer = cllm_model_tokenizer(model), .vocab = info.vocab, .context = context, .ignore_eos = ignore_eos};
+    for (uint32_t i = 0; i < info.n_eos && g->n_stops < GENERATOR_MAX_STOPS; i++) g->stops[g->n_stops++] = info.eos[i];
+    g->logits = cllm_alloc(info.vocab, sizeof *g->logits);
+    g->held = cllm_alloc(context, sizeof *g->held);
+    cllm_status status = CLLM_OK;
+    if (g->logits == NULL || g->held == NULL) status = cllm_fail_memory(err, (size_t)info.vocab * sizeof *g->logits, "logits");
+    if (status == CLLM_OK) status = cllm_session_new(model, context, &g->session, err);
+    if (status == CLLM_OK) status = cllm_sampler_new(sampler, info.vocab, &g->sampler, err);
+    return status;
+}
+
+void generator_close(generator *g) {
+    if (g->sampler != NULL) cllm_sampler_free(g->sampler);
+    if (g->session != NULL) cllm_session_free(g->session);
+    cllm_free(g->logits);
+    cllm_free(g->held);
+}
+
+void generator_stop_at_turns(generator *g) {
+    static const char *const ends[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0] && g->n_stops < GENERATOR_MAX_STOPS; i++) {
+        int32_t *ids;
+        size_t count;
+        if (cllm_tokenize(g->tokenizer, ends[i], strlen(ends[i]), false, true, &ids, &count, NULL) != CLLM_OK) continue;
+        if (count == 1) g->stops[g->n_stops++] = ids[0]; /* several: an ordinary text in this vocabulary */
+        cllm_free(ids);
+    }
+}
+
+static bool is_stop(const generator *g, int32_t token) {
+    if (g->ignore_eos) return false;
+    for (int i = 0; i < g->n_stops; i++) {
+        if (g->stops[i] == token) return true;
+    }
+    return false;
+}
+
+static cllm_status eval(generator *g, const int32_t *tokens, uint32_t n, bool want_logits, cllm_error *err) {
+    uint32_t at = cllm_session_position(g->session);
+    cllm_status status = cllm_session_eval(g->session, tokens, n, false, want_logits ? g->logits : NULL, want_logits ? g->vocab : 0, err);
+    if (status == CLLM_OK) memcpy(g->held + at, tokens, n * sizeof *tokens);
+    return status;
+}
+
+static cllm_status read_prompt(generator *g, const int32_t *prompt, uint32_t count, cllm_error *err) {
+    uint32_t shared = 0, position = cllm_session_position(g->session);
+    while (shared < position && shared < count && g->held[shared] == prompt[shared]) shared++;
+    if (shared == count) shared--; /* the last token is evaluated again: its logits are wanted */
+    cllm_status status = cllm_session_rewind(g->session, shared, err);
+    double start = cli_seconds();
+    for (uint32_t i = shared; status == CLLM_OK && i < count;) {
+        if (cli_interrupt_taken()) {
+            g->stop = STOP_INTERRUPTED;
+            break;
+        }
+        uint32_t n = count - i < PROMPT_CHUNK ? count - i : PROMPT_CHUNK;
+        status = eval(g, prompt + i, n, i + n == count, err);
+        if (status == CLLM_OK) g->prompt_tokens += n;
+        i += n;
+    }
+    g->prompt_seconds += cli_seconds() - start;
+    for (uint32_t i = shared; i < count; i++) cllm_sampler_accept(g->sampler, prompt[i]);
+    return status;
+}
+
+static cllm_status emit(const char *piece, size_t bytes, FILE *out, cllm_buf *text, cllm_error *err) {
+    if (!cllm_buf_append(text, piece, bytes)) return cllm_fail_memory(err, bytes, "generated text");
+    if (out == NULL || bytes == 0) return CLLM_OK;
+    if (fwrite(piece, 1, bytes, out) != bytes || fflush(out) != 0)
+        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "cannot write to standard output");
+    return CLLM_OK;
+}
+
+static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE *out, cllm_buf *text, cllm_error *err) {
+    const char *piece;
+    size_t bytes;
+    cllm_status status = CLLM_OK;
+    g->stop = STOP_LENGTH;
+    for (int i = 0; (predict < 0 || i < predict) && status == CLLM_OK; i++) {
+        int32_t token = cllm_sampler_next(g->sampler, g->logits);
+        if (is_stop(g, token)) {
+            g->stop = STOP_END;
+            break;
+        }
+        g->generated_tokens++;
+        status = cllm_stream_push(stream, token, &piece, &bytes, err);
+        if (status == CLLM_OK) status = emit(piece, bytes, out, text, err);
+        if (status != CLLM_OK || (predict >= 0 && i + 1 == predict)) break; /* nobody asks for the logits after the last token */
+        if (cli_interrupt_taken()) {
+            g->stop = STOP_INTERRUPTED;
+            break;
+        }
+        if (cllm_session_position(g->session) == g->context) {
+            g->stop = STOP_CONTEXT;
+            break;
+        }
+        status = eval(g, &token, 1, true, err);
+    }
+    if (status == CLLM_OK) status = cllm_stream_finish(stream, &piece, &bytes, err);
+    return status == CLLM_OK ? emit(piece, bytes, out, text, err) : status;
+}
+
+cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text, cllm_error *err) {
+    if (count > g->context)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the prompt has %zu tokens and the context %u; ask for more with -c",
+                         count, g->context);
+    cllm_stream *stream;
+    cllm_status status = cllm_stream_new(g->tokenizer, true, &stream, err);
+    if (status != CLLM_OK) return status;
+    g->stop = STOP_LENGTH;
+    status = read_prompt(g, prompt, (uint32_t)count, err);
+    if (status == CLLM_OK && g->stop != STOP_INTERRUPTED) {
+        double start = cli_seconds();
+        status = generate(g, predict, stream, out, text, err);
+        g->generate_seconds += cli_seconds() - start;
+    }
+    cllm_stream_free(stream);
+    if (status == CLLM_OK && g->stop == STOP_CONTEXT && predict >= 0)
+        fprintf(stderr, "\ncodecllm: the context of %u tokens is full; ask for more with -c\n", g->context);
+    return status;
+}

@@ -1,0 +1,57 @@
+/* Text from a session: one completion, or a conversation. */
+#ifndef CLLM_CLI_GENERATE_H
+#define CLLM_CLI_GENERATE_H
+
+#include "base/mem.h"
+#include "codecllm.h"
+
+#include <stdio.h>
+
+typedef enum generator_stop { STOP_END, STOP_LENGTH, STOP_CONTEXT, STOP_INTERRUPTED } generator_stop;
+/* "end", "length", "context", "interrupted". */
+const char *generator_stop_name(generator_stop stop);
+
+enum { GENERATOR_MAX_STOPS = 32 };
+
+typedef struct generator {
+    cllm_session *session;
+    cllm_sampler *sampler;
+    const cllm_tokenizer *tokenizer;
+    float *logits;
+    uint32_t vocab, context;
+    int32_t *held; /* the tokens in the session, to find what a new prompt shares with them */
+    int32_t stops[GENERATOR_MAX_STOPS];
+    int n_stops;
+    bool ignore_eos;
+    generator_stop stop; /* why the last run ended */
+    uint32_t prompt_tokens, generated_tokens; /* sums over all runs */
+    double prompt_seconds, generate_seconds;
+} generator;
+
+cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler, bool ignore_eos,
+                           cllm_error *err);
+/* A generator that is all zeros may be closed too. */
+void generator_close(generator *g);
+/* Also ends at the tokens with which known chat templates end a turn. */
+void generator_stop_at_turns(generator *g);
+
+/* Evaluates the prompt (what the session holds already is kept) and generates up to `predict` tokens (-1: no limit). Text goes to `out` as it
+ * comes, if not NULL, and to `text`. g->stop says why it ended. */
+cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text, cllm_error *err);
+
+typedef struct conversation {
+    generator *g;
+    const cllm_tokenizer *tokenizer;
+    const char *template_name;
+    cllm_message *messages;
+    size_t count, capacity;
+    size_t first; /* messages[0] stays when old turns are dropped: 1 if it is the system's, else 0 */
+} conversation;
+
+cllm_status conversation_open(conversation *c, generator *g, const cllm_tokenizer *tokenizer, const char *template_name,
+                              const char *system, cllm_error *err);
+void conversation_close(conversation *c);
+/* Answers `first` (may be NULL) and then every line of standard input until its end. Returns an exit code. */
+int conversation_loop(conversation *c, const char *first, int predict, cllm_error *err);
+
+#endif
