@@ -8,6 +8,16 @@
 
 #include "codecllm.h"
 
+#define CLLM_BLOB_SUFFIX   "_cllm"
+#define CLLM_JOURNAL_NAME  "codecllm.journal" /* in a directory that is still being written */
+#define CLLM_MANIFEST_NAME "codecllm.json"
+enum {
+    CLLM_BLOB_ALIGN = 64,
+    CLLM_CONFIG_LIMIT = 16 << 20, /* accepted bytes of config.json */
+    CLLM_INDEX_LIMIT = 32 << 20,  /* of an index or manifest */
+    CLLM_CONFIG_DEPTH = 32        /* accepted nesting of config.json */
+};
+
 typedef struct cllm_dir cllm_dir;
 
 typedef struct cllm_entry {
@@ -16,14 +26,15 @@ typedef struct cllm_entry {
     cllm_dtype type;      /* the same where the codec knows it, else CLLM_DTYPE_NONE */
     uint32_t ndim;
     uint64_t shape[8];    /* of a compressed matrix: its rows and cols */
-    const uint8_t *data;  /* mapped; valid until the directory is closed */
+    const uint8_t *data;  /* mapped; valid until the directory is closed; may have any alignment (old files are not padded) */
     uint64_t bytes;       /* of data: blob bytes for a compressed matrix */
     bool compressed;
     const char *file;     /* file name inside the directory */
     uint64_t file_offset; /* of data in that file */
 } cllm_entry;
 
-/* Opens and checks everything but tensor contents. Errors name the file and the byte position. */
+/* Opens and checks everything but tensor contents. Errors name the file and the byte position. A directory that an unfinished
+ * cllm_compress left behind is refused. */
 cllm_status cllm_dir_open(const char *path, cllm_dir **out, cllm_error *err);
 void cllm_dir_close(cllm_dir *dir);
 const char *cllm_dir_path(const cllm_dir *dir);
@@ -34,6 +45,21 @@ const cllm_entry *cllm_dir_at(const cllm_dir *dir, size_t index);
 const cllm_entry *cllm_dir_find(const cllm_dir *dir, const char *name);
 /* config.json as read: text owned by the directory. */
 const char *cllm_dir_config(const cllm_dir *dir, size_t *bytes);
+
+/* What config.json says of itself. */
+typedef struct cllm_dir_about {
+    char architecture[64]; /* model_type, or the first of architectures; "" if neither is there */
+    char quant_method[64]; /* of quantization_config; "" if there is none, "codecllm" if this project made the directory */
+    char mode[16];         /* quantization_config.mode of our own directories, else "" */
+} cllm_dir_about;
+const cllm_dir_about *cllm_dir_get_about(const cllm_dir *dir);
+/* Safetensors files, in the order of the entries. */
+size_t cllm_dir_shards(const cllm_dir *dir);
+const char *cllm_dir_shard(const cllm_dir *dir, size_t index);
+/* Numbers a tensor holds. */
+uint64_t cllm_entry_count(const cllm_entry *entry);
+/* Bytes it takes in its file: a blob with its padding. */
+uint64_t cllm_entry_stored(const cllm_entry *entry);
 
 /* Reads a whole small file (at most `limit` bytes) into new zero-terminated memory. */
 cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes, cllm_error *err);
