@@ -56,7 +56,9 @@ static int distance(const char *a, const char *b) {
 }
 
 /* Two typing errors are forgiven, but never most of the word. */
-static bool is_near(const char *word, int d) { return d <= 2 && (size_t)d * 2 < strlen(word); }
+static bool is_near(const char *word, int d) {
+    return d <= 2 && (size_t)d * 2 < strlen(word);
+}
 
 const char *args_nearest(const char *word, const char *const *list) {
     const char *best = NULL;
@@ -85,7 +87,8 @@ static int fail_unknown(const arg_spec *spec, const char *verb, const char *word
         }
     }
     if (is_near(given, best_distance))
-        return cli_fail(CLI_USAGE, "unknown option %s; did you mean %s? (codecllm %s --help lists all)", given, best, verb);
+        return cli_fail(CLI_USAGE, "unknown option %s; did you mean %s? (codecllm %s --help lists all)", given, best,
+                        verb);
     return cli_fail(CLI_USAGE, "unknown option %s (codecllm %s --help lists all)", given, verb);
 }
 

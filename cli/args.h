@@ -1,4 +1,5 @@
-/* A small table-driven option parser: every verb describes its options once, and parsing, checking and --help follow from that. */
+/* A small table-driven option parser: every verb describes its options once, and parsing, checking and --help follow
+ * from that. */
 #ifndef CLLM_CLI_ARGS_H
 #define CLLM_CLI_ARGS_H
 
@@ -28,16 +29,16 @@ typedef struct arg_option {
 } arg_option;
 
 typedef struct arg_spec {
-    const char *usage;       /* "compress DIR -o OUT [options]" */
-    const char *description; /* what the verb does */
-    const char *examples;    /* complete command lines, one a line */
+    const char *usage;         /* "compress DIR -o OUT [options]" */
+    const char *description;   /* what the verb does */
+    const char *examples;      /* complete command lines, one a line */
     const arg_option *options; /* ends with names = NULL */
     int min_positional, max_positional;
     const char *positional; /* what a missing one is called: "DIR" */
 } arg_spec;
 
-/* Parses argv[1..]; positional arguments go to `positional` (room for max_positional), their number to *count. Returns -1 to go on, or an
- * exit code: 0 after --help, CLI_USAGE after a message. */
+/* Parses argv[1..]; positional arguments go to `positional` (room for max_positional), their number to *count. Returns
+ * -1 to go on, or an exit code: 0 after --help, CLI_USAGE after a message. */
 int args_parse(const arg_spec *spec, int argc, char **argv, const char **positional, int *count);
 
 /* "500M", "5GB", "1GiB" or a plain number of bytes. */

@@ -38,7 +38,8 @@ double cli_seconds(void);
 /* "11.0 MB" (powers of 1000, as disks and file managers count); static storage, four results live at a time. */
 const char *cli_bytes(uint64_t bytes);
 
-/* Reads a whole file, or standard input when the name is "-", into new zero-terminated memory (free()). 0 or an exit code. */
+/* Reads a whole file, or standard input when the name is "-", into new zero-terminated memory (free()). 0 or an exit
+ * code. */
 int cli_read_text(const char *path, char **text, size_t *bytes);
 
 /* Prints the object with a newline and releases it. 0 or an exit code. */
@@ -50,7 +51,8 @@ bool cli_interrupted(void);
 /* True once: reports the flag and lowers it (a conversation goes on after an answer was cut short). */
 bool cli_interrupt_taken(void);
 
-/* A cllm_progress_fn: draws a bar on stderr where that is a terminal, and cancels on Ctrl-C. `user` is a cli_progress. */
+/* A cllm_progress_fn: draws a bar on stderr where that is a terminal, and cancels on Ctrl-C. `user` is a cli_progress.
+ */
 typedef struct cli_progress {
     bool terminal, drawn;
     double last;

@@ -23,33 +23,79 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
     o->bpw = o->params.bpw;
     o->json = o->bpw_given = false;
     const arg_option options[] = {
-        {.names = "-o, --output", .kind = ARG_STRING, .target = &o->out, .value = "OUT", .help = "directory to write (required)"},
-        {.names = "--mode", .kind = ARG_CHOICE, .target = &o->mode, .value = "MODE", .choices = cli_mode_names,
-         .help = "rd (default): smallest error at the asked bits; int8: 8-bit integers per row, kept exactly; lossless: BF16 and "
+        {.names = "-o, --output",
+         .kind = ARG_STRING,
+         .target = &o->out,
+         .value = "OUT",
+         .help = "directory to write (required)"},
+        {.names = "--mode",
+         .kind = ARG_CHOICE,
+         .target = &o->mode,
+         .value = "MODE",
+         .choices = cli_mode_names,
+         .help = "rd (default): smallest error at the asked bits; int8: 8-bit integers per row, kept exactly; "
+                 "lossless: BF16 and "
                  "FP16, every bit kept"},
-        {.names = "--bpw", .kind = ARG_NUMBER, .target = &o->bpw, .value = "BITS", .min = 1, .max = 16, .given = &o->bpw_given,
+        {.names = "--bpw",
+         .kind = ARG_NUMBER,
+         .target = &o->bpw,
+         .value = "BITS",
+         .min = 1,
+         .max = 16,
+         .given = &o->bpw_given,
          .help = "rd: bits per weight of the whole output, every tensor byte counted (default 4.5)"},
-        {.names = "--profile", .kind = ARG_CHOICE, .target = &o->profile, .value = "P", .choices = profile_names,
+        {.names = "--profile",
+         .kind = ARG_CHOICE,
+         .target = &o->profile,
+         .value = "P",
+         .choices = profile_names,
          .help = "small (default): fewest bytes; fast: quicker to decode at slightly more bytes"},
-        {.names = "--calibrate", .kind = ARG_STRING, .target = &o->params.calibrate, .value = "FILE",
+        {.names = "--calibrate",
+         .kind = ARG_STRING,
+         .target = &o->params.calibrate,
+         .value = "FILE",
          .help = "rd: text whose activations tell how much each column matters (default: no data is used)"},
-        {.names = "--uniform", .kind = ARG_FLAG, .target = &o->params.uniform,
+        {.names = "--uniform",
+         .kind = ARG_FLAG,
+         .target = &o->params.uniform,
          .help = "rd: one plain step per tensor, without rate-distortion rounding and column weights"},
-        {.names = "--convert-f32", .kind = ARG_FLAG, .target = &o->params.convert_f32,
+        {.names = "--convert-f32",
+         .kind = ARG_FLAG,
+         .target = &o->params.convert_f32,
          .help = "lossless: turn F32 matrices into BF16 first (otherwise they are kept as they are)"},
-        {.names = "--shard-size", .kind = ARG_SIZE, .target = &o->params.shard_bytes, .value = "SIZE", .min = 1000, .max = 1e18,
+        {.names = "--shard-size",
+         .kind = ARG_SIZE,
+         .target = &o->params.shard_bytes,
+         .value = "SIZE",
+         .min = 1000,
+         .max = 1e18,
          .help = "largest weight file: 5GB (default), 500M, ..."},
-        {.names = "--resume", .kind = ARG_FLAG, .target = &o->params.resume, .help = "go on from where an interrupted run stopped"},
-        {.names = "--force", .kind = ARG_FLAG, .target = &o->params.force, .help = "replace OUT if it is already there"},
-        {.names = "-t, --threads", .kind = ARG_INT, .target = &o->params.threads, .value = "N", .min = 0, .max = 1024,
+        {.names = "--resume",
+         .kind = ARG_FLAG,
+         .target = &o->params.resume,
+         .help = "go on from where an interrupted run stopped"},
+        {.names = "--force",
+         .kind = ARG_FLAG,
+         .target = &o->params.force,
+         .help = "replace OUT if it is already there"},
+        {.names = "-t, --threads",
+         .kind = ARG_INT,
+         .target = &o->params.threads,
+         .value = "N",
+         .min = 0,
+         .max = 1024,
          .help = "threads (default: one per core; the output does not depend on it)"},
-        {.names = "-v, --verbose", .kind = ARG_FLAG, .target = &cli_verbose, .help = "show what is chosen for each tensor"},
+        {.names = "-v, --verbose",
+         .kind = ARG_FLAG,
+         .target = &cli_verbose,
+         .help = "show what is chosen for each tensor"},
         {.names = "--json", .kind = ARG_FLAG, .target = &o->json, .help = "print the result as JSON"},
         {.names = NULL},
     };
     static const arg_spec base = {
         .usage = "compress DIR -o OUT [options]",
-        .description = "Compresses a Hugging Face model directory into a new one. It is written as OUT.partial and renamed when it is\n"
+        .description = "Compresses a Hugging Face model directory into a new one. It is written as OUT.partial and "
+                       "renamed when it is\n"
                        "complete, so that a half-written model is never mistaken for a whole one.",
         .examples = "codecllm compress models/tiny -o tiny-4.5 --bpw 4.5\n"
                     "codecllm compress models/tiny -o tiny-exact --mode lossless",
@@ -65,7 +111,8 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
     if (o->out == NULL) return cli_fail(CLI_USAGE, "-o OUT is missing (usage: codecllm %s)", spec.usage);
     o->params.mode = cli_modes[o->mode];
     if (o->bpw_given && o->params.mode != CLLM_MODE_RD)
-        return cli_fail(CLI_USAGE, "--bpw belongs to --mode rd; the size of %s follows from the weights", cli_mode_names[o->mode]);
+        return cli_fail(CLI_USAGE, "--bpw belongs to --mode rd; the size of %s follows from the weights",
+                        cli_mode_names[o->mode]);
     o->params.bpw = o->bpw;
     o->params.profile = o->profile == 0 ? CLLM_PROFILE_SMALL : CLLM_PROFILE_FAST;
     return -1;
@@ -102,9 +149,10 @@ int cmd_compress(int argc, char **argv) {
         json_object_set_new(object, "seconds", json_real(seconds));
         return cli_print_json(object);
     }
-    printf("%s: %s -> %s (%.1f %%), %.3f bits per weight, mode %s\n", o.out, cli_bytes(source.bytes), cli_bytes(info.bytes),
-           source.bytes > 0 ? 100.0 * (double)info.bytes / (double)source.bytes : 0.0, info.bits_per_weight, info.mode);
-    printf("%u tensors (%u compressed), %llu weights, %.2f s, %.1f MB/s of source\n", info.tensors, info.compressed_tensors,
-           (unsigned long long)info.weights, seconds, (double)source.bytes / 1e6 / seconds);
+    printf("%s: %s -> %s (%.1f %%), %.3f bits per weight, mode %s\n", o.out, cli_bytes(source.bytes),
+           cli_bytes(info.bytes), source.bytes > 0 ? 100.0 * (double)info.bytes / (double)source.bytes : 0.0,
+           info.bits_per_weight, info.mode);
+    printf("%u tensors (%u compressed), %llu weights, %.2f s, %.1f MB/s of source\n", info.tensors,
+           info.compressed_tensors, (unsigned long long)info.weights, seconds, (double)source.bytes / 1e6 / seconds);
     return CLI_OK;
 }

@@ -6,16 +6,26 @@ int cmd_decompress(int argc, char **argv) {
     bool force = false, json = false;
     int threads = 0, count;
     const arg_option options[] = {
-        {.names = "-o, --output", .kind = ARG_STRING, .target = &out, .value = "DIR", .help = "directory to write (required)"},
+        {.names = "-o, --output",
+         .kind = ARG_STRING,
+         .target = &out,
+         .value = "DIR",
+         .help = "directory to write (required)"},
         {.names = "--force", .kind = ARG_FLAG, .target = &force, .help = "replace DIR if it is already there"},
-        {.names = "-t, --threads", .kind = ARG_INT, .target = &threads, .value = "N", .min = 0, .max = 1024,
+        {.names = "-t, --threads",
+         .kind = ARG_INT,
+         .target = &threads,
+         .value = "N",
+         .min = 0,
+         .max = 1024,
          .help = "threads (default: one per core)"},
         {.names = "--json", .kind = ARG_FLAG, .target = &json, .help = "print the result as JSON"},
         {.names = NULL},
     };
     const arg_spec spec = {
         .usage = "decompress IN -o DIR [options]",
-        .description = "Writes an ordinary Hugging Face directory, each tensor in the data type it came from. After --mode lossless\n"
+        .description = "Writes an ordinary Hugging Face directory, each tensor in the data type it came from. After "
+                       "--mode lossless\n"
                        "every tensor has its original bytes.",
         .examples = "codecllm decompress tiny-exact -o tiny-again",
         .options = options,
@@ -38,8 +48,8 @@ int cmd_decompress(int argc, char **argv) {
     if (status != CLLM_OK || cllm_dir_get_info(out, &info, &err) != CLLM_OK) return cli_report(&err);
 
     if (json) {
-        return cli_print_json(json_pack("{s:s, s:I, s:I, s:f}", "output", out, "bytes", (json_int_t)info.bytes, "tensors",
-                                        (json_int_t)info.tensors, "seconds", seconds));
+        return cli_print_json(json_pack("{s:s, s:I, s:I, s:f}", "output", out, "bytes", (json_int_t)info.bytes,
+                                        "tensors", (json_int_t)info.tensors, "seconds", seconds));
     }
     printf("%s: %u tensors, %s, %.2f s, %.1f MB/s written\n", out, info.tensors, cli_bytes(info.bytes), seconds,
            (double)info.bytes / 1e6 / seconds);

@@ -5,10 +5,14 @@
 
 static const char *mode_name(cllm_mode mode) {
     switch (mode) {
-    case CLLM_MODE_RAW: return "raw";
-    case CLLM_MODE_INT8: return "int8";
-    case CLLM_MODE_RD: return "rd";
-    case CLLM_MODE_LOSSLESS: return "lossless";
+    case CLLM_MODE_RAW:
+        return "raw";
+    case CLLM_MODE_INT8:
+        return "int8";
+    case CLLM_MODE_RD:
+        return "rd";
+    case CLLM_MODE_LOSSLESS:
+        return "lossless";
     }
     return "?";
 }
@@ -42,16 +46,19 @@ static void print_row(const tensor_row *row) {
     const cllm_entry *e = row->entry;
     uint64_t weights = cli_entry_weights(e);
     char shape[64];
-    if (e->ndim == 2) snprintf(shape, sizeof shape, "%llux%llu", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
-    else snprintf(shape, sizeof shape, "%llu", (unsigned long long)weights);
+    if (e->ndim == 2)
+        snprintf(shape, sizeof shape, "%llux%llu", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
+    else
+        snprintf(shape, sizeof shape, "%llu", (unsigned long long)weights);
     printf("%-48s %-5s %14s %9s", e->name, e->dtype, shape, cli_bytes(e->bytes));
     printf(" %7.3f", weights > 0 ? 8.0 * (double)e->bytes / (double)weights : 0.0);
     if (e->compressed) {
         const cllm_tensor_info *i = &row->info;
         printf(" %-8s", mode_name(i->mode));
         if (i->mode != CLLM_MODE_RAW)
-            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s", i->tuple, i->levels, i->planes, i->max_length,
-                   i->tile_cols, (unsigned long long)i->outliers, i->has_row_scale ? " rows" : "", i->has_col_scale ? " columns" : "");
+            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s", i->tuple, i->levels, i->planes,
+                   i->max_length, i->tile_cols, (unsigned long long)i->outliers, i->has_row_scale ? " rows" : "",
+                   i->has_col_scale ? " columns" : "");
     } else {
         printf(" %-8s", "as it is");
     }
@@ -64,14 +71,14 @@ static json_t *row_json(const tensor_row *row) {
     uint64_t weights = cli_entry_weights(e);
     json_t *shape = json_array();
     for (uint32_t i = 0; i < e->ndim; i++) json_array_append_new(shape, json_integer((json_int_t)e->shape[i]));
-    json_t *object = json_pack("{s:s, s:s, s:o, s:I, s:b, s:o}", "name", e->name, "dtype", e->dtype, "shape", shape, "bytes",
-                               (json_int_t)e->bytes, "compressed", e->compressed, "bits_per_weight",
+    json_t *object = json_pack("{s:s, s:s, s:o, s:I, s:b, s:o}", "name", e->name, "dtype", e->dtype, "shape", shape,
+                               "bytes", (json_int_t)e->bytes, "compressed", e->compressed, "bits_per_weight",
                                cli_json_number(weights > 0 ? 8.0 * (double)e->bytes / (double)weights : 0.0));
     if (e->compressed) {
         const cllm_tensor_info *i = &row->info;
-        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "mode", mode_name(i->mode), "tuple", i->tuple, "levels",
-                                   i->levels, "planes", i->planes, "max_length", i->max_length, "tile_cols", i->tile_cols,
-                                   "outliers", (json_int_t)i->outliers);
+        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "mode", mode_name(i->mode), "tuple", i->tuple,
+                                   "levels", i->levels, "planes", i->planes, "max_length", i->max_length, "tile_cols",
+                                   i->tile_cols, "outliers", (json_int_t)i->outliers);
         json_object_update_new(object, coding);
     }
     if (row->reference != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&row->snr)));
@@ -99,8 +106,10 @@ static cllm_status walk(const info_options *o, json_t *rows, cli_snr *snr, cllm_
             snr->weights += row.snr.weights;
         }
         if (!o->tensors) continue;
-        if (rows != NULL) json_array_append_new(rows, row_json(&row));
-        else print_row(&row);
+        if (rows != NULL)
+            json_array_append_new(rows, row_json(&row));
+        else
+            print_row(&row);
     }
     cllm_dir_close(reference);
     cllm_dir_close(dir);
@@ -112,14 +121,18 @@ int cmd_info(int argc, char **argv) {
     int count;
     const arg_option options[] = {
         {.names = "--tensors", .kind = ARG_FLAG, .target = &o.tensors, .help = "list every tensor and how it is coded"},
-        {.names = "--compare", .kind = ARG_STRING, .target = &o.compare, .value = "DIR",
+        {.names = "--compare",
+         .kind = ARG_STRING,
+         .target = &o.compare,
+         .value = "DIR",
          .help = "decode the matrices and tell their signal-to-noise ratio against those of DIR (dB)"},
         {.names = "--json", .kind = ARG_FLAG, .target = &o.json, .help = "print JSON"},
         {.names = NULL},
     };
     const arg_spec spec = {
         .usage = "info DIR [options]",
-        .description = "Tells what a model directory, compressed or not, holds. Bits per weight count every byte of every tensor.",
+        .description =
+            "Tells what a model directory, compressed or not, holds. Bits per weight count every byte of every tensor.",
         .examples = "codecllm info tiny-4.5\ncodecllm info tiny-4.5 --tensors --compare models/tiny",
         .options = options,
         .min_positional = 1,
@@ -148,10 +161,13 @@ int cmd_info(int argc, char **argv) {
         if (rows != NULL) json_object_set_new(object, "tensor_list", rows);
         return cli_print_json(object);
     }
-    printf("%s\n  architecture     %s\n  mode             %s\n  weights          %llu\n  tensor bytes     %llu (%s)\n", o.dir,
-           info.architecture, info.mode, (unsigned long long)info.weights, (unsigned long long)info.bytes, cli_bytes(info.bytes));
-    printf("  bits per weight  %.4f\n  tensors          %u (%u compressed) in %u files\n", info.bits_per_weight, info.tensors,
-           info.compressed_tensors, info.files);
-    if (o.compare != NULL) printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&snr), o.compare, (unsigned long long)snr.weights);
+    printf("%s\n  architecture     %s\n  mode             %s\n  weights          %llu\n  tensor bytes     %llu (%s)\n",
+           o.dir, info.architecture, info.mode, (unsigned long long)info.weights, (unsigned long long)info.bytes,
+           cli_bytes(info.bytes));
+    printf("  bits per weight  %.4f\n  tensors          %u (%u compressed) in %u files\n", info.bits_per_weight,
+           info.tensors, info.compressed_tensors, info.files);
+    if (o.compare != NULL)
+        printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&snr), o.compare,
+               (unsigned long long)snr.weights);
     return CLI_OK;
 }

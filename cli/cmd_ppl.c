@@ -45,23 +45,61 @@ typedef struct evaluation {
 static int parse(int argc, char **argv, ppl_options *o) {
     *o = (ppl_options){.window = 512};
     const arg_option options[] = {
-        {.names = "-f, --file", .kind = ARG_STRING, .target = &o->file, .value = "FILE", .help = "text to score (- is standard input; required)"},
-        {.names = "--window", .kind = ARG_INT, .target = &o->window, .value = "N", .min = 2, .max = 1 << 20,
+        {.names = "-f, --file",
+         .kind = ARG_STRING,
+         .target = &o->file,
+         .value = "FILE",
+         .help = "text to score (- is standard input; required)"},
+        {.names = "--window",
+         .kind = ARG_INT,
+         .target = &o->window,
+         .value = "N",
+         .min = 2,
+         .max = 1 << 20,
          .help = "tokens of a window, the beginning-of-text token included (default 512)"},
-        {.names = "--score", .kind = ARG_CHOICE, .target = &o->score, .value = "WHICH", .choices = score_names,
+        {.names = "--score",
+         .kind = ARG_CHOICE,
+         .target = &o->score,
+         .value = "WHICH",
+         .choices = score_names,
          .help = "all (default): every token of a window but the first; second-half: only those of its second half"},
-        {.names = "--kl", .kind = ARG_STRING, .target = &o->reference, .value = "DIR",
-         .help = "reference directory, compressed or not: also tell the mean KL divergence from it and how often both think the same "
+        {.names = "--kl",
+         .kind = ARG_STRING,
+         .target = &o->reference,
+         .value = "DIR",
+         .help = "reference directory, compressed or not: also tell the mean KL divergence from it and how often both "
+                 "think the same "
                  "token likeliest"},
-        {.names = "--max-windows", .kind = ARG_INT, .target = &o->max_windows, .value = "N", .min = 0, .max = 1e9, .help = "score the first N windows only (default: all)"},
-        {.names = "--weights", .kind = ARG_CHOICE, .target = &o->weights, .value = "W", .choices = cli_weights_names, .help = "auto (default), compressed or decoded"},
-        {.names = "-t, --threads", .kind = ARG_INT, .target = &o->threads, .value = "N", .min = 0, .max = 1024, .help = "threads (default: one per core)"},
-        {.names = "--json", .kind = ARG_FLAG, .target = &o->json, .help = "print JSON: an object, or an array of them for several directories"},
+        {.names = "--max-windows",
+         .kind = ARG_INT,
+         .target = &o->max_windows,
+         .value = "N",
+         .min = 0,
+         .max = 1e9,
+         .help = "score the first N windows only (default: all)"},
+        {.names = "--weights",
+         .kind = ARG_CHOICE,
+         .target = &o->weights,
+         .value = "W",
+         .choices = cli_weights_names,
+         .help = "auto (default), compressed or decoded"},
+        {.names = "-t, --threads",
+         .kind = ARG_INT,
+         .target = &o->threads,
+         .value = "N",
+         .min = 0,
+         .max = 1024,
+         .help = "threads (default: one per core)"},
+        {.names = "--json",
+         .kind = ARG_FLAG,
+         .target = &o->json,
+         .help = "print JSON: an object, or an array of them for several directories"},
         {.names = NULL},
     };
     const arg_spec spec = {
         .usage = "ppl DIR... -f FILE [options]",
-        .description = "Perplexity of one or several model directories on a text. The text is cut into windows: the beginning-of-text token and\n"
+        .description = "Perplexity of one or several model directories on a text. The text is cut into windows: the "
+                       "beginning-of-text token and\n"
                        "the next window-1 tokens; a last partial window is dropped.",
         .examples = "codecllm ppl tiny-4.5 -f models/tiny/heldout.txt\n"
                     "codecllm ppl tiny-4.5 -f models/tiny/heldout.txt --kl models/tiny --score second-half --json",
@@ -99,11 +137,11 @@ static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm
         if (e->chunk > (uint32_t)e->o->window) e->chunk = (uint32_t)e->o->window;
     }
     if (info.vocab != e->vocab)
-        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has a vocabulary of %u tokens, %s of %u", dir, info.vocab,
-                         e->subjects[0].dir, e->vocab);
+        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has a vocabulary of %u tokens, %s of %u", dir,
+                         info.vocab, e->subjects[0].dir, e->vocab);
     if ((uint32_t)e->o->window > info.max_context)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "--window %d is more than the context of %s (%u)", e->o->window, dir,
-                         info.max_context);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "--window %d is more than the context of %s (%u)",
+                         e->o->window, dir, info.max_context);
     s->logits = cllm_alloc((size_t)e->chunk * e->vocab, sizeof *s->logits);
     if (s->logits == NULL) return cllm_fail_memory(err, (size_t)e->chunk * e->vocab * sizeof *s->logits, "logits");
     return cllm_session_new(s->model, (uint32_t)e->o->window, &s->session, err);
@@ -173,17 +211,25 @@ static cllm_status score_text(evaluation *e, const char *text, size_t bytes, cll
     const ppl_options *o = e->o;
     const cllm_tokenizer *tokenizer = cllm_model_tokenizer(e->subjects[0].model);
     if (tokenizer == NULL)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s has no tokenizer.json; ppl needs one", e->subjects[0].dir);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s has no tokenizer.json; ppl needs one",
+                         e->subjects[0].dir);
     cllm_status status = cllm_tokenize(tokenizer, text, bytes, false, false, &e->tokens, &e->n_tokens, err);
     if (status != CLLM_OK) return status;
+    for (size_t i = 0; i < e->n_tokens; i++) {
+        if (e->tokens[i] < 0 || (uint32_t)e->tokens[i] >= e->vocab)
+            return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
+                             "tokenizer.json of %s gives token %d, its model has only %u", e->subjects[0].dir,
+                             (int)e->tokens[i], e->vocab);
+    }
 
     /* A model without such a token begins with the text itself, and the first token of a window goes unscored. */
     uint32_t own = e->bos >= 0 ? 1 : 0, step = (uint32_t)o->window - own;
     size_t windows = e->n_tokens / step;
     if (o->max_windows > 0 && windows > (size_t)o->max_windows) windows = (size_t)o->max_windows;
     if (windows == 0)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%s has %zu tokens, fewer than one window of %d; use a longer text or --window",
-                         o->file, e->n_tokens, o->window);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "%s has %zu tokens, fewer than one window of %d; use a longer text or --window", o->file,
+                         e->n_tokens, o->window);
     int32_t *window = cllm_alloc((size_t)o->window, sizeof *window);
     if (window == NULL) return cllm_fail_memory(err, (size_t)o->window * sizeof *window, "a window");
     cli_progress progress;
@@ -203,9 +249,10 @@ static cllm_status score_text(evaluation *e, const char *text, size_t bytes, cll
 }
 
 static json_t *subject_json(const evaluation *e, const subject *s) {
-    json_t *object = json_pack("{s:s, s:o, s:I, s:o, s:i, s:s}", "dir", s->dir, "ppl", cli_json_number(score_ppl(&s->sum)), "tokens",
-                               (json_int_t)s->sum.tokens, "nll_mean", cli_json_number(s->sum.nll / (double)s->sum.tokens), "window",
-                               e->o->window, "score", score_names[e->o->score]);
+    json_t *object =
+        json_pack("{s:s, s:o, s:I, s:o, s:i, s:s}", "dir", s->dir, "ppl", cli_json_number(score_ppl(&s->sum)), "tokens",
+                  (json_int_t)s->sum.tokens, "nll_mean", cli_json_number(s->sum.nll / (double)s->sum.tokens), "window",
+                  e->o->window, "score", score_names[e->o->score]);
     if (e->reference != NULL) {
         double tokens = (double)s->sum.tokens;
         json_object_set_new(object, "reference", json_string(e->reference->dir));

@@ -18,43 +18,146 @@ typedef struct run_options {
 static int parse(int argc, char **argv, run_options *o) {
     cllm_sampler_params sampler;
     cllm_sampler_params_default(&sampler);
-    *o = (run_options){.predict = -1, .seed = -1, .temperature = (double)sampler.temperature, .top_k = sampler.top_k,
-                       .top_p = (double)sampler.top_p, .min_p = (double)sampler.min_p,
-                       .repeat_penalty = (double)sampler.repeat_penalty, .repeat_last_n = sampler.repeat_last_n, .show_prompt = true};
+    *o = (run_options){.predict = -1,
+                       .seed = -1,
+                       .temperature = (double)sampler.temperature,
+                       .top_k = sampler.top_k,
+                       .top_p = (double)sampler.top_p,
+                       .min_p = (double)sampler.min_p,
+                       .repeat_penalty = (double)sampler.repeat_penalty,
+                       .repeat_last_n = sampler.repeat_last_n,
+                       .show_prompt = true};
     const arg_option options[] = {
-        {.names = "-m, --model", .kind = ARG_STRING, .target = &o->model, .value = "DIR", .help = "the model directory, if not the first argument"},
-        {.names = "-p, --prompt", .kind = ARG_STRING, .target = &o->prompt, .value = "TEXT", .help = "text to go on from"},
-        {.names = "-f, --file", .kind = ARG_STRING, .target = &o->file, .value = "FILE", .help = "read the prompt from a file (- is standard input)"},
-        {.names = "-n, --predict, --n-predict", .kind = ARG_INT, .target = &o->predict, .value = "N", .min = -1, .max = 1e9,
+        {.names = "-m, --model",
+         .kind = ARG_STRING,
+         .target = &o->model,
+         .value = "DIR",
+         .help = "the model directory, if not the first argument"},
+        {.names = "-p, --prompt",
+         .kind = ARG_STRING,
+         .target = &o->prompt,
+         .value = "TEXT",
+         .help = "text to go on from"},
+        {.names = "-f, --file",
+         .kind = ARG_STRING,
+         .target = &o->file,
+         .value = "FILE",
+         .help = "read the prompt from a file (- is standard input)"},
+        {.names = "-n, --predict, --n-predict",
+         .kind = ARG_INT,
+         .target = &o->predict,
+         .value = "N",
+         .min = -1,
+         .max = 1e9,
          .help = "tokens to generate (default -1: until the model ends or the context is full)"},
-        {.names = "-c, --ctx-size", .kind = ARG_INT, .target = &o->context, .value = "N", .min = 0, .max = 1e9,
+        {.names = "-c, --ctx-size",
+         .kind = ARG_INT,
+         .target = &o->context,
+         .value = "N",
+         .min = 0,
+         .max = 1e9,
          .help = "context in tokens (default: what the model was made for, at most 4096)"},
-        {.names = "-t, --threads", .kind = ARG_INT, .target = &o->threads, .value = "N", .min = 0, .max = 1024, .help = "threads (default: one per core)"},
-        {.names = "-s, --seed", .kind = ARG_SEED, .target = &o->seed, .value = "N", .help = "seed of the sampler (default -1: a new one each time)"},
-        {.names = "--temp, --temperature", .kind = ARG_NUMBER, .target = &o->temperature, .value = "T", .min = 0, .max = 100, .help = "temperature (default 0.8; 0 always takes the likeliest token)"},
-        {.names = "--top-k", .kind = ARG_INT, .target = &o->top_k, .value = "K", .min = 0, .max = 1e9, .help = "sample from the K likeliest tokens (default 40; 0 = off)"},
-        {.names = "--top-p", .kind = ARG_NUMBER, .target = &o->top_p, .value = "P", .min = 0, .max = 1, .help = "sample from the fewest tokens that have probability P together (default 0.95; 1 = off)"},
-        {.names = "--min-p", .kind = ARG_NUMBER, .target = &o->min_p, .value = "P", .min = 0, .max = 1, .help = "drop tokens less likely than P times the likeliest (default 0.05; 0 = off)"},
-        {.names = "--repeat-penalty", .kind = ARG_NUMBER, .target = &o->repeat_penalty, .value = "X", .min = 0.01, .max = 100, .help = "penalty of tokens that occurred lately (default 1 = off)"},
-        {.names = "--repeat-last-n", .kind = ARG_INT, .target = &o->repeat_last_n, .value = "N", .min = 0, .max = 1e9, .help = "how many tokens count as lately (default 64)"},
-        {.names = "--weights", .kind = ARG_CHOICE, .target = &o->weights, .value = "W", .choices = cli_weights_names,
-         .help = "compressed: weights stay compressed in memory; decoded: decoded once at load; auto (default): decoded where memory allows"},
-        {.names = "-cnv, --conversation", .kind = ARG_FLAG, .target = &o->conversation, .given = &o->conversation_given,
-         .help = "hold a conversation: every line is a message (default on a terminal when the model has a known chat template)"},
-        {.names = "-no-cnv, --no-conversation", .kind = ARG_NO_FLAG, .target = &o->conversation, .given = &o->conversation_given,
+        {.names = "-t, --threads",
+         .kind = ARG_INT,
+         .target = &o->threads,
+         .value = "N",
+         .min = 0,
+         .max = 1024,
+         .help = "threads (default: one per core)"},
+        {.names = "-s, --seed",
+         .kind = ARG_SEED,
+         .target = &o->seed,
+         .value = "N",
+         .help = "seed of the sampler (default -1: a new one each time)"},
+        {.names = "--temp, --temperature",
+         .kind = ARG_NUMBER,
+         .target = &o->temperature,
+         .value = "T",
+         .min = 0,
+         .max = 100,
+         .help = "temperature (default 0.8; 0 always takes the likeliest token)"},
+        {.names = "--top-k",
+         .kind = ARG_INT,
+         .target = &o->top_k,
+         .value = "K",
+         .min = 0,
+         .max = 1e9,
+         .help = "sample from the K likeliest tokens (default 40; 0 = off)"},
+        {.names = "--top-p",
+         .kind = ARG_NUMBER,
+         .target = &o->top_p,
+         .value = "P",
+         .min = 0,
+         .max = 1,
+         .help = "sample from the fewest tokens that have probability P together (default 0.95; 1 = off)"},
+        {.names = "--min-p",
+         .kind = ARG_NUMBER,
+         .target = &o->min_p,
+         .value = "P",
+         .min = 0,
+         .max = 1,
+         .help = "drop tokens less likely than P times the likeliest (default 0.05; 0 = off)"},
+        {.names = "--repeat-penalty",
+         .kind = ARG_NUMBER,
+         .target = &o->repeat_penalty,
+         .value = "X",
+         .min = 0.01,
+         .max = 100,
+         .help = "penalty of tokens that occurred lately (default 1 = off)"},
+        {.names = "--repeat-last-n",
+         .kind = ARG_INT,
+         .target = &o->repeat_last_n,
+         .value = "N",
+         .min = 0,
+         .max = 1e9,
+         .help = "how many tokens count as lately (default 64)"},
+        {.names = "--weights",
+         .kind = ARG_CHOICE,
+         .target = &o->weights,
+         .value = "W",
+         .choices = cli_weights_names,
+         .help = "compressed: weights stay compressed in memory; decoded: decoded once at load; auto (default): "
+                 "decoded where memory allows"},
+        {.names = "-cnv, --conversation",
+         .kind = ARG_FLAG,
+         .target = &o->conversation,
+         .given = &o->conversation_given,
+         .help = "hold a conversation: every line is a message (default on a terminal when the model has a known chat "
+                 "template)"},
+        {.names = "-no-cnv, --no-conversation",
+         .kind = ARG_NO_FLAG,
+         .target = &o->conversation,
+         .given = &o->conversation_given,
          .help = "go on from the prompt as it stands"},
-        {.names = "-sys, --system-prompt", .kind = ARG_STRING, .target = &o->system, .value = "TEXT", .help = "system message of a conversation"},
-        {.names = "--chat-template", .kind = ARG_STRING, .target = &o->chat_template, .value = "NAME",
+        {.names = "-sys, --system-prompt",
+         .kind = ARG_STRING,
+         .target = &o->system,
+         .value = "TEXT",
+         .help = "system message of a conversation"},
+        {.names = "--chat-template",
+         .kind = ARG_STRING,
+         .target = &o->chat_template,
+         .value = "NAME",
          .help = "chat template, where the model's own is missing or unknown (a wrong name lists all)"},
-        {.names = "--ignore-eos", .kind = ARG_FLAG, .target = &o->ignore_eos, .help = "go on when the model says that it has ended"},
-        {.names = "--no-display-prompt", .kind = ARG_NO_FLAG, .target = &o->show_prompt, .help = "print the generated text only"},
+        {.names = "--ignore-eos",
+         .kind = ARG_FLAG,
+         .target = &o->ignore_eos,
+         .help = "go on when the model says that it has ended"},
+        {.names = "--no-display-prompt",
+         .kind = ARG_NO_FLAG,
+         .target = &o->show_prompt,
+         .help = "print the generated text only"},
         {.names = "-v, --verbose", .kind = ARG_FLAG, .target = &cli_verbose, .help = "tell more about the model"},
-        {.names = "--json", .kind = ARG_FLAG, .target = &o->json, .help = "print text and timings as JSON when all is done"},
+        {.names = "--json",
+         .kind = ARG_FLAG,
+         .target = &o->json,
+         .help = "print text and timings as JSON when all is done"},
         {.names = NULL},
     };
     const arg_spec spec = {
         .usage = "run DIR -p TEXT [options]",
-        .description = "Generates text with a model directory, compressed or not. In a conversation -p is the first message; Ctrl-C stops\n"
+        .description = "Generates text with a model directory, compressed or not. In a conversation -p is the first "
+                       "message; Ctrl-C stops\n"
                        "an answer, and a second one ends the program.",
         .examples = "codecllm run tiny-4.5 -p \"Once upon a time\" -n 64\n"
                     "codecllm run tiny-4.5 -p \"It was\" -n 32 --temp 0 --weights compressed",
@@ -66,10 +169,12 @@ static int parse(int argc, char **argv, run_options *o) {
     int count;
     int code = args_parse(&spec, argc, argv, &o->dir, &count);
     if (code >= 0) return code;
-    if (count == 1 && o->model != NULL) return cli_fail(CLI_USAGE, "both -m %s and %s were given; which one?", o->model, o->dir);
+    if (count == 1 && o->model != NULL)
+        return cli_fail(CLI_USAGE, "both -m %s and %s were given; which one?", o->model, o->dir);
     if (count == 0) o->dir = o->model;
     if (o->dir == NULL) return cli_fail(CLI_USAGE, "the model directory is missing (usage: codecllm %s)", spec.usage);
-    if (o->prompt != NULL && o->file != NULL) return cli_fail(CLI_USAGE, "-p and -f both give a prompt; use one of them");
+    if (o->prompt != NULL && o->file != NULL)
+        return cli_fail(CLI_USAGE, "-p and -f both give a prompt; use one of them");
     return -1;
 }
 
@@ -105,9 +210,11 @@ static int load(run_state *r, cllm_error *err) {
     r->tokenizer = cllm_model_tokenizer(r->model);
     if (r->tokenizer == NULL) return cli_fail(CLI_BAD_INPUT, "%s has no tokenizer.json; run needs one", o->dir);
     if (cli_verbose) {
-        fprintf(stderr, "%s: %u layers, hidden %u, %u heads (%u of keys and values), vocabulary %u, context %u, chat template %s\n",
-                r->info.architecture, r->info.layers, r->info.hidden, r->info.heads, r->info.kv_heads, r->info.vocab,
-                r->info.max_context, r->info.chat_template != NULL ? r->info.chat_template : "none");
+        fprintf(
+            stderr,
+            "%s: %u layers, hidden %u, %u heads (%u of keys and values), vocabulary %u, context %u, chat template %s\n",
+            r->info.architecture, r->info.layers, r->info.hidden, r->info.heads, r->info.kv_heads, r->info.vocab,
+            r->info.max_context, r->info.chat_template != NULL ? r->info.chat_template : "none");
         fprintf(stderr, "a decode step reads %s of weights\n", cli_bytes(r->info.read_per_token));
     }
     return CLI_OK;
@@ -140,8 +247,10 @@ static int start_generator(run_state *r, bool chat, cllm_error *err) {
     sampler.min_p = (float)o->min_p;
     sampler.repeat_penalty = (float)o->repeat_penalty;
     sampler.repeat_last_n = o->repeat_last_n;
-    if (o->seed >= 0) r->seed = (uint64_t)o->seed;
-    else if (getrandom(&r->seed, 4, 0) != 4) r->seed = (uint64_t)(cli_seconds() * 1e9); /* 32 bits: easy to type again */
+    if (o->seed >= 0)
+        r->seed = (uint64_t)o->seed;
+    else if (getrandom(&r->seed, 4, 0) != 4)
+        r->seed = (uint64_t)(cli_seconds() * 1e9); /* 32 bits: easy to type again */
     sampler.seed = r->seed;
 
     uint32_t context = (uint32_t)o->context;
@@ -154,8 +263,9 @@ static int start_generator(run_state *r, bool chat, cllm_error *err) {
 
 static void print_summary(const run_state *r) {
     const generator *g = &r->generator;
-    fprintf(stderr, "\nload        %.2f s, %s of weights in memory (%s), seed %llu\n", r->load_seconds, cli_bytes(r->info.weight_bytes),
-            r->info.weights_decoded ? "decoded" : "as stored", (unsigned long long)r->seed);
+    fprintf(stderr, "\nload        %.2f s, %s of weights in memory (%s), seed %llu\n", r->load_seconds,
+            cli_bytes(r->info.weight_bytes), r->info.weights_decoded ? "decoded" : "as stored",
+            (unsigned long long)r->seed);
     if (g->prompt_seconds > 0)
         fprintf(stderr, "prompt      %u tokens, %.3f s, %.1f tokens/s\n", g->prompt_tokens, g->prompt_seconds,
                 g->prompt_tokens / g->prompt_seconds);
@@ -166,12 +276,14 @@ static void print_summary(const run_state *r) {
 
 static int print_json(const run_state *r, const char *text, size_t bytes) {
     const generator *g = &r->generator;
-    return cli_print_json(json_pack(
-        "{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b}", "text", text, bytes, "stop", generator_stop_name(g->stop), "prompt_tokens",
-        (json_int_t)g->prompt_tokens, "prompt_tokens_per_s", g->prompt_seconds > 0 ? g->prompt_tokens / g->prompt_seconds : 0.0,
-        "generated_tokens", (json_int_t)g->generated_tokens, "generated_tokens_per_s",
-        g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s", r->load_seconds, "weight_bytes",
-        (json_int_t)r->info.weight_bytes, "seed", (json_int_t)r->seed, "weights_decoded", r->info.weights_decoded));
+    return cli_print_json(json_pack("{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b}", "text", text, bytes, "stop",
+                                    generator_stop_name(g->stop), "prompt_tokens", (json_int_t)g->prompt_tokens,
+                                    "prompt_tokens_per_s",
+                                    g->prompt_seconds > 0 ? g->prompt_tokens / g->prompt_seconds : 0.0,
+                                    "generated_tokens", (json_int_t)g->generated_tokens, "generated_tokens_per_s",
+                                    g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s",
+                                    r->load_seconds, "weight_bytes", (json_int_t)r->info.weight_bytes, "seed",
+                                    (json_int_t)r->seed, "weights_decoded", r->info.weights_decoded));
 }
 
 /* Goes on from the prompt as it stands. */
@@ -180,7 +292,8 @@ static int complete(run_state *r, cllm_error *err) {
     int32_t *ids = NULL;
     size_t count = 0;
     if (r->prompt == NULL) return cli_fail(CLI_USAGE, "no prompt: give one with -p TEXT or -f FILE");
-    if (cllm_tokenize(r->tokenizer, r->prompt, r->prompt_bytes, true, true, &ids, &count, err) != CLLM_OK) return cli_report(err);
+    if (cllm_tokenize(r->tokenizer, r->prompt, r->prompt_bytes, true, true, &ids, &count, err) != CLLM_OK)
+        return cli_report(err);
     if (count == 0) {
         cllm_free(ids);
         return cli_fail(CLI_USAGE, "the prompt is empty and the model has no token that begins a text");
@@ -194,9 +307,12 @@ static int complete(run_state *r, cllm_error *err) {
     cllm_free(ids);
     if (!o->json) putchar('\n');
     int code = CLI_OK;
-    if (status != CLLM_OK) code = cli_report(err);
-    else if (o->json) code = print_json(r, (const char *)text.data, text.size);
-    else print_summary(r);
+    if (status != CLLM_OK)
+        code = cli_report(err);
+    else if (o->json)
+        code = print_json(r, (const char *)text.data, text.size);
+    else
+        print_summary(r);
     cllm_buf_free(&text);
     if (code == CLI_OK && r->generator.stop == STOP_INTERRUPTED) code = CLI_INTERRUPTED;
     return code;

@@ -6,14 +6,23 @@ int cmd_verify(int argc, char **argv) {
     bool json = false;
     int threads = 0, count;
     const arg_option options[] = {
-        {.names = "-t, --threads", .kind = ARG_INT, .target = &threads, .value = "N", .min = 0, .max = 1024,
+        {.names = "-t, --threads",
+         .kind = ARG_INT,
+         .target = &threads,
+         .value = "N",
+         .min = 0,
+         .max = 1024,
          .help = "threads (default: one per core)"},
-        {.names = "--json", .kind = ARG_FLAG, .target = &json, .help = "print the result as JSON, also when a difference was found"},
+        {.names = "--json",
+         .kind = ARG_FLAG,
+         .target = &json,
+         .help = "print the result as JSON, also when a difference was found"},
         {.names = NULL},
     };
     const arg_spec spec = {
         .usage = "verify DIR [options]",
-        .description = "Compares every file and every tensor of a compressed directory with its manifest and decodes every tile. The\n"
+        .description = "Compares every file and every tensor of a compressed directory with its manifest and decodes "
+                       "every tile. The\n"
                        "first difference is named; the exit code is then 3.",
         .examples = "codecllm verify tiny-4.5",
         .options = options,
@@ -34,12 +43,15 @@ int cmd_verify(int argc, char **argv) {
     cli_progress_end(&progress);
     if (status == CLLM_OK) status = cllm_dir_get_info(dir, &info, &err);
     if (status != CLLM_OK) {
-        if (json) cli_print_json(json_pack("{s:b, s:s, s:s}", "ok", 0, "error", cllm_status_name(err.status), "message", err.message));
+        if (json)
+            cli_print_json(
+                json_pack("{s:b, s:s, s:s}", "ok", 0, "error", cllm_status_name(err.status), "message", err.message));
         return cli_report(&err);
     }
     if (json) {
-        return cli_print_json(json_pack("{s:b, s:I, s:I, s:I, s:f}", "ok", 1, "files", (json_int_t)info.files, "tensors",
-                                        (json_int_t)info.tensors, "bytes", (json_int_t)info.bytes, "seconds", seconds));
+        return cli_print_json(json_pack("{s:b, s:I, s:I, s:I, s:f}", "ok", 1, "files", (json_int_t)info.files,
+                                        "tensors", (json_int_t)info.tensors, "bytes", (json_int_t)info.bytes, "seconds",
+                                        seconds));
     }
     printf("%s: OK, %u files, %u tensors, %s, %.2f s\n", dir, info.files, info.tensors, cli_bytes(info.bytes), seconds);
     return CLI_OK;

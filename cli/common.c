@@ -16,16 +16,25 @@ const char *const cli_weights_names[] = {"auto", "compressed", "decoded", NULL};
 
 static int exit_code(cllm_status status) {
     switch (status) {
-    case CLLM_OK: return CLI_OK;
-    case CLLM_ERR_ARGUMENT: return CLI_USAGE;
+    case CLLM_OK:
+        return CLI_OK;
+    case CLLM_ERR_ARGUMENT:
+        return CLI_USAGE;
     case CLLM_ERR_FORMAT:
-    case CLLM_ERR_MISMATCH: return CLI_BAD_INPUT;
-    case CLLM_ERR_IO: return CLI_IO;
-    case CLLM_ERR_MEMORY: return CLI_MEMORY;
-    case CLLM_ERR_UNSUPPORTED: return CLI_UNSUPPORTED;
-    case CLLM_ERR_EXISTS: return CLI_EXISTS;
-    case CLLM_ERR_DEVICE: return CLI_DEVICE;
-    case CLLM_ERR_CANCELLED: return CLI_INTERRUPTED;
+    case CLLM_ERR_MISMATCH:
+        return CLI_BAD_INPUT;
+    case CLLM_ERR_IO:
+        return CLI_IO;
+    case CLLM_ERR_MEMORY:
+        return CLI_MEMORY;
+    case CLLM_ERR_UNSUPPORTED:
+        return CLI_UNSUPPORTED;
+    case CLLM_ERR_EXISTS:
+        return CLI_EXISTS;
+    case CLLM_ERR_DEVICE:
+        return CLI_DEVICE;
+    case CLLM_ERR_CANCELLED:
+        return CLI_INTERRUPTED;
     }
     return CLI_FAILURE;
 }
@@ -52,7 +61,9 @@ int cli_fail(int code, const char *fmt, ...) {
     return code;
 }
 
-int cli_out_of_memory(void) { return cli_fail(CLI_MEMORY, "out of memory"); }
+int cli_out_of_memory(void) {
+    return cli_fail(CLI_MEMORY, "out of memory");
+}
 
 double cli_seconds(void) {
     struct timespec now;
@@ -130,7 +141,9 @@ void cli_interrupt_install(void) {
     sigaction(SIGINT, &action, NULL); /* without SA_RESTART: a read of the terminal returns */
 }
 
-bool cli_interrupted(void) { return interrupts != 0; }
+bool cli_interrupted(void) {
+    return interrupts != 0;
+}
 
 bool cli_interrupt_taken(void) {
     bool was = interrupts != 0;

@@ -7,7 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-double cli_snr_db(const cli_snr *snr) { return snr->noise > 0 ? 10 * log10(snr->signal / snr->noise) : INFINITY; }
+double cli_snr_db(const cli_snr *snr) {
+    return snr->noise > 0 ? 10 * log10(snr->signal / snr->noise) : INFINITY;
+}
 
 uint64_t cli_entry_weights(const cllm_entry *entry) {
     uint64_t n = 1;
@@ -16,7 +18,8 @@ uint64_t cli_entry_weights(const cllm_entry *entry) {
 }
 
 bool cli_entry_is_numeric(const cllm_entry *entry) {
-    return entry->compressed || entry->type == CLLM_DTYPE_BF16 || entry->type == CLLM_DTYPE_F16 || entry->type == CLLM_DTYPE_F32;
+    return entry->compressed || entry->type == CLLM_DTYPE_BF16 || entry->type == CLLM_DTYPE_F16 ||
+           entry->type == CLLM_DTYPE_F32;
 }
 
 cllm_status cli_weights_open(const cllm_entry *entry, cli_weights *w, cllm_error *err) {
@@ -31,14 +34,16 @@ cllm_status cli_weights_open(const cllm_entry *entry, cli_weights *w, cllm_error
     return status == CLLM_OK ? status : cllm_fail_prefix(err, status, "%s: %s", entry->file, entry->name);
 }
 
-void cli_weights_close(cli_weights *w) { cllm_tensor_close(w->tensor); }
+void cli_weights_close(cli_weights *w) {
+    cllm_tensor_close(w->tensor);
+}
 
 cllm_status cli_weights_read(const cli_weights *w, uint64_t row0, uint64_t nrows, float *dst, cllm_error *err) {
     uint64_t n = nrows * w->row_length, from = row0 * w->row_length;
     const uint8_t *data = w->entry->data;
     if (w->tensor != NULL) {
-        cllm_status status =
-            cllm_tensor_decode(w->tensor, (uint32_t)row0, (uint32_t)nrows, CLLM_DTYPE_F32, dst, n * sizeof *dst, 1, err);
+        cllm_status status = cllm_tensor_decode(w->tensor, (uint32_t)row0, (uint32_t)nrows, CLLM_DTYPE_F32, dst,
+                                                n * sizeof *dst, 1, err);
         return status == CLLM_OK ? status : cllm_fail_prefix(err, status, "%s: %s", w->entry->file, w->entry->name);
     }
     switch (w->entry->type) {
@@ -56,7 +61,8 @@ cllm_status cli_weights_read(const cli_weights *w, uint64_t row0, uint64_t nrows
 }
 
 /* Sixteen rows at a time: a row of tiles is decoded once. */
-static cllm_status compare_rows(const cli_weights *a, const cli_weights *b, float *x, float *y, cli_snr *snr, cllm_error *err) {
+static cllm_status compare_rows(const cli_weights *a, const cli_weights *b, float *x, float *y, cli_snr *snr,
+                                cllm_error *err) {
     for (uint64_t row = 0; row < b->rows; row += 16) {
         uint64_t rows = b->rows - row < 16 ? b->rows - row : 16;
         cllm_status status = cli_weights_read(a, row, rows, x, err);
@@ -74,13 +80,15 @@ static cllm_status compare_rows(const cli_weights *a, const cli_weights *b, floa
 
 cllm_status cli_compare_entries(const cllm_entry *entry, const cllm_entry *reference, cli_snr *snr, cllm_error *err) {
     if (cli_entry_weights(entry) != cli_entry_weights(reference))
-        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has another shape in the reference", entry->name);
+        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has another shape in the reference",
+                         entry->name);
     cli_weights a = {.tensor = NULL}, b = {.tensor = NULL};
     float *x = NULL, *y = NULL;
     cllm_status status = cli_weights_open(entry, &a, err);
     if (status == CLLM_OK) status = cli_weights_open(reference, &b, err);
     if (status == CLLM_OK && a.rows != b.rows)
-        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has another shape in the reference", entry->name);
+        status =
+            cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has another shape in the reference", entry->name);
     if (status == CLLM_OK) {
         x = cllm_alloc(16 * b.row_length, sizeof *x);
         y = cllm_alloc(16 * b.row_length, sizeof *y);

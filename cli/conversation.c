@@ -49,8 +49,8 @@ void conversation_close(conversation *c) {
     cllm_free(c->messages);
 }
 
-/* The ids of the whole conversation; old turns go first where it does not fit. Every turn formats all of it again: the generator keeps
- * what is the same. */
+/* The ids of the whole conversation; old turns go first where it does not fit. Every turn formats all of it again: the
+ * generator keeps what is the same. */
 static cllm_status format(conversation *c, int32_t **ids, size_t *count, cllm_error *err) {
     for (;;) {
         char *text;

@@ -13,16 +13,18 @@ const char *generator_stop_name(generator_stop stop) {
     return names[stop];
 }
 
-cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler, bool ignore_eos,
-                           cllm_error *err) {
+cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler,
+                           bool ignore_eos, cllm_error *err) {
     cllm_model_info info;
     cllm_model_get_info(model, &info);
-    *g = (generator){.tokenizer = cllm_model_tokenizer(model), .vocab = info.vocab, .context = context, .ignore_eos = ignore_eos};
+    *g = (generator){
+        .tokenizer = cllm_model_tokenizer(model), .vocab = info.vocab, .context = context, .ignore_eos = ignore_eos};
     for (uint32_t i = 0; i < info.n_eos && g->n_stops < GENERATOR_MAX_STOPS; i++) g->stops[g->n_stops++] = info.eos[i];
     g->logits = cllm_alloc(info.vocab, sizeof *g->logits);
     g->held = cllm_alloc(context, sizeof *g->held);
     cllm_status status = CLLM_OK;
-    if (g->logits == NULL || g->held == NULL) status = cllm_fail_memory(err, (size_t)info.vocab * sizeof *g->logits, "logits");
+    if (g->logits == NULL || g->held == NULL)
+        status = cllm_fail_memory(err, (size_t)info.vocab * sizeof *g->logits, "logits");
     if (status == CLLM_OK) status = cllm_session_new(model, context, &g->session, err);
     if (status == CLLM_OK) status = cllm_sampler_new(sampler, info.vocab, &g->sampler, err);
     return status;
@@ -36,7 +38,8 @@ void generator_close(generator *g) {
 }
 
 void generator_stop_at_turns(generator *g) {
-    static const char *const ends[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>"};
+    static const char *const ends[] = {"<|eot_id|>",    "<|im_end|>",      "<|end|>",
+                                       "<|endoftext|>", "<|end_of_text|>", "</s>"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0] && g->n_stops < GENERATOR_MAX_STOPS; i++) {
         int32_t *ids;
         size_t count;
@@ -56,7 +59,8 @@ static bool is_stop(const generator *g, int32_t token) {
 
 static cllm_status eval(generator *g, const int32_t *tokens, uint32_t n, bool want_logits, cllm_error *err) {
     uint32_t at = cllm_session_position(g->session);
-    cllm_status status = cllm_session_eval(g->session, tokens, n, false, want_logits ? g->logits : NULL, want_logits ? g->vocab : 0, err);
+    cllm_status status = cllm_session_eval(g->session, tokens, n, false, want_logits ? g->logits : NULL,
+                                           want_logits ? g->vocab : 0, err);
     if (status == CLLM_OK) memcpy(g->held + at, tokens, n * sizeof *tokens);
     return status;
 }
@@ -90,7 +94,8 @@ static cllm_status emit(const char *piece, size_t bytes, FILE *out, cllm_buf *te
     return CLLM_OK;
 }
 
-static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE *out, cllm_buf *text, cllm_error *err) {
+static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE *out, cllm_buf *text,
+                            cllm_error *err) {
     const char *piece;
     size_t bytes;
     cllm_status status = CLLM_OK;
@@ -104,7 +109,8 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
         g->generated_tokens++;
         status = cllm_stream_push(stream, token, &piece, &bytes, err);
         if (status == CLLM_OK) status = emit(piece, bytes, out, text, err);
-        if (status != CLLM_OK || (predict >= 0 && i + 1 == predict)) break; /* nobody asks for the logits after the last token */
+        if (status != CLLM_OK || (predict >= 0 && i + 1 == predict))
+            break; /* nobody asks for the logits after the last token */
         if (cli_interrupt_taken()) {
             g->stop = STOP_INTERRUPTED;
             break;
@@ -119,10 +125,11 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
     return status == CLLM_OK ? emit(piece, bytes, out, text, err) : status;
 }
 
-cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text, cllm_error *err) {
+cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text,
+                          cllm_error *err) {
     if (count > g->context)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the prompt has %zu tokens and the context %u; ask for more with -c",
-                         count, g->context);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "the prompt has %zu tokens and the context %u; ask for more with -c", count, g->context);
     cllm_stream *stream;
     cllm_status status = cllm_stream_new(g->tokenizer, true, &stream, err);
     if (status != CLLM_OK) return status;

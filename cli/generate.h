@@ -23,21 +23,22 @@ typedef struct generator {
     int32_t stops[GENERATOR_MAX_STOPS];
     int n_stops;
     bool ignore_eos;
-    generator_stop stop; /* why the last run ended */
+    generator_stop stop;                      /* why the last run ended */
     uint32_t prompt_tokens, generated_tokens; /* sums over all runs */
     double prompt_seconds, generate_seconds;
 } generator;
 
-cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler, bool ignore_eos,
-                           cllm_error *err);
+cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler,
+                           bool ignore_eos, cllm_error *err);
 /* A generator that is all zeros may be closed too. */
 void generator_close(generator *g);
 /* Also ends at the tokens with which known chat templates end a turn. */
 void generator_stop_at_turns(generator *g);
 
-/* Evaluates the prompt (what the session holds already is kept) and generates up to `predict` tokens (-1: no limit). Text goes to `out` as it
- * comes, if not NULL, and to `text`. g->stop says why it ended. */
-cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text, cllm_error *err);
+/* Evaluates the prompt (what the session holds already is kept) and generates up to `predict` tokens (-1: no limit).
+ * Text goes to `out` as it comes, if not NULL, and to `text`. g->stop says why it ended. */
+cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text,
+                          cllm_error *err);
 
 typedef struct conversation {
     generator *g;

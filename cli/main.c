@@ -29,12 +29,14 @@ static void print_help(void) {
            cllm_version());
     for (int i = 0; i < VERBS; i++) printf("  %-12s%s\n", verbs[i].name, verbs[i].summary);
     printf("  %-12s%s\n  %-12s%s\n", "version", "print the version", "help", "this text, or the help of a verb");
-    printf("\nExample:\n"
-           "  codecllm compress models/tiny -o tiny-4.5 --bpw 4.5\n"
-           "  codecllm run tiny-4.5 -p \"Once upon a time\" -n 64\n"
-           "\n`codecllm VERB --help` tells the options of a verb.\n"
-           "\nExit codes: 0 done, 1 failure, 2 wrong usage, 3 bad input (malformed, corrupt, or not what the manifest says),\n"
-           "4 input/output error, 5 out of memory, 6 not supported, 7 output exists, 8 device error, 130 interrupted\n");
+    printf(
+        "\nExample:\n"
+        "  codecllm compress models/tiny -o tiny-4.5 --bpw 4.5\n"
+        "  codecllm run tiny-4.5 -p \"Once upon a time\" -n 64\n"
+        "\n`codecllm VERB --help` tells the options of a verb.\n"
+        "\nExit codes: 0 done, 1 failure, 2 wrong usage, 3 bad input (malformed, corrupt, or not what the manifest "
+        "says),\n"
+        "4 input/output error, 5 out of memory, 6 not supported, 7 output exists, 8 device error, 130 interrupted\n");
 }
 
 static const verb *find_verb(const char *name) {
@@ -73,9 +75,11 @@ static int dispatch(int argc, char **argv) {
         return CLI_USAGE;
     }
     const char *name = argv[1];
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help(argc - 1, argv + 1);
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return help(argc - 1, argv + 1);
     if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
-        if (argc > 2 && strcmp(argv[2], "--json") == 0) return cli_print_json(json_pack("{s:s}", "version", cllm_version()));
+        if (argc > 2 && strcmp(argv[2], "--json") == 0)
+            return cli_print_json(json_pack("{s:s}", "version", cllm_version()));
         printf("codecllm %s\n", cllm_version());
         return CLI_OK;
     }

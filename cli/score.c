@@ -51,4 +51,6 @@ void score_add(score_sum *sum, const float *logits, uint32_t vocab, int32_t targ
     sum->same += top == reference->top;
 }
 
-double score_ppl(const score_sum *sum) { return exp(sum->nll / (double)sum->tokens); }
+double score_ppl(const score_sum *sum) {
+    return exp(sum->nll / (double)sum->tokens);
+}

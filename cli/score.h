@@ -1,4 +1,5 @@
-/* Sums over scored tokens: negative log likelihood, KL divergence from a reference, agreement on the likeliest token. All in double. */
+/* Sums over scored tokens: negative log likelihood, KL divergence from a reference, agreement on the likeliest token.
+ * All in double. */
 #ifndef CLLM_CLI_SCORE_H
 #define CLLM_CLI_SCORE_H
 
