@@ -124,8 +124,9 @@ static cllm_status check_target(const char *in, const cllm_out_dir *d, cllm_erro
 
 /* ---------------------------------------------------------------- begin ------------------------------------------------------ */
 
-/* What lies at OUT.partial: nothing or an empty folder, something of ours, or something else. */
-typedef enum found { FOUND_NOTHING, FOUND_EMPTY, FOUND_OURS, FOUND_FOREIGN } found;
+/* What lies at OUT.partial: nothing, something of ours that holds no work (an empty folder or journal), something of ours that does, or
+ * something else. */
+typedef enum found { FOUND_NOTHING, FOUND_STALE, FOUND_OURS, FOUND_FOREIGN } found;
 
 static cllm_status look_at_partial(const char *partial, found *what, bool *journal, cllm_error *err) {
     struct stat st;
@@ -141,12 +142,14 @@ static cllm_status look_at_partial(const char *partial, found *what, bool *journ
     size_t n;
     cllm_status status = cllm_list_dir(partial, &list, &n, err);
     if (status) return status;
-    if (!n) *what = FOUND_EMPTY;
+    if (!n) *what = FOUND_STALE;
     for (size_t i = 0; i < n; i++) {
-        bool is_journal = !strcmp(list[i].name, CLLM_JOURNAL_NAME);
-        *journal |= is_journal;
         /* without a journal but with a manifest: stopped between the journal's removal and the rename */
-        if (is_journal || !strcmp(list[i].name, CLLM_MANIFEST_NAME)) *what = FOUND_OURS;
+        if (!strcmp(list[i].name, CLLM_MANIFEST_NAME) && *what == FOUND_FOREIGN) *what = FOUND_OURS;
+        if (strcmp(list[i].name, CLLM_JOURNAL_NAME)) continue;
+        *journal = list[i].bytes > 0;
+        *what = *journal ? FOUND_OURS : FOUND_STALE;
+        break;
     }
     cllm_list_free(list, n);
     return CLLM_OK;
@@ -177,7 +180,7 @@ static cllm_status prepare(const char *in, bool resume, cllm_out_dir *d, cllm_er
     if (what == FOUND_NOTHING && mkdir(d->partial, 0777)) return cllm_fail_errno(err, errno, "cannot make the folder %s", d->partial);
     if ((status = lock(d, err))) return status;
     d->resumed = journal && resume;
-    if (what == FOUND_OURS && !d->resumed) {
+    if (what != FOUND_NOTHING && !d->resumed) {
         status = remove_parts(d->partial, err);
         if (!status) status = remove_files(d->partial, NULL, err);
     }

@@ -34,6 +34,8 @@ typedef struct cllm_out_file cllm_out_file;
 /* Creates dir/name or empties it. */
 cllm_status cllm_out_open(const char *dir, const char *name, cllm_out_file **out, cllm_error *err);
 cllm_status cllm_out_write(cllm_out_file *f, const void *data, size_t bytes, cllm_error *err);
+/* Bytes written so far. */
+uint64_t cllm_out_tell(const cllm_out_file *f);
 /* Syncs and closes; bytes and hash (XXH3-64) may be NULL. Frees f also on failure. */
 cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cllm_error *err);
 /* Closes without sync and deletes the file. NULL is allowed. */

@@ -80,6 +80,8 @@ cllm_status cllm_out_write(cllm_out_file *f, const void *data, size_t bytes, cll
     return CLLM_OK;
 }
 
+uint64_t cllm_out_tell(const cllm_out_file *f) { return f->bytes; }
+
 cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cllm_error *err) {
     cllm_status status = flush(f, err);
     if (!status && fsync(f->fd)) status = cllm_fail_errno(err, errno, "cannot write %s", f->path);

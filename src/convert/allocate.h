@@ -1,0 +1,20 @@
+/* Mode rd: how the bits of a file are spread over its tensors. */
+#ifndef CLLM_CONVERT_ALLOCATE_H
+#define CLLM_CONVERT_ALLOCATE_H
+
+#include "container/dir.h"
+
+/* What is done with one tensor of the source. */
+typedef struct cllm_plan_item {
+    const cllm_entry *entry;
+    bool coded; /* else it keeps name, dtype and bytes */
+    cllm_encode_params params;
+    float *col_weight; /* owned (cllm_free); what params.col_weight points to, or NULL */
+    float *row_weight; /* the same for rows */
+} cllm_plan_item;
+
+/* Sets step (or bpw), lambda and weights of every coded item so that the whole directory, every tensor byte counted, has p->bpw bits per
+ * weight. The result depends on the tensors and *p only, never on threads. */
+cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
+
+#endif

@@ -1,0 +1,141 @@
+#include "convert/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "container/atomic.h"
+#include "container/dir.h"
+#include "container/file.h"
+#include "container/hash.h"
+
+enum { LINE_BYTES = 256, JOURNAL_LIMIT = 256 << 20 };
+
+static const char first_line[] = "codecllm-journal 1\n";
+
+static void format_line(size_t index, const cllm_result *r, char out[LINE_BYTES]) {
+    int n = snprintf(out, LINE_BYTES, "%zu %c %016llx %016llx %llu %016llx", index, (char)r->kind, (unsigned long long)r->source_hash,
+                     (unsigned long long)r->params_hash, (unsigned long long)r->bytes, (unsigned long long)r->hash);
+    snprintf(out + n, LINE_BYTES - (size_t)n, " %016llx\n", (unsigned long long)cllm_hash(out, (size_t)n));
+}
+
+/* A line counts only if it is, letter for letter, what format_line writes for what it says. */
+static bool parse_line(const char *line, size_t bytes, size_t count, size_t *index, cllm_result *r) {
+    char text[LINE_BYTES], again[LINE_BYTES], kind;
+    unsigned long long source, params, size, hash;
+    if (bytes >= sizeof text) return false;
+    memcpy(text, line, bytes);
+    text[bytes] = 0;
+    if (sscanf(text, "%zu %c %16llx %16llx %llu %16llx", index, &kind, &source, &params, &size, &hash) != 6) return false;
+    if (*index >= count || (kind != CLLM_RESULT_CODED && kind != CLLM_RESULT_CONVERTED && kind != CLLM_RESULT_PLAIN)) return false;
+    *r = (cllm_result){(cllm_result_kind)kind, source, params, size, hash};
+    format_line(*index, r, again);
+    return strlen(again) == bytes && !memcmp(again, line, bytes);
+}
+
+static const char *line_end(const char *p, const char *end) {
+    const char *nl = memchr(p, '\n', (size_t)(end - p));
+    return nl ? nl + 1 : NULL;
+}
+
+/* Reads what is there. *keep is the length of the sound beginning; 0 means that the journal has to be begun anew. */
+static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *j, size_t *keep,
+                              cllm_error *err) {
+    const char *end = text + bytes, *p = text, *next;
+    char expected[64];
+    *keep = 0;
+    snprintf(expected, sizeof expected, "source %016llx\n", (unsigned long long)source);
+    const char *source_line = bytes >= sizeof first_line - 1 ? text + sizeof first_line - 1 : NULL;
+    const char *params_line = source_line ? line_end(source_line, end) : NULL;
+    if (!params_line || !(p = line_end(params_line, end)) || memcmp(text, first_line, sizeof first_line - 1)) return CLLM_OK;
+    size_t n = (size_t)(p - params_line) - 1;
+    if (n != strlen(params) || memcmp(params_line, params, n))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "the interrupted run was made with other options (%.*s; now: %s): use the same ones, or --force to start over",
+                         (int)(n < 150 ? n : 150), params_line, params);
+    if (strlen(expected) != (size_t)(params_line - source_line) || memcmp(expected, source_line, strlen(expected)))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "the interrupted run read another source, or the source has changed: use --force to start over");
+    *keep = (size_t)(p - text);
+    while ((next = line_end(p, end))) {
+        size_t index;
+        cllm_result r;
+        if (!parse_line(p, (size_t)(next - p), j->count, &index, &r)) break;
+        j->results[index] = r; /* a later line replaces an earlier one */
+        j->finished++;
+        p = next;
+        *keep = (size_t)(p - text);
+    }
+    return CLLM_OK;
+}
+
+static cllm_status put(cllm_journal *j, const char *text, cllm_error *err) {
+    size_t bytes = strlen(text);
+    while (bytes) {
+        ssize_t n = write(j->fd, text, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cllm_fail_errno(err, errno, "cannot write %s", j->path);
+        text += n;
+        bytes -= (size_t)n;
+    }
+    if (fdatasync(j->fd)) return cllm_fail_errno(err, errno, "cannot write %s", j->path);
+    return CLLM_OK;
+}
+
+static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, const char *params, size_t keep, cllm_error *err) {
+    j->path = cllm_path_join(dir, CLLM_JOURNAL_NAME);
+    if (!j->path) return cllm_fail_memory(err, strlen(dir), "a path");
+    j->fd = open(j->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (j->fd < 0) return cllm_fail_errno(err, errno, "cannot create %s", j->path);
+    /* a line that was cut off would spoil the one that is appended to it */
+    if (ftruncate(j->fd, (off_t)keep)) return cllm_fail_errno(err, errno, "cannot write %s", j->path);
+    if (keep) return CLLM_OK;
+    char line[64];
+    snprintf(line, sizeof line, "source %016llx\n", (unsigned long long)source);
+    cllm_status status = put(j, first_line, err);
+    if (!status) status = put(j, line, err);
+    if (!status) status = put(j, params, err);
+    if (!status) status = put(j, "\n", err);
+    if (!status) status = cllm_sync_dir(dir, err);
+    return status;
+}
+
+cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count, cllm_journal *j,
+                              cllm_error *err) {
+    *j = (cllm_journal){.fd = -1, .count = count};
+    j->results = cllm_alloc_zero(count, sizeof *j->results);
+    if (!j->results) return cllm_fail_memory(err, count * sizeof *j->results, "a journal");
+    cllm_status status = CLLM_OK;
+    size_t keep = 0;
+    if (resume) {
+        char *text;
+        size_t bytes;
+        status = cllm_read_file(dir, CLLM_JOURNAL_NAME, JOURNAL_LIMIT, &text, &bytes, err);
+        if (!status) {
+            status = read_lines(text, bytes, source, params, j, &keep, err);
+            cllm_free(text);
+        }
+    }
+    if (!status) status = begin(dir, j, source, params, keep, err);
+    if (status) cllm_journal_close(j);
+    return status;
+}
+
+cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result *result, cllm_error *err) {
+    char line[LINE_BYTES];
+    format_line(index, result, line);
+    cllm_status status = put(j, line, err);
+    if (!status) j->finished++;
+    return status;
+}
+
+void cllm_journal_close(cllm_journal *j) {
+    if (j->fd >= 0) close(j->fd);
+    cllm_free(j->path);
+    cllm_free(j->results);
+    *j = (cllm_journal){.fd = -1};
+}

@@ -1,0 +1,39 @@
+/* The journal of a compression: which tensors are finished, so that an interrupted run can go on. docs/FORMAT.md does not know it: a
+ * finished directory has none.
+ *
+ * It is a text of lines that are only ever appended: what the source and the parameters were, then one line a finished tensor, each
+ * with its own hash. A line that is cut off or damaged ends the journal. */
+#ifndef CLLM_CONVERT_JOURNAL_H
+#define CLLM_CONVERT_JOURNAL_H
+
+#include "codecllm.h"
+
+typedef enum cllm_result_kind {
+    CLLM_RESULT_NONE = 0,      /* not done yet */
+    CLLM_RESULT_CODED = 'c',   /* the part is a blob with its padding */
+    CLLM_RESULT_CONVERTED = 'b', /* the part is the tensor as BF16 */
+    CLLM_RESULT_PLAIN = 'p'    /* stays as it is in the source; no part */
+} cllm_result_kind;
+
+typedef struct cllm_result {
+    cllm_result_kind kind;
+    uint64_t source_hash; /* of the source tensor's bytes */
+    uint64_t params_hash; /* of how it was coded */
+    uint64_t bytes, hash; /* of the part */
+} cllm_result;
+
+typedef struct cllm_journal {
+    int fd;
+    char *path;
+    size_t count;        /* tensors of the source */
+    size_t finished;     /* lines read and written */
+    cllm_result *results; /* what the journal held when it was opened */
+} cllm_journal;
+
+/* Opens the journal in `dir`, or begins it. CLLM_ERR_ARGUMENT if it was begun for another source or with other parameters. */
+cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count, cllm_journal *out,
+                              cllm_error *err);
+cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result *result, cllm_error *err);
+void cllm_journal_close(cllm_journal *j);
+
+#endif
