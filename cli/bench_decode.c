@@ -9,7 +9,7 @@
 
 /* One coded set of matrices and what it decodes to. */
 typedef struct coded_set {
-    size_t count;
+    size_t count, capacity;
     uint8_t **blobs; /* owned; NULL entries are borrowed from the source */
     cllm_tensor **tensors;
     cllm_dtype *as;
@@ -22,7 +22,7 @@ typedef struct coded_set {
 
 static void set_free(coded_set *s) {
     for (size_t i = 0; s->tensors != NULL && i < s->count; i++) cllm_tensor_close(s->tensors[i]);
-    for (size_t i = 0; s->blobs != NULL && i < s->count; i++) cllm_free(s->blobs[i]);
+    for (size_t i = 0; s->blobs != NULL && i < s->capacity; i++) cllm_free(s->blobs[i]);
     cllm_free(s->blobs);
     cllm_free(s->tensors);
     cllm_free(s->as);
@@ -75,7 +75,7 @@ static cllm_status decode_all(const coded_set *s, cllm_tier tier, int threads, u
 
 static cllm_status set_open(const bench_options *o, const bench_source *source, cllm_mode mode, coded_set *s,
                             cllm_error *err) {
-    *s = (coded_set){.mode = "raw"};
+    *s = (coded_set){.mode = "raw", .capacity = source->count};
     s->blobs = cllm_alloc_zero(source->count, sizeof *s->blobs);
     s->tensors = cllm_alloc_zero(source->count, sizeof *s->tensors);
     s->as = cllm_alloc(source->count, sizeof *s->as);

@@ -1,0 +1,35 @@
+#!/bin/sh
+# What `cmake --install` lays down can be used: the command, a program through pkg-config, a program through the CMake package.
+set -eu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake --install "${CLLM_BUILD:?}" --prefix "$work/usr" >"$work/log" || { cat "$work/log"; exit 1; }
+"$work/usr/bin/codecllm" version
+
+libdir=$(dirname "$(find "$work/usr" -name libcodecllm.so)")
+# The .pc file names the prefix of the build; a staged tree is elsewhere.
+sed "s|^prefix=.*|prefix=$work/usr|" "$libdir/pkgconfig/codecllm.pc" >"$work/codecllm.pc"
+flags=$(PKG_CONFIG_PATH="$work" pkg-config --cflags --libs codecllm)
+# shellcheck disable=SC2086 # one word per flag
+cc "${CLLM_SOURCE:?}/examples/tensor.c" -o "$work/tensor" $flags -lm
+LD_LIBRARY_PATH="$libdir" "$work/tensor"
+# The header alone is C++ as well, where there is a C++ compiler.
+if command -v c++ >/dev/null 2>&1; then
+    echo '#include <codecllm.h>
+int main() { return cllm_version()[0] == 0; }' >"$work/plus.cc"
+    # shellcheck disable=SC2086
+    c++ -Wall -Wextra -Werror "$work/plus.cc" -o "$work/plus" $flags
+    LD_LIBRARY_PATH="$libdir" "$work/plus"
+fi
+
+mkdir "$work/package"
+cat >"$work/package/CMakeLists.txt" <<EOF
+cmake_minimum_required(VERSION 3.25)
+project(user C)
+find_package(codecllm 0.1 REQUIRED)
+add_executable(user $CLLM_SOURCE/examples/generate.c)
+target_link_libraries(user PRIVATE codecllm::codecllm)
+EOF
+cmake -S "$work/package" -B "$work/package/build" -DCMAKE_PREFIX_PATH="$work/usr" >"$work/log" 2>&1 &&
+    cmake --build "$work/package/build" >>"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+"$work/package/build/user" "$CLLM_SOURCE/models/tiny" "Once upon a time"
