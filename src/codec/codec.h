@@ -16,7 +16,9 @@ enum {
     CLLM_MAX_TILE_COLS = 4096,
     CLLM_MIN_TILE_COLS = 128,
     CLLM_MAX_TABLE = 4096, /* levels^tuple */
-    CLLM_TILE_FIXED_BYTES = 36 /* base length, outlier entries, lane lengths */
+    CLLM_TILE_HEAD_BYTES = 36,      /* base length, outlier entries, lane lengths */
+    CLLM_TILE_WIDE_HEAD_BYTES = 68, /* the same with 16-bit lane lengths */
+    CLLM_TILE_WIDE_FLAG = 0x8000    /* of the base length */
 };
 
 typedef enum cllm_row_scale {

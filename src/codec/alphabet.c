@@ -1,0 +1,256 @@
+#include "codec/alphabet.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "codec/table.h"
+
+/* Bits an outlier costs: its 16-bit entry, now and then a skip, and the longer code of the tuple that stands in. */
+static const double OUTLIER_BITS = 20.0;
+/* A look-up is worth this many bits to the fast profile: at equal memory bandwidth and look-up rate (DESIGN 3.3), half the look-ups
+ * buy more than a tenth of the bytes. */
+static const double FAST_LOOKUP_BITS = 0.6;
+
+static size_t table_count(int levels, int tuple) {
+    size_t n = 1;
+    while (tuple-- > 0) n *= (size_t)levels;
+    return n;
+}
+
+static int by_count_falling(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x > y ? -1 : x < y;
+}
+
+/* Bits of coding sorted counts (falling) with codes of at most 12 bits for the first *coded of them, the best such cut, the rest
+ * as outliers. A code cut to 12 bits takes more than its share of the code space; the others pay log2(1 - excess) for that. */
+static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, size_t *coded) {
+    double best = INFINITY, ideal = 0, excess = 0, log_sum = 0, inside = 0;
+    const double shortest = ldexp(1.0, -CLLM_MAX_CODE_LENGTH);
+    *coded = n;
+    for (size_t k = 0; k < n && k < (1u << CLLM_MAX_CODE_LENGTH); k++) {
+        double c = (double)sorted[k];
+        inside += c;
+        log_sum += c * log2(c);
+        double p = c / (double)total;
+        if (p < shortest) excess += shortest - p;
+        if (excess > 0.5) break;
+        if (k < 1) continue;
+        double out = (double)total - inside;
+        ideal = inside * log2(inside) - log_sum - inside * log2(1.0 - excess) + out * (OUTLIER_BITS + 8);
+        if (ideal < best) {
+            best = ideal;
+            *coded = k + 1;
+        }
+    }
+    return best;
+}
+
+/* The window of `levels` neighbouring hi values that holds most of the histogram. */
+static int best_window(const uint32_t *histogram, int size, int levels, int lowest, uint64_t *inside) {
+    uint64_t sum = 0;
+    int best = 0;
+    for (int i = 0; i < levels && i < size; i++) sum += histogram[i];
+    *inside = sum;
+    for (int i = 1; i + levels <= size; i++) {
+        sum += histogram[i + levels - 1];
+        sum -= histogram[i - 1];
+        if (sum > *inside) {
+            *inside = sum;
+            best = i;
+        }
+    }
+    return best + lowest;
+}
+
+typedef struct search {
+    const int16_t *elements;
+    size_t count;
+    const cllm_alphabet_limits *limits;
+    uint64_t *counts; /* CLLM_MAX_TABLE */
+    uint8_t *digits;  /* count */
+    cllm_alphabet *best;
+    double best_cost;
+} search;
+
+static double coded_bits(search *s, const cllm_alphabet *a) {
+    size_t n = table_count(a->levels, a->tuple), used = 0, coded;
+    memset(s->counts, 0, n * sizeof *s->counts);
+    for (size_t i = 0; i < s->count; i += (size_t)a->tuple) {
+        size_t index = 0;
+        for (int j = a->tuple - 1; j >= 0; j--) index = index * (size_t)a->levels + s->digits[i + (size_t)j];
+        s->counts[index]++;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (s->counts[i]) s->counts[used++] = s->counts[i];
+    qsort(s->counts, used, sizeof *s->counts, by_count_falling);
+    uint64_t total = s->count / (uint64_t)a->tuple;
+    if (used < 2) return (double)total;
+    return codebook_bits(s->counts, used, total, &coded);
+}
+
+/* Digits of the sample for this alphabet; returns how many elements lie outside of it. */
+static uint64_t fill_digits(search *s, const cllm_alphabet *a) {
+    const cllm_alphabet_limits *l = s->limits;
+    uint64_t outside = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        int d = cllm_element_hi(l->mode, l->dtype, a->planes, s->elements[i]) - a->hi_min;
+        int clamped = d < 0 ? 0 : d >= a->levels ? a->levels - 1 : d;
+        outside += d != clamped;
+        s->digits[i] = (uint8_t)clamped;
+    }
+    return outside;
+}
+
+/* Integers must stay in range over the whole alphabet (FORMAT.md 1.2), and an outlier's correction must fit a signed byte. */
+static bool fits_format(const search *s, const cllm_alphabet *a) {
+    if (s->limits->mode == CLLM_MODE_LOSSLESS) return true;
+    int limit = s->limits->layout == 8 ? 128 : 2048;
+    if (a->hi_min * (1 << a->planes) < -limit || (a->hi_min + a->levels) * (1 << a->planes) - 1 > limit - 1) return false;
+    int reach = (s->limits->max_abs >> a->planes) + 1;
+    return reach - a->hi_min <= 127 && a->hi_min + a->levels - 1 + reach <= 127;
+}
+
+static int clamp_window(const search *s, const cllm_alphabet *a) {
+    if (s->limits->mode == CLLM_MODE_LOSSLESS) {
+        int top = (s->limits->dtype == CLLM_DTYPE_BF16 ? 256 : 32) - a->levels;
+        return a->hi_min < 0 ? 0 : a->hi_min > top && top >= 0 ? top : a->hi_min;
+    }
+    int reach = (s->limits->layout == 8 ? 128 : 2048) >> a->planes;
+    if (a->hi_min + a->levels > reach) return reach - a->levels;
+    return a->hi_min < -reach ? -reach : a->hi_min;
+}
+
+static void try_alphabet(search *s, int tuple, int levels, int planes, const uint32_t *histogram, int size, int lowest) {
+    cllm_alphabet a = {tuple, levels, planes, 0, 0};
+    uint64_t inside;
+    a.hi_min = best_window(histogram, size, levels, lowest, &inside);
+    a.hi_min = clamp_window(s, &a);
+    /* Skip what cannot win: every outlier costs more than a code. */
+    if (!fits_format(s, &a) || ((double)(s->count - inside) * OUTLIER_BITS / (double)s->count + planes) > s->best_cost) return;
+    uint64_t outside = fill_digits(s, &a);
+    double table = (double)table_count(levels, tuple) * 2.0;
+    a.bits = (coded_bits(s, &a) + (double)outside * OUTLIER_BITS + table) / (double)s->count + planes;
+    double cost = a.bits + (s->limits->profile == CLLM_PROFILE_FAST ? FAST_LOOKUP_BITS / tuple : 0);
+    if (cost < s->best_cost) {
+        s->best_cost = cost;
+        *s->best = a;
+    }
+}
+
+static void try_planes(search *s, int planes) {
+    static const int sizes[][8] = {{8, 12, 16, 24, 32, 48, 64, 0}, {4, 6, 8, 10, 12, 16, 0}, {3, 4, 5, 6, 7, 8, 0}};
+    const cllm_alphabet_limits *l = s->limits;
+    static const int bins = 4096;
+    uint32_t histogram[4096] = {0};
+    int lowest = l->mode == CLLM_MODE_LOSSLESS ? 0 : -2048 >> planes;
+    for (size_t i = 0; i < s->count; i++)
+        histogram[cllm_element_hi(l->mode, l->dtype, planes, s->elements[i]) - lowest]++;
+    int size = l->mode == CLLM_MODE_LOSSLESS ? (l->dtype == CLLM_DTYPE_BF16 ? 256 : 32) : bins >> planes;
+    for (int tuple = 2; tuple <= 4; tuple++) {
+        if ((l->tuple && tuple != l->tuple) || (l->layout == 16 && tuple != 2)) continue;
+        if (l->levels) {
+            if (table_count(l->levels, tuple) <= CLLM_MAX_TABLE && (tuple < 4 || l->levels <= 8))
+                try_alphabet(s, tuple, l->levels, planes, histogram, size, lowest);
+            continue;
+        }
+        for (int i = 0; sizes[tuple - 2][i]; i++)
+            if (sizes[tuple - 2][i] <= size) try_alphabet(s, tuple, sizes[tuple - 2][i], planes, histogram, size, lowest);
+    }
+}
+
+bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best) {
+    search s = {.elements = elements, .count = count, .limits = limits, .best = best, .best_cost = INFINITY};
+    s.counts = cllm_alloc(CLLM_MAX_TABLE, sizeof *s.counts);
+    s.digits = cllm_alloc(count, 1);
+    bool ok = s.counts && s.digits;
+    *best = (cllm_alphabet){0};
+    if (ok) {
+        int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : 4;
+        if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
+        if (limits->planes >= 0) first = last = limits->planes;
+        for (int planes = first; planes <= last; planes++) try_planes(&s, planes);
+    }
+    cllm_free(s.counts);
+    cllm_free(s.digits);
+    return ok;
+}
+
+/* The coded tuple that stands for `index`: fewest digits changed, then the nearest. */
+static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t index) {
+    size_t place = 1, best = SIZE_MAX;
+    int best_distance = INT32_MAX;
+    for (int i = 0; i < a->tuple; i++, place *= (size_t)a->levels) {
+        int digit = (int)(index / place % (size_t)a->levels);
+        for (int d = 0; d < a->levels; d++) {
+            size_t candidate = index + place * (size_t)d - place * (size_t)digit;
+            if (lengths[candidate] && abs(d - digit) < best_distance) {
+                best = candidate;
+                best_distance = abs(d - digit);
+            }
+        }
+    }
+    if (best != SIZE_MAX) return best;
+    size_t n = table_count(a->levels, a->tuple);
+    for (size_t candidate = 0; candidate < n; candidate++) {
+        if (!lengths[candidate]) continue;
+        int distance = 0;
+        size_t x = index, y = candidate;
+        for (int i = 0; i < a->tuple; i++, x /= (size_t)a->levels, y /= (size_t)a->levels) {
+            int d = abs((int)(x % (size_t)a->levels) - (int)(y % (size_t)a->levels));
+            distance += d ? 1000 + d : 0;
+        }
+        if (distance < best_distance) {
+            best = candidate;
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
+/* Frequencies of the tuples that get a code; a code needs two symbols at least. */
+static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uint64_t *frequency) {
+    size_t used = 0, coded;
+    uint64_t total = 0;
+    for (size_t i = 0; i < n; i++) {
+        total += counts[i];
+        if (counts[i]) sorted[used++] = counts[i];
+    }
+    qsort(sorted, used, sizeof *sorted, by_count_falling);
+    uint64_t least = 1;
+    if (used > 2) {
+        codebook_bits(sorted, used, total, &coded);
+        least = sorted[coded - 1];
+    }
+    size_t have = 0;
+    for (size_t i = 0; i < n; i++) {
+        frequency[i] = counts[i] >= least ? counts[i] : 0;
+        have += frequency[i] != 0;
+    }
+    for (size_t i = 0; have < 2; i++)
+        if (!frequency[i]) {
+            frequency[i] = 1;
+            have++;
+        }
+}
+
+bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book) {
+    size_t n = table_count(a->levels, a->tuple), have = 0;
+    uint64_t *sorted = cllm_alloc(2 * n, sizeof *sorted), *frequency = sorted + n;
+    if (!sorted) return false;
+    choose_coded(counts, n, sorted, frequency);
+    for (size_t i = 0; i < n; i++) have += frequency[i] != 0;
+    int limit = max_length ? max_length : CLLM_MAX_CODE_LENGTH;
+    while (((size_t)1 << limit) < have) limit++;
+    bool ok = limit <= CLLM_MAX_CODE_LENGTH && cllm_limited_lengths(frequency, n, limit, book->lengths);
+    cllm_free(sorted);
+    if (!ok) return false;
+    book->max_length = 0;
+    for (size_t i = 0; i < n; i++)
+        if (book->lengths[i] > book->max_length) book->max_length = book->lengths[i];
+    cllm_canonical_codes(book->lengths, n, book->codes);
+    for (size_t i = 0; i < n; i++) book->remap[i] = (uint16_t)(book->lengths[i] || !counts[i] ? i : stand_in(book->lengths, a, i));
+    return true;
+}

@@ -1,0 +1,41 @@
+/* Choosing how a tensor's elements are split and coded: tuple, levels, planes, hi_min, and the codebook. */
+#ifndef CLLM_CODEC_ALPHABET_H
+#define CLLM_CODEC_ALPHABET_H
+
+#include "codec/codec.h"
+
+typedef struct cllm_alphabet {
+    int tuple, levels, planes, hi_min;
+    double bits; /* estimated bits per weight, look-up cost not included */
+} cllm_alphabet;
+
+/* What the encoder may choose; 0 (planes: -1) = free. */
+typedef struct cllm_alphabet_limits {
+    cllm_mode mode;
+    cllm_dtype dtype;
+    int layout;
+    int tuple, levels, planes;
+    int max_abs; /* largest |integer| of the whole tensor: corrections must fit a signed byte */
+    cllm_profile profile;
+} cllm_alphabet_limits;
+
+/* Chooses from `count` sampled elements (count a multiple of 12, consecutive ones are neighbours in a row). False: no memory. */
+bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best);
+
+/* hi of an integer, or the exponent of a 16-bit float. */
+static inline int cllm_element_hi(cllm_mode mode, cllm_dtype dtype, int planes, int16_t element) {
+    if (mode != CLLM_MODE_LOSSLESS) return element >> planes;
+    return dtype == CLLM_DTYPE_BF16 ? (uint16_t)element >> 7 & 255 : (uint16_t)element >> 10 & 31;
+}
+
+typedef struct cllm_codebook {
+    uint8_t lengths[CLLM_MAX_TABLE];
+    uint16_t codes[CLLM_MAX_TABLE];
+    uint16_t remap[CLLM_MAX_TABLE]; /* tuple to the coded tuple that stands for it (itself if it has a code) */
+    int max_length;
+} cllm_codebook;
+
+/* Builds the codebook for full counts of tuples: which get a code, and of what length. max_length 0 = choose. False: no memory. */
+bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book);
+
+#endif

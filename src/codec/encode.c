@@ -1,0 +1,319 @@
+/* A matrix to a blob: choose an alphabet from a sample, count tuples, build the codebook, write the tiles. Everything is a function of
+ * row blocks that are handled independently and joined in order, so the bytes do not depend on the number of threads. */
+#include "codec/encode.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "codec/lut.h"
+#include "codec/table.h"
+
+enum { SAMPLE = 49152 };
+
+void cllm_encode_params_default(cllm_encode_params *p) {
+    *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1};
+}
+
+static size_t source_bytes(cllm_dtype d) { return d == CLLM_DTYPE_F32 ? 4 : 2; }
+
+cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, uint8_t **out, size_t *out_bytes,
+                            cllm_error *err) {
+    size_t bytes, total;
+    if (!cllm_mul(rows, cols, &bytes) || !cllm_mul(bytes, source_bytes(dtype), &bytes) || !cllm_add(bytes, CLLM_HEADER_BYTES, &total))
+        return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "%u x %u weights do not fit into memory", rows, cols);
+    uint8_t *blob = cllm_alloc(total, 1);
+    if (!blob) return cllm_fail_memory(err, total, "an uncoded tensor");
+    cllm_header h = {.mode = CLLM_MODE_RAW, .dtype = dtype, .rows = rows, .cols = cols, .total_bytes = total};
+    cllm_header_write(&h, blob);
+    memcpy(blob + CLLM_HEADER_BYTES, src, bytes);
+    *out = blob;
+    *out_bytes = total;
+    return CLLM_OK;
+}
+
+/* ---- row blocks ---- */
+
+typedef struct worker_state {
+    int16_t *rows; /* 16 x cols elements */
+    float *scratch;
+    cllm_tile_scratch tile;
+    uint64_t *counts;
+    cllm_status status;
+} worker_state;
+
+typedef struct block_result {
+    cllm_buf bytes;
+    uint32_t outliers;
+    double xq, qq; /* sums for the least-squares scale */
+} block_result;
+
+typedef struct encode_job {
+    const cllm_encoder *e;
+    const cllm_codebook *book;
+    worker_state *workers;
+    block_result *blocks;
+    uint32_t *tile_words;
+    int16_t pad;
+    bool counting;
+} encode_job;
+
+/* Sums for the scale that fits the integers best: x is what was rounded to q. */
+static void add_fit(const cllm_quantizer *q, uint32_t row, const float *w, const int16_t *elements, block_result *b) {
+    float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
+    double xq = 0, qq = 0;
+    for (uint32_t c = 0; c < q->cols; c++) {
+        float e = (float)elements[c], x = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
+        xq += (double)(x * e);
+        qq += (double)(e * e);
+    }
+    b->xq += xq;
+    b->qq += qq;
+}
+
+static void do_block(void *ctx, size_t index, int worker) {
+    encode_job *j = ctx;
+    const cllm_encoder *e = j->e;
+    const cllm_header *h = &e->h;
+    worker_state *w = &j->workers[worker];
+    block_result *b = &j->blocks[index];
+    if (w->status != CLLM_OK) return;
+    uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS, n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
+    for (uint32_t r = 0; r < n; r++) {
+        int16_t *row = w->rows + (size_t)r * h->cols;
+        cllm_quantize_row(&e->q, row0 + r, w->scratch, row);
+        if (j->counting && h->mode == CLLM_MODE_RD) add_fit(&e->q, row0 + r, w->scratch, row, b);
+    }
+    for (uint32_t cb = 0; cb < e->col_blocks; cb++) {
+        uint32_t col0 = cb * (uint32_t)h->tile_cols, width = cllm_tile_width(h, cb);
+        uint32_t valid = h->cols - col0 < width ? h->cols - col0 : width;
+        bool outside = cllm_tile_load(h, w->rows + col0, h->cols, n, valid, width, j->pad, &w->tile);
+        if (j->counting) {
+            cllm_tile_count(h, width, &w->tile, w->counts);
+            continue;
+        }
+        size_t before = b->bytes.size;
+        cllm_tile_result r = cllm_tile_write(h, j->book, n, valid, width, outside, &w->tile, &b->bytes, &b->outliers);
+        if (r != CLLM_TILE_WRITTEN) {
+            w->status = r == CLLM_TILE_NO_MEMORY ? CLLM_ERR_MEMORY : CLLM_ERR_UNSUPPORTED;
+            return;
+        }
+        j->tile_words[index * e->col_blocks + cb] = (uint32_t)((b->bytes.size - before) / 4);
+    }
+}
+
+static void free_workers(worker_state *w, size_t n) {
+    for (size_t i = 0; w && i < n; i++) {
+        cllm_free(w[i].rows);
+        cllm_free(w[i].scratch);
+        cllm_free(w[i].counts);
+        cllm_tile_scratch_free(&w[i].tile);
+    }
+    cllm_free(w);
+}
+
+static worker_state *new_workers(const cllm_encoder *e, size_t n) {
+    worker_state *w = cllm_alloc_zero(n, sizeof *w);
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        w[i].rows = cllm_alloc((size_t)CLLM_TILE_ROWS * e->h.cols, sizeof *w[i].rows);
+        w[i].scratch = cllm_alloc(e->h.cols, sizeof *w[i].scratch);
+        w[i].counts = cllm_alloc_zero(CLLM_MAX_TABLE, sizeof *w[i].counts);
+        ok = cllm_tile_scratch_new(&e->h, &w[i].tile) && w[i].rows && w[i].scratch && w[i].counts;
+    }
+    if (ok) return w;
+    free_workers(w, n);
+    return NULL;
+}
+
+static cllm_status worst_status(const worker_state *w, size_t n, cllm_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (w[i].status == CLLM_ERR_MEMORY) return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "out of memory while encoding tiles");
+        if (w[i].status != CLLM_OK)
+            return cllm_fail(err, w[i].status, CLLM_NO_POSITION, "a tile has more than 65535 outliers with these settings");
+    }
+    return CLLM_OK;
+}
+
+/* ---- the blob ---- */
+
+static uint8_t *put_row_scales(const cllm_encoder *e, uint8_t *to) {
+    for (uint32_t r = 0; r < e->h.rows && e->row_stored; r++) {
+        if (e->h.row_scale == CLLM_ROW_SCALE_F32) {
+            cllm_store32(to, e->row_stored[r]);
+            to += 4;
+        } else {
+            cllm_store16(to, (uint16_t)e->row_stored[r]);
+            to += 2;
+        }
+    }
+    return to;
+}
+
+static size_t align4(size_t x) { return (x + 3) / 4 * 4; }
+
+static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, const encode_job *j, uint8_t **out, size_t *out_bytes,
+                            cllm_error *err) {
+    uint8_t table[CLLM_MAX_TABLE / 2 + 1];
+    cllm_header h = e->h;
+    size_t words = 0, tiles = h.tiles, scale_bytes = h.row_scale == CLLM_ROW_SCALE_F32 ? 4 : h.row_scale > CLLM_ROW_SCALE_TENSOR ? 2 : 0;
+    for (size_t b = 0; b < e->row_blocks; b++) {
+        words += j->blocks[b].bytes.size / 4;
+        h.outliers += j->blocks[b].outliers;
+    }
+    if (words > UINT32_MAX)
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tensor of more than 16 GiB coded does not fit one blob");
+    h.table_bytes = (uint32_t)cllm_table_write(book->lengths, cllm_table_count(&h), table);
+    h.max_length = book->max_length;
+    size_t at = align4(align4(align4(CLLM_HEADER_BYTES + (size_t)h.table_bytes) + scale_bytes * h.rows) +
+                       (h.col_scale ? 2 * (size_t)h.cols : 0));
+    h.total_bytes = at + 4 * (tiles + 1) + 4 * words;
+    uint8_t *blob = cllm_alloc_zero(h.total_bytes, 1);
+    if (!blob) return cllm_fail_memory(err, h.total_bytes, "a coded tensor");
+    cllm_header_write(&h, blob);
+    memcpy(blob + CLLM_HEADER_BYTES, table, h.table_bytes);
+    uint8_t *to = put_row_scales(e, blob + align4(CLLM_HEADER_BYTES + (size_t)h.table_bytes));
+    to = blob + align4((size_t)(to - blob));
+    for (uint32_t c = 0; c < h.cols && e->col_stored; c++) cllm_store16(to + 2 * (size_t)c, e->col_stored[c]);
+    uint32_t offset = 0;
+    for (size_t t = 0; t <= tiles; t++) {
+        cllm_store32(blob + at + 4 * t, offset);
+        if (t < tiles) offset += j->tile_words[t];
+    }
+    to = blob + at + 4 * (tiles + 1);
+    for (size_t b = 0; b < e->row_blocks; b++) {
+        if (j->blocks[b].bytes.size) memcpy(to, j->blocks[b].bytes.data, j->blocks[b].bytes.size);
+        to += j->blocks[b].bytes.size;
+    }
+    *out = blob;
+    *out_bytes = h.total_bytes;
+    return CLLM_OK;
+}
+
+/* The reconstruction scale that fits the integers best (least squares, importances included). */
+static void fit_scale(cllm_encoder *e, const encode_job *j) {
+    double xq = 0, qq = 0;
+    for (size_t b = 0; b < e->row_blocks; b++) {
+        xq += j->blocks[b].xq;
+        qq += j->blocks[b].qq;
+    }
+    double factor = qq > 0 ? xq / qq : 1;
+    if (!(factor > 0.5 && factor < 2)) return;
+    if (e->h.row_scale == CLLM_ROW_SCALE_TENSOR) e->h.scale = (float)(e->h.scale * factor);
+    else e->h.scale = (float)(e->h.scale / factor);
+}
+
+/* Bits of a lossless padding element: any number whose exponent is in the alphabet. */
+static int16_t padding_element(const cllm_header *h) {
+    if (h->mode != CLLM_MODE_LOSSLESS) return (int16_t)(h->hi_min > 0 || h->hi_min + h->levels <= 0 ? h->hi_min * (1 << h->planes) : 0);
+    int exponent = h->hi_min + h->levels / 2;
+    return (int16_t)(h->dtype == CLLM_DTYPE_BF16 ? (exponent & 255) << 7 : (exponent & 31) << 10);
+}
+
+static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, int max_length, cllm_codebook *book, cllm_error *err) {
+    size_t workers = (size_t)cllm_pool_threads(pool);
+    j->counting = true;
+    cllm_pool_run(pool, e->row_blocks, do_block, j);
+    cllm_status s = worst_status(j->workers, workers, err);
+    if (s != CLLM_OK) return s;
+    for (size_t w = 1; w < workers; w++)
+        for (size_t i = 0; i < CLLM_MAX_TABLE; i++) j->workers[0].counts[i] += j->workers[w].counts[i];
+    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, 0};
+    if (!cllm_codebook_build(j->workers[0].counts, &a, max_length, book)) return cllm_fail_memory(err, sizeof *book, "a codebook");
+    if (e->h.mode == CLLM_MODE_RD) fit_scale(e, j);
+    j->counting = false;
+    j->book = book;
+    cllm_pool_run(pool, e->row_blocks, do_block, j);
+    return worst_status(j->workers, workers, err);
+}
+
+cllm_status cllm_encoder_run(cllm_encoder *e, int max_length, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    if (threads <= 0) threads = cllm_cpu_count();
+    if ((size_t)threads > e->row_blocks) threads = (int)e->row_blocks;
+    cllm_pool *pool = threads > 1 ? cllm_pool_new(threads) : NULL;
+    size_t workers = (size_t)cllm_pool_threads(pool);
+    encode_job j = {.e = e, .pad = padding_element(&e->h)};
+    cllm_codebook *book = cllm_alloc(1, sizeof *book);
+    j.workers = new_workers(e, workers);
+    j.blocks = cllm_alloc_zero(e->row_blocks, sizeof *j.blocks);
+    j.tile_words = cllm_alloc_zero(e->h.tiles, sizeof *j.tile_words);
+    cllm_status s = CLLM_OK;
+    if (!book || !j.workers || !j.blocks || !j.tile_words) s = cllm_fail_memory(err, workers * e->h.cols * 100, "encoding");
+    if (s == CLLM_OK) s = run_blocks(e, &j, pool, max_length, book, err);
+    if (s == CLLM_OK) s = assemble(e, book, &j, out, out_bytes, err);
+    cllm_pool_free(pool);
+    for (size_t b = 0; j.blocks && b < e->row_blocks; b++) cllm_buf_free(&j.blocks[b].bytes);
+    free_workers(j.workers, workers);
+    cllm_free(j.blocks);
+    cllm_free(j.tile_words);
+    cllm_free(book);
+    return s;
+}
+
+/* ---- alphabet and tiles ---- */
+
+/* Whole rows spread evenly, as elements. */
+static cllm_status sample_elements(const cllm_encoder *e, int16_t **out, size_t *count, cllm_error *err) {
+    size_t rows = e->h.rows, cols = e->h.cols, take = SAMPLE / cols + 1;
+    if (take > rows) take = rows;
+    float *scratch = cllm_alloc(cols, sizeof *scratch);
+    int16_t *elements = cllm_alloc(take * cols + 12, sizeof *elements);
+    if (!scratch || !elements) {
+        cllm_free(scratch);
+        cllm_free(elements);
+        return cllm_fail_memory(err, take * cols * 2, "a sample");
+    }
+    for (size_t i = 0; i < take; i++) cllm_quantize_row(&e->q, (uint32_t)(i * rows / take), scratch, elements + i * cols);
+    cllm_free(scratch);
+    size_t n = take * cols;
+    while (n % 12) { /* tiny matrices: repeat what is there, so that tuples come out even */
+        elements[n] = elements[n - (n >= 12 ? 12 : 1)];
+        n++;
+    }
+    *out = elements;
+    *count = n;
+    return CLLM_OK;
+}
+
+/* Tiles of about equal width: large ones for few lane lengths (small), smaller ones for many warps and little shared memory (fast). */
+static int choose_tile_cols(uint32_t cols, cllm_profile profile) {
+    uint32_t most = profile == CLLM_PROFILE_FAST ? 512 : 1024, blocks = (cols + most - 1) / most;
+    uint32_t width = (cols + blocks - 1) / blocks;
+    return (int)((width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS);
+}
+
+cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err) {
+    cllm_header *h = &e->h;
+    int16_t *elements = NULL;
+    size_t count = 0;
+    cllm_status s = sample_elements(e, &elements, &count, err);
+    if (s != CLLM_OK) return s;
+    cllm_alphabet_limits limits = {h->mode, h->dtype, h->layout, p->tuple, p->levels, p->planes, max_abs, p->profile};
+    cllm_alphabet a;
+    bool ok = cllm_alphabet_choose(elements, count, &limits, &a);
+    cllm_free(elements);
+    if (!ok) return cllm_fail_memory(err, count, "choosing an alphabet");
+    if (!a.tuple)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "no alphabet of tuple %d, %d levels, %d planes can code this tensor; leave them to the encoder", p->tuple, p->levels,
+                         p->planes);
+    h->tuple = a.tuple;
+    h->levels = a.levels;
+    h->planes = a.planes;
+    h->hi_min = a.hi_min;
+    h->max_length = CLLM_MAX_CODE_LENGTH;
+    h->tile_cols = p->tile_cols ? p->tile_cols : choose_tile_cols(h->cols, p->profile);
+    e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
+    e->col_blocks = (uint32_t)((h->cols + (size_t)h->tile_cols - 1) / (size_t)h->tile_cols);
+    uint64_t tiles = (uint64_t)e->row_blocks * e->col_blocks;
+    if (tiles >= UINT32_MAX) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%u x %u weights need too many tiles", h->rows, h->cols);
+    h->tiles = (uint32_t)tiles;
+    return CLLM_OK;
+}
+
+void cllm_encoder_free(cllm_encoder *e) {
+    cllm_quantizer_free(&e->q);
+    cllm_free(e->row_stored);
+    cllm_free(e->col_stored);
+}

@@ -1,0 +1,239 @@
+/* cllm_encode: what each mode means by a tensor's integers and scales. */
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "codec/encode.h"
+#include "codec/rate.h"
+
+enum { NARROW_LIMIT = 127, WIDE_LIMIT = 2047, RATE_SAMPLE = 65536, RATE_ROUNDS = 5 };
+/* Share of rows that may get a coarser step of their own before the tensor is given 16-bit integers instead. */
+static const double COARSER_ROWS = 0.02;
+static const double RATE_TOLERANCE = 0.003;
+
+static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols, cllm_error *err) {
+    const char *what = NULL;
+    if (dtype < CLLM_DTYPE_BF16 || dtype > CLLM_DTYPE_F32) what = "the source must be BF16, F16 or F32";
+    else if (!rows || !cols) what = "a matrix needs at least one row and one column";
+    else if ((unsigned)p->mode > CLLM_MODE_LOSSLESS) what = "unknown mode";
+    else if ((unsigned)p->profile > CLLM_PROFILE_FAST) what = "unknown profile";
+    else if (p->mode == CLLM_MODE_RD && !(p->step > 0 && isfinite(p->step)) && !(p->step == 0 && p->bpw > 0 && p->bpw <= 16))
+        what = "mode rd needs a step above 0, or 0 and bits per weight from 0 to 16";
+    else if (!(p->lambda >= 0 && p->lambda <= 1)) what = "lambda must be from 0 to 1";
+    else if (p->tuple && (p->tuple < 2 || p->tuple > 4)) what = "tuple must be 2, 3 or 4";
+    else if (p->levels && (p->levels < 2 || p->levels > 64)) what = "levels must be from 2 to 64";
+    else if (p->planes < -1 || p->planes > 11) what = "planes must be from 0 to 11, or -1";
+    else if (p->max_length < 0 || p->max_length > CLLM_MAX_CODE_LENGTH) what = "max_length must be from 1 to 12, or 0";
+    else if (p->tile_cols && (p->tile_cols < CLLM_MIN_TILE_COLS || p->tile_cols > CLLM_MAX_TILE_COLS || p->tile_cols % CLLM_MIN_TILE_COLS))
+        what = "tile_cols must be a multiple of 128 up to 4096, or 0";
+    if (what) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "encode: %s", what);
+    for (uint32_t i = 0; p->col_weight && i < cols; i++)
+        if (!(p->col_weight[i] > 0 && isfinite(p->col_weight[i])))
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, i, "encode: the weight of column %u is not above 0", i);
+    for (uint32_t i = 0; p->row_weight && i < rows; i++)
+        if (!(p->row_weight[i] > 0 && isfinite(p->row_weight[i])))
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, i, "encode: the weight of row %u is not above 0", i);
+    return CLLM_OK;
+}
+
+/* The largest magnitude of each row, columns weighted as they will be quantized. */
+static cllm_status row_maxima(const cllm_quantizer *q, float **out, cllm_error *err) {
+    float *max = cllm_alloc(q->rows, sizeof *max), *scratch = cllm_alloc(q->cols, sizeof *scratch);
+    if (!max || !scratch) {
+        cllm_free(max);
+        cllm_free(scratch);
+        return cllm_fail_memory(err, ((size_t)q->rows + q->cols) * sizeof *max, "row maxima");
+    }
+    for (uint32_t r = 0; r < q->rows; r++) {
+        if (!q->col_inverse) {
+            max[r] = cllm_row_max(q, r, scratch);
+            continue;
+        }
+        cllm_source_row(q, r, scratch);
+        max[r] = 0;
+        for (uint32_t c = 0; c < q->cols; c++) {
+            float a = fabsf(scratch[c] * q->col_inverse[c]);
+            max[r] = a > max[r] ? a : max[r];
+        }
+    }
+    cllm_free(scratch);
+    *out = max;
+    return CLLM_OK;
+}
+
+/* int8: s_row = max / 127; the maximum is a number of the source's own type, so it is stored exactly. */
+static cllm_status set_up_int8(cllm_encoder *e, cllm_error *err) {
+    cllm_header *h = &e->h;
+    float *max;
+    cllm_status s = row_maxima(&e->q, &max, err);
+    if (s != CLLM_OK) return s;
+    e->q.row_scale = max;
+    e->row_stored = cllm_alloc(h->rows, sizeof *e->row_stored);
+    if (!e->row_stored) return cllm_fail_memory(err, h->rows * sizeof *e->row_stored, "row scales");
+    h->row_scale = h->dtype == CLLM_DTYPE_BF16 ? CLLM_ROW_SCALE_BF16 : h->dtype == CLLM_DTYPE_F16 ? CLLM_ROW_SCALE_F16 : CLLM_ROW_SCALE_F32;
+    h->scale = 127.0f;
+    h->layout = 8;
+    e->q.limit = NARROW_LIMIT;
+    for (uint32_t r = 0; r < h->rows; r++) {
+        e->row_stored[r] = h->dtype == CLLM_DTYPE_BF16  ? cllm_f32_to_bf16(max[r])
+                           : h->dtype == CLLM_DTYPE_F16 ? cllm_f32_to_f16(max[r])
+                                                        : cllm_float_bits(max[r]);
+        max[r] /= 127.0f;
+    }
+    return CLLM_OK;
+}
+
+/* g_col = 1 / c, as BF16; what is divided by later is the stored value. */
+static cllm_status set_up_columns(cllm_encoder *e, const float *col_weight, cllm_error *err) {
+    uint32_t cols = e->h.cols;
+    if (!col_weight) return CLLM_OK;
+    e->col_stored = cllm_alloc(cols, sizeof *e->col_stored);
+    e->q.col_inverse = cllm_alloc(cols, sizeof *e->q.col_inverse);
+    if (!e->col_stored || !e->q.col_inverse) return cllm_fail_memory(err, (size_t)cols * 6, "column multipliers");
+    e->h.col_scale = CLLM_COL_SCALE_BF16;
+    for (uint32_t c = 0; c < cols; c++) {
+        float g = 1.0f / col_weight[c];
+        g = g < 0x1p-60f ? 0x1p-60f : g > 0x1p60f ? 0x1p60f : g;
+        e->col_stored[c] = cllm_f32_to_bf16(g);
+        e->q.col_inverse[c] = 1.0f / cllm_bf16_to_f32(e->col_stored[c]);
+    }
+    return CLLM_OK;
+}
+
+/* Steps of rows that differ: importances of rows, and rows whose largest weight would leave the range get a coarser step. */
+static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const float *max, float step, cllm_error *err) {
+    uint32_t rows = e->h.rows;
+    e->q.row_scale = cllm_alloc(rows, sizeof *e->q.row_scale);
+    e->row_stored = cllm_alloc(rows, sizeof *e->row_stored);
+    if (!e->q.row_scale || !e->row_stored) return cllm_fail_memory(err, (size_t)rows * 8, "row scales");
+    e->h.row_scale = CLLM_ROW_SCALE_BF16;
+    e->h.scale = 1.0f;
+    for (uint32_t r = 0; r < rows; r++) {
+        float s = row_weight ? step / row_weight[r] : step, least = max[r] / (float)e->q.limit;
+        if (s < least) s = least * 1.005f; /* BF16 may round it down by up to 0.4 % */
+        e->row_stored[r] = cllm_f32_to_bf16(s);
+        e->q.row_scale[r] = cllm_bf16_to_f32((uint16_t)e->row_stored[r]);
+    }
+    return CLLM_OK;
+}
+
+/* Range and step of each row for `step`; *max_abs bounds the integers. */
+static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float step, int *max_abs, cllm_error *err) {
+    float *max, largest = 0;
+    cllm_status s = set_up_columns(e, p->col_weight, err);
+    if (s == CLLM_OK) s = row_maxima(&e->q, &max, err);
+    if (s != CLLM_OK) return s;
+    uint32_t beyond = 0;
+    for (uint32_t r = 0; r < e->h.rows; r++) {
+        float reach = max[r] / step * (p->row_weight ? p->row_weight[r] : 1.0f);
+        beyond += reach > NARROW_LIMIT + 0.49f;
+        largest = reach > largest ? reach : largest;
+    }
+    bool wide = beyond > COARSER_ROWS * e->h.rows;
+    if (p->planes > 4) wide = true;
+    e->h.layout = wide ? 16 : 8;
+    e->q.limit = wide ? WIDE_LIMIT : NARROW_LIMIT;
+    bool coarser = largest > (float)e->q.limit + 0.49f;
+    *max_abs = largest < (float)e->q.limit ? (int)(largest + 1) : e->q.limit;
+    e->q.step = e->h.scale = step;
+    e->h.row_scale = CLLM_ROW_SCALE_TENSOR;
+    if (p->row_weight || coarser) s = set_up_rows(e, p->row_weight, max, step, err);
+    cllm_free(max);
+    return s;
+}
+
+static cllm_status set_up_rounding(cllm_encoder *e, float lambda, cllm_error *err) {
+    cllm_quantizer *q = &e->q;
+    size_t rows = q->rows, cols = q->cols, take = RATE_SAMPLE / cols + 1;
+    if (take > rows) take = rows;
+    uint64_t *magnitudes = cllm_alloc_zero((size_t)q->limit + 1, sizeof *magnitudes);
+    float *scratch = cllm_alloc(cols, sizeof *scratch), *threshold = cllm_alloc((size_t)q->limit + 2, sizeof *threshold);
+    int16_t *row = cllm_alloc(cols, sizeof *row);
+    bool ok = magnitudes && scratch && threshold && row;
+    for (size_t i = 0; ok && i < take; i++) {
+        cllm_quantize_row(q, (uint32_t)(i * rows / take), scratch, row);
+        for (size_t c = 0; c < cols; c++) magnitudes[row[c] < 0 ? -row[c] : row[c]]++;
+    }
+    if (ok) cllm_rounding_thresholds(magnitudes, q->limit, lambda, threshold);
+    else cllm_free(threshold);
+    q->threshold = ok ? threshold : NULL;
+    cllm_free(magnitudes);
+    cllm_free(scratch);
+    cllm_free(row);
+    return ok ? CLLM_OK : cllm_fail_memory(err, cols * 8, "rounding thresholds");
+}
+
+static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, float step,
+                               uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    cllm_encoder e = {.h = {.mode = p->mode, .dtype = dtype, .rows = rows, .cols = cols},
+                      .q = {.src = src, .dtype = dtype, .rows = rows, .cols = cols, .mode = p->mode, .limit = WIDE_LIMIT}};
+    int max_abs = NARROW_LIMIT;
+    cllm_status s = CLLM_OK;
+    if (p->mode == CLLM_MODE_LOSSLESS) e.h.layout = 16;
+    else if (p->mode == CLLM_MODE_INT8) s = set_up_int8(&e, err);
+    else s = set_up_rd(&e, p, step, &max_abs, err);
+    if (s == CLLM_OK && p->mode == CLLM_MODE_RD && p->lambda > 0) s = set_up_rounding(&e, p->lambda, err);
+    if (s == CLLM_OK) s = cllm_encoder_choose(&e, p, max_abs, err);
+    if (s == CLLM_OK) s = cllm_encoder_run(&e, p->max_length, p->threads, out, out_bytes, err);
+    cllm_encoder_free(&e);
+    return s;
+}
+
+/* The first step for asked bits: where the sample's estimate meets them (it falls by about one bit as the step doubles). */
+static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, float *step,
+                              cllm_error *err) {
+    cllm_sample sample;
+    cllm_status s = cllm_sample_take(src, dtype, rows, cols, p->col_weight, p->row_weight, RATE_SAMPLE, &sample, err);
+    if (s != CLLM_OK) return s;
+    *step = sample.max_abs > 0 ? sample.max_abs / 16 : 1.0f;
+    for (int i = 0; i < 12; i++) {
+        double rate = cllm_sample_rate(&sample, rows, cols, *step, p->lambda, p->profile, p->row_weight != NULL, p->col_weight != NULL);
+        if (rate < 0) s = cllm_fail_memory(err, sample.count, "estimating a rate");
+        if (rate < 0 || fabs(rate - p->bpw) < RATE_TOLERANCE * p->bpw) break;
+        double change = rate - p->bpw;
+        *step *= (float)exp2(change > 3 ? 3 : change < -3 ? -3 : change);
+    }
+    cllm_sample_free(&sample);
+    return s;
+}
+
+static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p,
+                                  uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    float step;
+    cllm_status s = first_step(src, dtype, rows, cols, p, &step, err);
+    uint8_t *blob = NULL;
+    for (int round = 0; s == CLLM_OK && round < RATE_ROUNDS; round++) {
+        cllm_free(blob);
+        blob = NULL;
+        s = encode_once(src, dtype, rows, cols, p, step, &blob, out_bytes, err);
+        double off = 8.0 * (double)*out_bytes / ((double)rows * cols) - p->bpw;
+        if (s == CLLM_OK && fabs(off) <= RATE_TOLERANCE * p->bpw) break;
+        step *= (float)exp2(off > 3 ? 3 : off < -3 ? -3 : off);
+    }
+    *out = blob;
+    return s;
+}
+
+cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, uint8_t **out,
+                        size_t *out_bytes, cllm_error *err) {
+    *out = NULL;
+    *out_bytes = 0;
+    cllm_status s = check_params(p, dtype, rows, cols, err);
+    if (s != CLLM_OK) return s;
+    if (p->mode == CLLM_MODE_RAW || (p->mode == CLLM_MODE_LOSSLESS && dtype == CLLM_DTYPE_F32))
+        return cllm_encode_raw(src, dtype, rows, cols, out, out_bytes, err);
+    if (p->mode != CLLM_MODE_LOSSLESS) {
+        cllm_quantizer q = {.src = src, .dtype = dtype, .rows = rows, .cols = cols};
+        uint64_t at = cllm_find_not_finite(&q);
+        if (at != UINT64_MAX)
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, at, "the weight at row %llu, column %llu is not a finite number",
+                             (unsigned long long)(at / cols), (unsigned long long)(at % cols));
+    }
+    if (p->mode == CLLM_MODE_RD && p->step == 0) s = encode_to_rate(src, dtype, rows, cols, p, out, out_bytes, err);
+    else s = encode_once(src, dtype, rows, cols, p, p->step, out, out_bytes, err);
+    size_t raw = (size_t)rows * cols * (dtype == CLLM_DTYPE_F32 ? 4 : 2) + CLLM_HEADER_BYTES;
+    if (s != CLLM_OK || *out_bytes < raw) return s;
+    cllm_free(*out);
+    return cllm_encode_raw(src, dtype, rows, cols, out, out_bytes, err);
+}

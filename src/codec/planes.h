@@ -1,0 +1,32 @@
+/* The plane loop, shared by all tiers: each includes it under its own instruction set and lets the compiler vectorise over lanes. */
+#ifndef CLLM_CODEC_PLANES_H
+#define CLLM_CODEC_PLANES_H
+
+#include <string.h>
+
+#include "codec/tile.h"
+
+/* One sub-plane; layout / bits registers share a word. Floor: load, rotate, and-or, store per vector of registers. */
+static inline __attribute__((always_inline)) const uint8_t *cllm_add_subplane(const cllm_header *h, cllm_subplane sub,
+                                                                              uint32_t registers, const uint8_t *words,
+                                                                              uint32_t *regs) {
+    const uint32_t group = (uint32_t)(h->layout / sub.bits);
+    for (uint32_t first = 0; first < registers; first += group, words += 4 * CLLM_LANES) {
+        uint32_t word[CLLM_LANES], n = registers - first < group ? registers - first : group;
+        memcpy(word, words, sizeof word);
+        for (uint32_t j = 0; j < n; j++) {
+            uint32_t *out = regs + (size_t)(first + j) * CLLM_LANES;
+            for (int l = 0; l < CLLM_LANES; l++) out[l] |= cllm_rotr(word[l], (int)j * sub.bits) & sub.mask;
+        }
+    }
+    return words;
+}
+
+static inline __attribute__((always_inline)) void cllm_add_planes(const cllm_tensor *t, const cllm_tile *tile, uint32_t *regs) {
+    cllm_subplane sub[3];
+    int n = cllm_subplanes(&t->h, sub);
+    const uint8_t *words = tile->planes;
+    for (int i = 0; i < n; i++) words = cllm_add_subplane(&t->h, sub[i], tile->registers, words, regs);
+}
+
+#endif

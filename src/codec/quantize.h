@@ -1,0 +1,29 @@
+/* Weights to elements: integers (int8, rd) or bit patterns (lossless), a row at a time. FORMAT.md 1.1 and 1.9 say what they mean. */
+#ifndef CLLM_CODEC_QUANTIZE_H
+#define CLLM_CODEC_QUANTIZE_H
+
+#include "codec/codec.h"
+
+typedef struct cllm_quantizer {
+    const uint8_t *src;
+    cllm_dtype dtype;
+    uint32_t rows, cols;
+    cllm_mode mode;
+    float step;         /* s of every row, where row_scale is NULL */
+    float *row_scale;   /* s_row; owned */
+    float *col_inverse; /* 1 / g_col, or NULL; owned */
+    int limit;          /* largest magnitude of an integer: 127 or 2047 */
+    float *threshold;   /* rd: |w|/s between f and f+1 becomes f+1 above threshold[f] (limit + 2 values), or NULL: nearest; owned */
+} cllm_quantizer;
+
+/* Row `row` as floats. */
+void cllm_source_row(const cllm_quantizer *q, uint32_t row, float *out);
+/* Row `row` as elements; lossless patterns are stored as they are. scratch: cols floats. */
+void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, int16_t *out);
+/* Index of the first NaN or infinity, or UINT64_MAX. */
+uint64_t cllm_find_not_finite(const cllm_quantizer *q);
+/* max |w| of a row. */
+float cllm_row_max(const cllm_quantizer *q, uint32_t row, float *scratch);
+void cllm_quantizer_free(cllm_quantizer *q);
+
+#endif

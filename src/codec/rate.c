@@ -1,0 +1,116 @@
+#include "codec/rate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "codec/alphabet.h"
+#include "codec/quantize.h"
+
+void cllm_sample_free(cllm_sample *s) {
+    cllm_free(s->values);
+    *s = (cllm_sample){0};
+}
+
+cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const float *col_weight,
+                             const float *row_weight, size_t most, cllm_sample *out, cllm_error *err) {
+    cllm_quantizer q = {.src = src, .dtype = dtype, .rows = rows, .cols = cols};
+    size_t take = most / cols + 1, numbers;
+    if (take > rows) take = rows;
+    *out = (cllm_sample){0};
+    float *row = cllm_alloc(cols, sizeof *row);
+    if (cllm_mul(take, cols, &numbers)) out->values = cllm_alloc(numbers, sizeof *out->values);
+    if (!row || !out->values) {
+        cllm_free(row);
+        cllm_sample_free(out);
+        return cllm_fail_memory(err, (numbers + cols) * sizeof *row, "a sample of weights");
+    }
+    for (size_t r = 0, next = 0; r < rows; r++) {
+        bool taken = r == next * rows / take && next < take;
+        float *to = taken ? out->values + next * cols : row;
+        cllm_source_row(&q, (uint32_t)r, to);
+        float scale = row_weight ? row_weight[r] : 1.0f, max = 0;
+        for (size_t c = 0; c < cols; c++) {
+            to[c] *= col_weight ? col_weight[c] * scale : scale;
+            float a = fabsf(to[c]);
+            max = a > max ? a : max;
+        }
+        if (max > out->max_abs) out->max_abs = max;
+        next += taken;
+    }
+    out->count = numbers;
+    cllm_free(row);
+    return CLLM_OK;
+}
+
+void cllm_rounding_thresholds(const uint64_t *magnitudes, int limit, float lambda, float *threshold) {
+    double total = 0;
+    for (int i = 0; i <= limit; i++) total += (double)magnitudes[i];
+    double previous = 0;
+    for (int i = 0; i <= limit + 1; i++) {
+        /* A sign costs a bit; an unseen magnitude is taken for half an occurrence. */
+        double count = i <= limit ? (double)magnitudes[i] : 0;
+        double bits = -log2((count > 0 ? count : 0.5) / (total + 1)) + (i > 0);
+        double growth = bits - previous;
+        /* Rounding past the half costs at most what the next cell is dearer; beyond the histogram's noise it stays nearest. */
+        if (i > 0) threshold[i - 1] = 0.5f + (float)(0.5 * lambda * (growth < 0 ? 0 : growth > 4 ? 4 : growth));
+        if (i > 0 && threshold[i - 1] > 0.95f) threshold[i - 1] = 0.95f;
+        previous = bits;
+    }
+    threshold[limit + 1] = 0.5f;
+}
+
+/* Bits that are not code: lane lengths, offsets, padding, scales. */
+static double overhead_bits(uint32_t rows, uint32_t cols, cllm_profile profile, bool row_scales, bool col_scales) {
+    double width = profile == CLLM_PROFILE_FAST ? 512 : 1024, tile = (double)(cols < width ? cols : width) * CLLM_TILE_ROWS;
+    double bits = 8.0 * (CLLM_TILE_HEAD_BYTES + 4 + 2) / tile;
+    if (row_scales) bits += 16.0 / cols;
+    if (col_scales) bits += 16.0 / rows;
+    return bits + 8.0 * (CLLM_HEADER_BYTES + 32) / ((double)rows * cols);
+}
+
+static void quantize_sample(const cllm_sample *s, float step, const float *threshold, int limit, size_t count, int16_t *out) {
+    for (size_t i = 0; i < count; i++) {
+        float a = fabsf(s->values[i]) / step;
+        a = a > (float)limit ? (float)limit : a;
+        int floor = (int)a, magnitude = floor + (a - (float)floor > threshold[floor]);
+        if (magnitude > limit) magnitude = limit;
+        out[i] = (int16_t)(s->values[i] < 0 ? -magnitude : magnitude);
+    }
+}
+
+double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, float lambda, cllm_profile profile,
+                        bool row_scales, bool col_scales) {
+    enum { WIDE = 2047 };
+    const size_t count = s->count / 12 * 12;
+    if (!count) return 16;
+    int16_t *q = cllm_alloc(s->count, sizeof *q);
+    uint64_t *magnitudes = cllm_alloc_zero(WIDE + 1, sizeof *magnitudes);
+    float *threshold = cllm_alloc(WIDE + 2, sizeof *threshold);
+    double bits = -1;
+    if (q && magnitudes && threshold) {
+        for (int i = 0; i < WIDE + 2; i++) threshold[i] = 0.5f;
+        quantize_sample(s, step, threshold, WIDE, count, q);
+        uint64_t beyond = 0;
+        for (size_t i = 0; i < count; i++) {
+            int m = q[i] < 0 ? -q[i] : q[i];
+            magnitudes[m]++;
+            beyond += m > 127;
+        }
+        int limit = beyond * 5000 > count ? WIDE : 127;
+        if (lambda > 0) cllm_rounding_thresholds(magnitudes, limit, lambda, threshold);
+        if (lambda > 0 || beyond) quantize_sample(s, step, threshold, limit, count, q);
+        cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1,
+                                  .max_abs = limit, .profile = profile};
+        cllm_alphabet best;
+        float reach = s->max_abs / step + 1;
+        if (reach < (float)limit) l.max_abs = (int)reach;
+        if (cllm_alphabet_choose(q, count, &l, &best) && best.tuple)
+            bits = best.bits + overhead_bits(rows, cols, profile, row_scales, col_scales);
+    }
+    cllm_free(q);
+    cllm_free(magnitudes);
+    cllm_free(threshold);
+    return bits;
+}
