@@ -237,6 +237,7 @@ static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uin
 }
 
 bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book) {
+    uint16_t codes[CLLM_MAX_TABLE];
     size_t n = table_count(a->levels, a->tuple), have = 0;
     uint64_t *sorted = cllm_alloc(2 * n, sizeof *sorted), *frequency = sorted + n;
     if (!sorted) return false;
@@ -250,7 +251,8 @@ bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max
     book->max_length = 0;
     for (size_t i = 0; i < n; i++)
         if (book->lengths[i] > book->max_length) book->max_length = book->lengths[i];
-    cllm_canonical_codes(book->lengths, n, book->codes);
+    cllm_canonical_codes(book->lengths, n, codes);
+    for (size_t i = 0; i < n; i++) book->codes[i] = codes[i] | (uint32_t)book->lengths[i] << 16;
     for (size_t i = 0; i < n; i++) book->remap[i] = (uint16_t)(book->lengths[i] || !counts[i] ? i : stand_in(book->lengths, a, i));
     return true;
 }

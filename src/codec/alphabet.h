@@ -30,7 +30,7 @@ static inline int cllm_element_hi(cllm_mode mode, cllm_dtype dtype, int planes, 
 
 typedef struct cllm_codebook {
     uint8_t lengths[CLLM_MAX_TABLE];
-    uint16_t codes[CLLM_MAX_TABLE];
+    uint32_t codes[CLLM_MAX_TABLE]; /* code | length << 16 */
     uint16_t remap[CLLM_MAX_TABLE]; /* tuple to the coded tuple that stands for it (itself if it has a code) */
     int max_length;
 } cllm_codebook;

@@ -1,5 +1,6 @@
 #include "codec/tile_encode.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -12,7 +13,8 @@ bool cllm_tile_scratch_new(const cllm_header *h, cllm_tile_scratch *s) {
     s->tuples = cllm_alloc(tuples * CLLM_LANES, 2);
     s->planes = cllm_alloc(cllm_plane_words(h, (uint32_t)(words / CLLM_LANES)) + 1, 4);
     s->codes = cllm_alloc(tuples * CLLM_LANES * CLLM_MAX_CODE_LENGTH / 32 + 512, 4);
-    return s->regs && s->digits && s->tuples && s->planes && s->codes;
+    s->outliers = cllm_alloc((size_t)h->tile_cols * CLLM_TILE_ROWS, 4);
+    return s->regs && s->digits && s->tuples && s->planes && s->codes && s->outliers;
 }
 
 void cllm_tile_scratch_free(cllm_tile_scratch *s) {
@@ -21,6 +23,7 @@ void cllm_tile_scratch_free(cllm_tile_scratch *s) {
     cllm_free(s->tuples);
     cllm_free(s->planes);
     cllm_free(s->codes);
+    cllm_free(s->outliers);
 }
 
 /* A row of elements to its 16-byte places in fragment order (4 lanes x 4 bytes). */
@@ -162,32 +165,38 @@ static inline void put_bits(bit_writer *w, uint32_t code, unsigned length) {
     }
 }
 
-/* All lanes' codes; lane lengths in bits to length[]. Tuples without a code are replaced in place; tells whether there were any. */
-static bool write_codes(const cllm_codebook *book, size_t tuples, uint16_t *index, bit_writer *w, uint32_t length[CLLM_LANES]) {
-    bool replaced = false;
-    for (size_t l = 0; l < CLLM_LANES; l++) {
-        uint32_t bits = 0;
-        for (size_t t = 0; t < tuples; t++) {
-            uint16_t i = index[t * CLLM_LANES + l];
-            unsigned n = book->lengths[i];
-            if (!n) {
-                i = index[t * CLLM_LANES + l] = book->remap[i];
-                n = book->lengths[i];
-                replaced = true;
-            }
-            put_bits(w, book->codes[i], n);
-            bits += n;
-        }
-        length[l] = bits;
+/* Puts the digits of the tuple that stands in for one without a code where the outlier list will compare them. */
+static void replace_digits(const cllm_header *h, uint32_t index, size_t tuple, size_t lane, uint32_t width, uint32_t *digits) {
+    const size_t in_register = 32 / (size_t)h->layout;
+    for (size_t e = tuple * (size_t)h->tuple; e < (tuple + 1) * (size_t)h->tuple && e < width / 2; e++, index /= (uint32_t)h->levels) {
+        size_t shift = e % in_register * (size_t)h->layout;
+        uint32_t *word = &digits[e / in_register * CLLM_LANES + lane], field = h->layout == 8 ? 0xff : 0xffff;
+        *word = (*word & ~(field << shift)) | index % (uint32_t)h->levels << shift;
     }
-    return replaced;
 }
 
-/* The digit that was coded for element e of a lane. */
-static int coded_digit(const cllm_header *h, const uint16_t *tuples, uint32_t e, uint32_t lane) {
-    uint32_t index = tuples[(size_t)(e / (uint32_t)h->tuple) * CLLM_LANES + lane];
-    for (uint32_t i = e % (uint32_t)h->tuple; i > 0; i--) index /= (uint32_t)h->levels;
-    return (int)(index % (uint32_t)h->levels);
+/* All lanes' codes; lane lengths in bits to length[]. Tells whether a tuple had none and was replaced. */
+static bool write_codes(const cllm_header *h, const cllm_codebook *book, uint32_t width, cllm_tile_scratch *s, bit_writer *out,
+                        uint32_t length[CLLM_LANES]) {
+    const size_t tuples = cllm_tile_tuples(h, width);
+    bool replaced = false;
+    bit_writer w = *out;
+    for (size_t l = 0; l < CLLM_LANES; l++) {
+        const size_t begin = 32 * w.words + w.count;
+        for (size_t t = 0; t < tuples; t++) {
+            uint32_t code = book->codes[s->tuples[t * CLLM_LANES + l]];
+            if (!code) {
+                uint16_t stand_in = book->remap[s->tuples[t * CLLM_LANES + l]];
+                replace_digits(h, stand_in, t, l, width, s->digits);
+                code = book->codes[stand_in];
+                replaced = true;
+            }
+            put_bits(&w, code & 0xffff, code >> 16);
+        }
+        length[l] = (uint32_t)(32 * w.words + w.count - begin);
+    }
+    *out = w;
+    return replaced;
 }
 
 static bool put_outlier(cllm_buf *out, int64_t *previous, int64_t position, int v) {
@@ -204,24 +213,55 @@ static bool put_outlier(cllm_buf *out, int64_t *previous, int64_t position, int 
     return cllm_buf_append(out, entry, 2);
 }
 
-/* Compares every element with what was coded, in row-major order, and lists the differences. */
+static int by_position(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Does any of a register's 32 words hold an element that was coded as another digit? */
+static bool differs8(const cllm_header *h, const int8_t *q, const int8_t *digits) {
+    uint8_t any = 0;
+    for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)((q[i] >> h->planes) - h->hi_min - digits[i]);
+    return any;
+}
+
+/* What must be added to the coded digit of element b of a word. */
+static int difference(const cllm_header *h, uint32_t word, uint32_t digits, uint32_t b) {
+    const uint32_t shift = b * (uint32_t)h->layout;
+    int16_t element = h->layout == 8 ? (int8_t)(word >> shift) : (int16_t)(word >> shift);
+    int digit = (int)(digits >> shift & (h->layout == 8 ? 0xffu : 0xffffu));
+    return cllm_element_hi(h->mode, h->dtype, h->planes, element) - h->hi_min - digit;
+}
+
+/* Collects the elements of one register that differ; padding never does, whatever was coded for it. */
+static size_t collect(const cllm_header *h, uint32_t reg, uint32_t valid_rows, uint32_t valid, uint32_t width,
+                      const cllm_tile_scratch *s, size_t n) {
+    const uint32_t in_register = 32 / (uint32_t)h->layout, half_step = 4 * in_register;
+    for (uint32_t lane = 0; lane < CLLM_LANES; lane++)
+        for (uint32_t b = 0; b < in_register; b++) {
+            size_t at = (size_t)reg * CLLM_LANES + lane;
+            int v = difference(h, s->regs[at], s->digits[at], b);
+            uint32_t row = lane / 4 + 8 * (reg & 1);
+            uint32_t col = reg / 4 * 2 * half_step + half_step * (reg >> 1 & 1) + lane % 4 * in_register + b;
+            if (v && row < valid_rows && col < valid) s->outliers[n++] = (row * width + col) << 8 | (uint8_t)v;
+        }
+    return n;
+}
+
+/* Compares every element with what was coded and lists the differences in row-major order. */
 static bool write_outliers(const cllm_header *h, uint32_t valid_rows, uint32_t valid, uint32_t width, const cllm_tile_scratch *s,
                            cllm_buf *out, uint32_t *outliers) {
-    const uint32_t in_register = 32 / (uint32_t)h->layout, half_step = 4 * in_register;
     int64_t previous = -1;
-    for (uint32_t row = 0; row < valid_rows; row++)
-        for (uint32_t col = 0; col < valid; col++) {
-            uint32_t step = col / (2 * half_step), in_step = col % (2 * half_step);
-            uint32_t reg = 4 * step + (row >= 8) + 2 * (in_step >= half_step);
-            uint32_t lane = (row & 7) * 4 + in_step % half_step / in_register, b = in_step % in_register;
-            uint32_t word = s->regs[(size_t)reg * CLLM_LANES + lane] >> (b * (uint32_t)h->layout);
-            int16_t element = h->layout == 8 ? (int8_t)word : (int16_t)word;
-            int hi = cllm_element_hi(h->mode, h->dtype, h->planes, element);
-            int coded = h->hi_min + coded_digit(h, s->tuples, reg * in_register + b, lane);
-            if (hi == coded) continue;
-            if (!put_outlier(out, &previous, (int64_t)row * width + col, hi - coded)) return false;
-            ++*outliers;
-        }
+    size_t n = 0;
+    for (uint32_t reg = 0; reg < cllm_tile_registers(h, width); reg++) {
+        const uint32_t *words = s->regs + (size_t)reg * CLLM_LANES, *digits = s->digits + (size_t)reg * CLLM_LANES;
+        if (h->layout == 16 || differs8(h, (const int8_t *)words, (const int8_t *)digits))
+            n = collect(h, reg, valid_rows, valid, width, s, n);
+    }
+    qsort(s->outliers, n, sizeof *s->outliers, by_position);
+    for (size_t i = 0; i < n; i++)
+        if (!put_outlier(out, &previous, (int64_t)(s->outliers[i] >> 8), (int8_t)s->outliers[i])) return false;
+    *outliers += (uint32_t)n;
     return true;
 }
 
@@ -247,7 +287,7 @@ cllm_tile_result cllm_tile_write(const cllm_header *h, const cllm_codebook *book
     const uint32_t registers = cllm_tile_registers(h, width);
     uint32_t length[CLLM_LANES];
     bit_writer w = {.out = s->codes};
-    bool replaced = write_codes(book, cllm_tile_tuples(h, width), s->tuples, &w, length);
+    bool replaced = write_codes(h, book, width, s, &w, length);
     if (w.count) w.out[w.words++] = (uint32_t)w.bits;
     size_t plane_words = write_planes(h, registers, s->regs, s->planes), at = out->size;
     if (!write_head(length, out) || !cllm_buf_append(out, s->planes, 4 * plane_words) || !cllm_buf_append(out, s->codes, 4 * w.words))

@@ -13,6 +13,7 @@ typedef struct cllm_tile_scratch {
     uint16_t *tuples; /* [tuple][lane] */
     uint32_t *planes;
     uint32_t *codes;
+    uint32_t *outliers; /* position << 8 | correction */
 } cllm_tile_scratch;
 
 bool cllm_tile_scratch_new(const cllm_header *h, cllm_tile_scratch *s);
