@@ -177,22 +177,18 @@ static int parse_value(const arg_option *o, const char *name, const char *text) 
     return cli_fail(CLI_USAGE, "%s takes no value", name);
 }
 
-static void print_wrapped(const char *text, int indent, int column) {
+static void print_wrapped(const char *text, int indent) {
     const int width = 110;
+    int column = indent;
     while (*text != '\0') {
-        size_t word = strcspn(text, " ");
-        if (column + (int)word > width && column > indent) {
+        int word = (int)strcspn(text, " ");
+        if (column + word >= width && column > indent) {
             printf("\n%*s", indent, "");
             column = indent;
         }
-        printf("%.*s", (int)word, text);
-        column += (int)word;
+        column += printf("%s%.*s", column > indent ? " " : "", word, text);
         text += word;
-        if (*text == ' ') {
-            putchar(' ');
-            column++;
-            text++;
-        }
+        text += strspn(text, " ");
     }
     putchar('\n');
 }
@@ -206,7 +202,7 @@ static void print_help(const arg_spec *spec) {
             used = 0;
         }
         printf("%*s", HELP_COLUMN - used, "");
-        print_wrapped(o->help, HELP_COLUMN, HELP_COLUMN);
+        print_wrapped(o->help, HELP_COLUMN);
     }
     printf("  %-*s%s\n\nExample:\n", HELP_COLUMN - 2, "-h, --help", "this text");
     for (const char *line = spec->examples; *line != '\0';) {

@@ -115,7 +115,7 @@ static const bench_column decode_columns[] = {
     {"out", "out", NULL},
     {"bits_per_weight", "bits/weight", "%.3f"},
     {"gb_per_s_per_core", "out GB/s per core", "%.3f"},
-    {"gb_per_s_deviation", "+-", "%.3f"},
+    {"gb_per_s_deviation", "+- GB/s", "%.3f"},
     {"gweights_per_s_per_core", "Gweights/s per core", "%.3f"},
     {NULL, NULL, NULL},
 };

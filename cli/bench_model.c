@@ -10,7 +10,7 @@ static const bench_column columns[] = {
     {"weight_mb", "in memory MB", "%.1f"},
     {"test", "test", NULL},
     {"tokens_per_s", "tokens/s", "%.1f"},
-    {"tokens_per_s_deviation", "+-", "%.1f"},
+    {"tokens_per_s_deviation", "+- tokens/s", "%.1f"},
     {"read_gb_per_s", "weights read GB/s", "%.2f"},
     {"ratio", "x baseline", "%.2f"},
     {NULL, NULL, NULL},
