@@ -28,9 +28,7 @@ static uint32_t u8(const decoder *d, uint64_t at) { return d->blob[at]; }
 static uint32_t u16(const decoder *d, uint64_t at) { return u8(d, at) | u8(d, at + 1) << 8; }
 static uint32_t u32(const decoder *d, uint64_t at) { return u16(d, at) | u16(d, at + 2) << 16; }
 static uint64_t align4(uint64_t x) { return (x + 3) / 4 * 4; }
-static float f32(uint32_t bits) {
-    return (union { uint32_t u; float f; }){bits}.f;
-}
+static float f32(uint32_t bits) { return (union { uint32_t u; float f; }){bits}.f; }
 float ref_bf16(uint32_t bits) { return f32(bits << 16); }
 float ref_f16(uint32_t bits) {
     int exponent = bits >> 10 & 31, mantissa = bits & 1023;
@@ -48,6 +46,17 @@ static int check_zero(decoder *d, uint64_t from, uint64_t to) {
     for (; from < to; from++)
         if (u8(d, from)) return fail(d, from, "a byte that must be zero");
     return 1;
+}
+
+/* 1.1: the element from its hi (or exponent field) and its raw bits. */
+static int32_t element(const ref_tensor *t, int32_t hi, uint32_t raw) {
+    if (t->mode != 3) return hi * (1 << t->planes) + (int32_t)raw;
+    return (int32_t)(raw | (t->dtype == 1 ? ((uint32_t)hi & 255) << 7 : ((uint32_t)hi & 31) << 10));
+}
+
+static int in_range(const ref_tensor *t, int32_t q) {
+    int32_t low = t->layout == 8 ? -128 : -2048, high = t->layout == 8 ? 127 : 2047;
+    return t->mode == 3 || (q >= low && q <= high);
 }
 
 /* 1.2, mode raw: every field that describes coding is zero. */
@@ -75,6 +84,8 @@ static int check_coded(decoder *d) {
     int low = lossless ? (fp16 ? 11 : 8) : t->layout == 8 ? 0 : 4;
     int high = lossless ? low : t->layout == 8 ? 4 : 8;
     if (t->planes < low || t->planes > high) return fail(d, 10, "planes");
+    int32_t first = element(t, d->hi_min, 0), last = element(t, d->hi_min + t->levels, 0) - 1;
+    if (!lossless && (!in_range(t, first) || !in_range(t, last))) return fail(d, 9, "alphabet out of range");
     if (d->max_length < 1 || d->max_length > 12) return fail(d, 11, "max_length");
     if (t->tile_cols < 128 || t->tile_cols > 4096 || t->tile_cols % 128) return fail(d, 12, "tile_cols");
     int least = lossless ? 0 : t->mode == 1 ? 2 : 1, most = lossless ? 0 : 4;
@@ -117,8 +128,8 @@ static int check_sections(decoder *d) {
     for (uint64_t at = d->offsets_at; at < d->tiles_at; at += 4) {
         if (at == d->offsets_at ? u32(d, at) != 0 : u32(d, at) < u32(d, at - 4)) return fail(d, at, "tile offset");
     }
-    uint64_t end = d->tiles_at + 4 * (uint64_t)u32(d, d->tiles_at - 4);
-    return end == d->total ? 1 : fail(d, d->tiles_at - 4, "last offset");
+    if (d->tiles_at + 4 * (uint64_t)u32(d, d->tiles_at - 4) == d->total) return 1;
+    return fail(d, d->tiles_at - 4, "last offset");
 }
 
 /* 1.4 */
@@ -205,17 +216,6 @@ static int read_lane(decoder *d, uint32_t lane, uint32_t W, uint64_t planes_at, 
     return bit == end ? 1 : fail(d, codes_at + bit / 8, "codes end before the lane's length");
 }
 
-/* 1.1: the element from its hi (or exponent field) and its raw bits. */
-static int32_t element(const ref_tensor *t, int32_t hi, uint32_t raw) {
-    if (t->mode != 3) return hi * (1 << t->planes) + (int32_t)raw;
-    return (int32_t)(raw | (t->dtype == 1 ? ((uint32_t)hi & 255) << 7 : ((uint32_t)hi & 31) << 10));
-}
-
-static int in_range(const ref_tensor *t, int32_t q) {
-    int32_t low = t->mode == 1 ? -127 : t->layout == 8 ? -128 : -2048, high = t->layout == 8 ? 127 : 2047;
-    return t->mode == 3 || (q >= low && q <= high);
-}
-
 /* 1.8; rows and cols are those of the tile that lie inside of the matrix. */
 static int read_outliers(decoder *d, uint64_t at, uint32_t entries, uint32_t W, uint32_t rows, uint32_t cols) {
     int64_t position = -1;
@@ -267,7 +267,6 @@ static int read_tile(decoder *d, uint32_t tile) {
         uint32_t r = e / cols, c = e % cols;
         uint64_t i = (uint64_t)(row0 + r) * t->cols + col0 + c;
         t->elements[i] = element(t, d->hi[r * W + c], d->raw[r * W + c]);
-        if (!in_range(t, t->elements[i])) return fail(d, at, "integer out of range");
         t->weights[i] = weight(d, row0 + r, col0 + c, t->elements[i]);
     }
     return 1;

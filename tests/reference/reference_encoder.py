@@ -466,11 +466,12 @@ def worked_example():
 
 def write_golden(folder):
     os.makedirs(folder, exist_ok=True)
-    lines = ['# name rows cols: NAME.blob; NAME.elem = elements as s8 (layout 8), s16 or u16 (none for raw); FNV-1a 64 of the f32 weights']
+    lines = ['# name rows cols: NAME.blob; NAME.elem = elements as s8 (layout 8), s16 or u16 (none for raw); FNV-1a 64 of the f32 weights, NaN as 7fc00000']
     total = 0
     for name, spec, m, rng in itertools.chain(golden_list(), [('worked-example', *worked_example())]):
         blob, _ = encode(spec, m, rng)
-        w = np.ascontiguousarray(weights(spec, m).astype('<f4'))
+        w = np.array(weights(spec, m), '<f4')
+        w.view('<u4')[np.isnan(w)] = 0x7FC00000  # which NaN it is depends on the machine
         open(os.path.join(folder, name + '.blob'), 'wb').write(blob)
         total += len(blob)
         if spec.mode != RAW:
@@ -482,6 +483,28 @@ def write_golden(folder):
     return total
 
 
+def print_worked():
+    """The annotated bytes of FORMAT.md 1.10."""
+    spec, q, rng = worked_example()
+    blob, at = encode(spec, q, rng)
+    planes, codes = at['tiles'] + 36, at['tiles'] + 36 + 128
+    notes = {0: '"CLT1"', 4: 'rd, BF16, layout 8, tuples of 2', 8: '3 levels, hi_min -1, 1 raw bit, longest code 4', 12: 'tile_cols 128',
+             14: 'row scales BF16, no column multipliers', 16: 'rows 2', 20: 'cols 8', 24: 'scale 4.0: the divisor', 28: 'table_bytes 5',
+             32: 'total_bytes 288', 40: 'tiles 1', 44: 'outliers 2', 48: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble',
+             69: 'padding', 72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 51: 204 bytes', 84: 'base length 8',
+             86: 'outlier entries 2', 88: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits', 104: 'lanes 16 to 31: 8 bits each',
+             planes: 'sub-plane of 1 bit: words of lanes 0 to 3', planes + 16: 'lanes 4 to 7', planes + 32: 'lanes 8 to 11',
+             planes + 48: 'lanes 12 to 15', planes + 64: 'lanes 16 to 19', planes + 80: 'lanes 20 to 23',
+             planes + 96: 'lanes 24 to 27', planes + 112: 'lanes 28 to 31', codes: '263 code bits', codes + 16: '', codes + 32: '',
+             codes + 36: 'outliers (2, -1) and (35, -5)'}
+    starts = sorted(notes) + [len(blob)]
+    for start, end in zip(starts, starts[1:]):
+        print(('    %04x: %-47s  %s' % (start, blob[start:end].hex(' '), notes[start])).rstrip())
+
+
 if __name__ == '__main__':
     tests = os.path.dirname(HERE)
+    if '--worked' in sys.argv:
+        print_worked()
+        sys.exit()
     print(write_golden(os.path.join(tests, 'golden')), 'bytes')

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Writes tests/golden-bad: for every rule of docs/FORMAT.md part 1 a blob that breaks that rule and, as far as possible, no other.
+
+manifest.txt has one line for each: name, first and last byte position that an error may name (0 0 = anywhere), the rule."""
+import os
+import struct
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import reference_encoder as ref  # noqa: E402
+
+FIELDS = {'magic': (0, 4), 'mode': (4, 1), 'dtype': (5, 1), 'layout': (6, 1), 'tuple': (7, 1), 'levels': (8, 1), 'hi_min': (9, 1),
+          'planes': (10, 1), 'max_length': (11, 1), 'tile_cols': (12, 2), 'row_scale': (14, 1), 'col_scale': (15, 1), 'rows': (16, 4),
+          'cols': (20, 4), 'scale': (24, 4), 'table_bytes': (28, 4), 'total_bytes': (32, 8), 'tiles': (40, 4), 'outliers': (44, 4)}
+
+
+def base(kind, rng):
+    """A small valid Spec and matrix of each kind."""
+    if kind == 'raw':
+        return ref.Spec(mode=ref.RAW), rng.integers(0, 65536, (3, 4)).astype(np.uint16)
+    if kind in ('bf16', 'fp16'):
+        dtype, hi, planes = (ref.BF16, 114, 8) if kind == 'bf16' else (ref.FP16, 5, 11)
+        spec = ref.Spec(mode=ref.LOSSLESS, dtype=dtype, layout=16, hi_min=hi, planes=planes, levels=8, row_scale=0, scale=0.0)
+        return spec, ref.floats(5, 30, dtype, rng, 0.03)
+    if kind == 'int8':
+        spec = ref.Spec(mode=ref.INT8, scale=127.0, row_scale=2, levels=16, hi_min=-8, planes=1)
+        m = ref.integers(5, 30, 4, -127, 127, rng, 0.03)
+        ref.scales(spec, 5, 30, rng)
+        return spec, m
+    spec = {'rd8': ref.Spec(levels=8, hi_min=-4, planes=1), 'rd3': ref.Spec(levels=5, hi_min=-2, tuple=3),
+            'rd4': ref.Spec(levels=4, hi_min=-2, tuple=4), 'cols': ref.Spec(levels=8, hi_min=-4, row_scale=3, scale=2.0, col_scale=1),
+            'rd16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5)}[kind]
+    rows, cols = (37, 139) if kind == 'cols' else (5, 30)
+    spec.tile_cols = 128
+    m = ref.integers(rows, cols, 40 if kind == 'rd16' else 2, *((-2048, 2047) if kind == 'rd16' else (-128, 127)), rng, 0.03)
+    ref.scales(spec, rows, cols, rng)
+    return spec, m
+
+
+def build(kind, hook=None, change=None, **kw):
+    """A blob of a kind; hook as in ref.encode; kw changes the Spec; change(blob, anatomy) edits the finished bytes."""
+    rng = np.random.default_rng(7)
+    spec, m = base(kind, rng)
+    for k, v in kw.items():
+        setattr(spec, k, v)
+    blob, at = ref.encode(spec, m, rng, hook)
+    if change:
+        blob = bytearray(blob)
+        blob = bytes(change(blob, at) or blob)
+    return blob
+
+
+def hook_of(**parts):
+    """hook_of(nibbles=f): a hook that changes one part; '_' in a name stands for a space."""
+    def hook(name, value):
+        f = parts.get(name.replace(' ', '_'))
+        return f(value) if f else value
+    return hook
+
+
+def field(kind, name, value, at=None):
+    """One header field changed; the error is at the field unless said otherwise."""
+    first, size = FIELDS[name]
+
+    def set_header(h):
+        h[name] = value
+        return h
+    where = (first, first + size - 1) if at is None else at
+    return build(kind, hook_of(header=set_header)), where
+
+
+def plus(kind, name, delta, at=None):
+    box = {}
+
+    def see(h):
+        box['v'] = h[name]
+        return h
+    build(kind, hook_of(header=see))
+    return field(kind, name, box['v'] + delta, at)
+
+
+ANY = (0, 0)
+
+
+def header_cases():
+    yield 'magic', field('rd8', 'magic', b'CLT2')
+    yield 'mode-4', field('rd8', 'mode', 4)
+    for v in (0, 4, 255):
+        yield 'dtype-%d' % v, field('rd8', 'dtype', v)
+    yield 'lossless-f32', field('bf16', 'dtype', 3)
+    for kind, v in (('rd8', 0), ('rd8', 12), ('rd8', 32), ('int8', 16), ('bf16', 8)):
+        yield 'layout-%s-%d' % (kind, v), field(kind, 'layout', v, ANY)
+    for kind, v in (('rd8', 0), ('rd8', 1), ('rd8', 5), ('rd16', 3), ('rd16', 4), ('bf16', 1), ('fp16', 4)):
+        yield 'tuple-%s-%d' % (kind, v), field(kind, 'tuple', v)
+    for kind, v in (('rd8', 0), ('rd8', 1), ('rd8', 65), ('rd3', 17), ('rd4', 9)):
+        yield 'levels-%s-%d' % (kind, v), field(kind, 'levels', v, ANY if v in (17, 9) else None)
+    yield 'alphabet-low', field('rd8', 'hi_min', -65)
+    yield 'alphabet-high', field('rd8', 'hi_min', 57)
+    yield 'alphabet16-high', field('rd16', 'hi_min', 57)
+    yield 'alphabet16-low', field('rd16', 'hi_min', -65)
+    yield 'fp16-hi-min-32', field('fp16', 'hi_min', 32)
+    for kind, v in (('rd8', 5), ('rd16', 3), ('rd16', 9), ('bf16', 7), ('bf16', 11), ('fp16', 8), ('fp16', 12)):
+        yield 'planes-%s-%d' % (kind, v), field(kind, 'planes', v)
+    yield 'max-length-0', field('rd8', 'max_length', 0)
+    yield 'max-length-13', field('rd8', 'max_length', 13)
+    for v in (0, 64, 100, 192, 4224, 65535):
+        yield 'tile-cols-%d' % v, field('rd8', 'tile_cols', v)
+    for kind, v in (('rd8', 0), ('rd8', 5), ('int8', 0), ('int8', 1), ('int8', 5), ('bf16', 1), ('bf16', 2)):
+        yield 'row-scale-%s-%d' % (kind, v), field(kind, 'row_scale', v)
+    for kind, v in (('rd8', 2), ('int8', 1), ('fp16', 1)):
+        yield 'col-scale-%s-%d' % (kind, v), field(kind, 'col_scale', v)
+    yield 'rows-0', field('rd8', 'rows', 0)
+    yield 'cols-0', field('rd8', 'cols', 0)
+    yield 'rows-17', field('rd8', 'rows', 17, ANY)
+    yield 'cols-129', field('rd8', 'cols', 129, ANY)
+    yield 'rows-huge', field('rd8', 'rows', 0xFFFFFFFF, ANY)
+    yield 'sizes-huge', (build('rd8', hook_of(header=lambda h: {**h, 'rows': 0xFFFFFFFF, 'cols': 0xFFFFFFFF})), ANY)
+    for kind, v in (('rd8', float('nan')), ('rd8', float('inf')), ('cols', float('-inf')), ('cols', 0.0), ('cols', -1.0),
+                    ('int8', 126.0), ('bf16', 1.0)):
+        yield 'scale-%s-%s' % (kind, v), field(kind, 'scale', v)
+    yield 'table-bytes-less', plus('rd8', 'table_bytes', -4, ANY)
+    yield 'table-bytes-more', plus('rd8', 'table_bytes', 4, ANY)
+    yield 'table-bytes-huge', field('rd8', 'table_bytes', 0xFFFFFFFF, ANY)
+    yield 'total-bytes-less', plus('rd8', 'total_bytes', -4, ANY)
+    yield 'total-bytes-more', plus('rd8', 'total_bytes', 4, ANY)
+    yield 'total-bytes-huge', field('rd8', 'total_bytes', 2 ** 64 - 4, ANY)
+    yield 'tiles-less', plus('cols', 'tiles', -1, ANY)
+    yield 'tiles-more', plus('cols', 'tiles', 1, ANY)
+    yield 'outliers-less', plus('rd8', 'outliers', -1, ANY)
+    yield 'outliers-more', plus('rd8', 'outliers', 1, ANY)
+    for n in range(16):
+        r = bytes(1 if i == n else 0 for i in range(16))
+        yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (48 + n, 48 + n))
+    yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 16})), (48, 63))
+    for name in 'layout tuple levels hi_min planes max_length tile_cols row_scale col_scale table_bytes tiles outliers'.split():
+        yield 'raw-' + name.replace('_', '-'), field('raw', name, 1)
+    yield 'raw-scale', field('raw', 'scale', 1.0)
+    yield 'raw-total-less', plus('raw', 'total_bytes', -1, ANY)
+    yield 'raw-total-more', plus('raw', 'total_bytes', 1, ANY)
+    yield 'raw-total-zero', field('raw', 'total_bytes', 0, ANY)
+    yield 'raw-rows-huge', (build('raw', hook_of(header=lambda h: {**h, 'rows': 1 << 31, 'cols': 1 << 31, 'dtype': 3,
+                                                                   'total_bytes': 64})), ANY)
+
+
+def lengths_of(*used):
+    """A table of 64 lengths (rd8: levels 8, tuples of 2): used = (index, length)..."""
+    out = [0] * 64
+    for i, l in used:
+        out[i] = l
+    return out
+
+
+def table_cases():
+    def table(nibbles, at=ANY, max_length=None):
+        def header(h):
+            return {**h, 'max_length': max_length or h['max_length']}
+        return build('rd8', hook_of(nibbles=nibbles, header=header)), at
+    yield 'table-repeat-first', table(lambda n: [13, 0] + n, (64, 65))
+    yield 'table-too-long', table(lambda n: n + [1, 1])
+    yield 'table-extra-byte', table(lambda n: n + [0] * (2 + len(n) % 2))
+    yield 'table-ends-early', table(lambda n: n[:-3])
+    yield 'table-empty', table(lambda n: [])
+    yield 'table-run-13-past-end', table(lambda n: [1, 1] + [14, 15] * 3 + [13, 15])
+    yield 'table-run-14-past-end', table(lambda n: [1, 1] + [14, 15] * 4)
+    yield 'table-run-15-past-end', table(lambda n: [1, 1, 15, 12, 2])
+    yield 'table-run-cut-14', table(lambda n: [1, 1] + [14, 15] * 3 + [0] * 7 + [14])
+    yield 'table-run-cut-15', table(lambda n: [1, 1] + [0] * 41 + [15])
+    yield 'table-run-cut-15b', table(lambda n: [1, 1, 0, 15])
+    # 64 lengths: two codes of length 1 at the front, then zeros: 15 a b covers 62 with a + 16 b = 43
+    two = [1, 1, 15, 11, 2]
+    yield 'table-spare-nibble', table(lambda n: two + [1], ANY, 1)
+    yield 'table-one-code', table(lambda n: [1, 0, 15, 11, 2], ANY, 1)
+    yield 'table-kraft-under', table(lambda n: [2, 1, 15, 11, 2], ANY, 2)
+    yield 'table-kraft-over', table(lambda n: [1, 1, 2, 15, 10, 2], ANY, 2)
+    yield 'table-kraft-over-much', table(lambda n: [1] * 20 + [15, 9, 1], ANY, 1)
+    yield 'table-no-code', table(lambda n: [15, 13, 2], ANY, 1)
+    yield 'table-above-max', table(lambda n: [1, 2, 2, 15, 10, 2], ANY, 1)
+    yield 'table-below-max', table(lambda n: two, ANY, 2)
+
+
+def section_cases():
+    def pad(section):
+        for levels in range(8, 16):  # until the length of the code table leaves room for padding
+            hit = []
+
+            def first(data):
+                if data:
+                    hit.append(1)
+                    return bytes([1]) + data[1:]
+                return data
+            blob = build('cols', hook_of(**{'pad_before_' + section: first}), levels=levels)
+            if hit:
+                return blob, ANY
+        raise AssertionError(section)
+    yield 'pad-table', pad('row_scales')
+    yield 'pad-row-scales', pad('col_scales')
+    yield 'pad-col-scales', pad('offsets')
+
+    def offsets(f):
+        def change(blob, at):
+            count = struct.unpack_from('<I', blob, 40)[0] + 1
+            o = list(struct.unpack_from('<%dI' % count, blob, at['offsets']))
+            f(o)
+            struct.pack_into('<%dI' % count, blob, at['offsets'], *o)
+        return build('cols', change=change), ANY
+
+    def set_to(i, f):
+        def change(o):
+            o[i] = f(o)
+        return offsets(change)
+    yield 'offset-first', set_to(0, lambda o: 1)
+    yield 'offset-falls', set_to(1, lambda o: o[2] + 1)
+    yield 'offset-huge', set_to(1, lambda o: 0xFFFFFFFF)
+    yield 'offset-last-less', set_to(-1, lambda o: o[-1] - 1)
+    yield 'offset-last-more', set_to(-1, lambda o: o[-1] + 1)
+    yield 'offset-moved', set_to(1, lambda o: o[1] + 1)
+    yield 'offset-empty-tile', set_to(1, lambda o: 0)
+    yield 'offset-short-tile', set_to(1, lambda o: 8)
+
+
+def tile_cases():
+    def tile(kind, f, **kw):
+        def change(parts):
+            f(parts)
+            return parts
+        return build(kind, hook_of(tile_0=change), **kw), ANY
+
+    def header_fix(kind, f, fixes, **kw):  # a tile whose count of corrections changes, with a header that agrees
+        def change(parts):
+            f(parts)
+            return parts
+        return build(kind, hook_of(tile_0=change, header=lambda h: {**h, 'outliers': h['outliers'] + fixes}), **kw), ANY
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16'):
+        def longer(p):
+            p['lanes'][3] += 1
+            p['lanes'][4] -= 1
+        yield 'lane-longer-' + kind, tile(kind, longer, extra=9)
+
+        def all_shorter(p):
+            p['base'] -= 1
+        yield 'lanes-shorter-' + kind, tile(kind, lambda p: p.update(base=p['base'] - 1))
+        yield 'lanes-last-longer-' + kind, tile(kind, lambda p: p['lanes'].__setitem__(31, p['lanes'][31] + 1))
+
+        def codes(p):
+            p['codes'] = p['codes'] + bytes(4)
+        yield 'codes-extra-word-' + kind, tile(kind, codes)
+        yield 'codes-missing-word-' + kind, tile(kind, lambda p: p.update(codes=p['codes'][:-4]))
+
+    def spare_bit(p):
+        used = sum(p['lanes']) + 32 * p['base']
+        assert used % 32, 'no spare bit'
+        data = bytearray(p['codes'])
+        data[-1] |= 128
+        p['codes'] = bytes(data)
+    yield 'codes-spare-bit', tile('rd8', spare_bit)
+    yield 'codes-spare-bit-16', tile('rd16', spare_bit)
+    yield 'planes-missing', tile('rd8', lambda p: p.update(planes=p['planes'][:-4]))
+    yield 'planes-extra', tile('bf16', lambda p: p.update(planes=p['planes'] + bytes(128)))
+
+    def only(*entries):
+        def f(p):
+            p['entries'] = list(entries)
+            p['tail'] = b'\0\0' * (len(entries) % 2)
+        return f
+    # one outlier list in place of the real one; the matrix is 5 x 30, W = 32
+    count = {}
+    for kind in ('rd8', 'rd16', 'bf16', 'int8'):
+        def see(parts, kind=kind):
+            count[kind] = parts['fixes']
+            return parts
+        build(kind, hook_of(tile_0=see))
+
+    def listed(kind, *entries):
+        n = sum(a < 255 for a, _ in entries)
+        return header_fix(kind, only(*entries), n - count[kind])
+    for kind in ('rd8', 'rd16', 'bf16'):
+        yield 'outlier-beyond-tile-' + kind, listed(kind, (254, 1), (254, 1), (1, 1), (0, 1))
+        yield 'outlier-beyond-tile-skip-' + kind, listed(kind, (255, 1), (2, 1))
+        yield 'outlier-far-skip-' + kind, listed(kind, (255, 255), (0, 1))
+        yield 'outlier-padding-column-' + kind, listed(kind, (30, 1))
+        yield 'outlier-padding-row-' + kind, listed(kind, (160, 1))
+    for kind in ('rd8', 'rd16'):
+        yield 'outlier-above-range-' + kind, listed(kind, (0, 127))
+        yield 'outlier-below-range-' + kind, listed(kind, (0, 128))
+    # skips of 255 * 256 that take the position past 2^31
+    yield 'outlier-position-wraps', listed('rd8', *([(255, 255)] * 33001 + [(0, 1)]))
+
+    def tail(p):
+        assert len(p['entries']) % 2 == 1
+        p['tail'] = b'\0\1'
+    yield 'outlier-tail', header_fix('rd8', lambda p: (only((3, 0))(p), tail(p)), 1 - count['rd8'])
+    yield 'outlier-entries-more', tile('rd8', lambda p: p.update(tail=b'\0\0' * 3))
+
+
+def main(folder):
+    os.makedirs(folder, exist_ok=True)
+    for old in os.listdir(folder):
+        os.remove(os.path.join(folder, old))
+    lines = ['# name, first and last position an error may name (0 0: anywhere in the blob)']
+    total = 0
+    for cases in (header_cases, table_cases, section_cases, tile_cases):
+        for name, (blob, (lo, hi)) in cases():
+            path = os.path.join(folder, name + '.blob')
+            assert not os.path.exists(path), name
+            with open(path, 'wb') as f:
+                f.write(blob)
+            total += len(blob)
+            lines.append('%s %d %d' % (name, lo, hi))
+    with open(os.path.join(folder, 'manifest.txt'), 'w') as f:
+        f.write('\n'.join(lines) + '\n')
+    print(len(lines) - 1, 'blobs', total, 'bytes')
+
+
+if __name__ == '__main__':
+    main(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'golden-bad'))
