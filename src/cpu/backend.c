@@ -1,0 +1,127 @@
+/* The CPU backend's model: every matrix in the form the session's products read. */
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include "cpu/cpu.h"
+
+#include "engine/memory.h"
+
+/* Visits every matrix once: source and destination. */
+typedef struct matrix_pair {
+    const cllm_matrix *from;
+    cpu_matrix *to;
+} matrix_pair;
+
+enum { PER_LAYER = sizeof(cpu_layer) / sizeof(cpu_matrix) };
+
+/* Index 0 is the embedding, 1 the head, then seven a layer. */
+static matrix_pair pair_at(cpu_model *m, size_t index) {
+    if (index == 0) return (matrix_pair){&m->weights->embedding, &m->embedding};
+    if (index == 1) return (matrix_pair){&m->weights->head, &m->head_own};
+    const cllm_layer *from = &m->weights->layers[(index - 2) / PER_LAYER];
+    cpu_layer *to = &m->layers[(index - 2) / PER_LAYER];
+    switch ((index - 2) % PER_LAYER) {
+    case 0: return (matrix_pair){&from->q, &to->q};
+    case 1: return (matrix_pair){&from->k, &to->k};
+    case 2: return (matrix_pair){&from->v, &to->v};
+    case 3: return (matrix_pair){&from->o, &to->o};
+    case 4: return (matrix_pair){&from->gate, &to->gate};
+    case 5: return (matrix_pair){&from->up, &to->up};
+    default: return (matrix_pair){&from->down, &to->down};
+    }
+}
+
+static size_t pair_count(const cpu_model *m) { return 2 + (size_t)m->config->layers * PER_LAYER; }
+
+static bool skip(const cpu_model *m, size_t index) { return index == 1 && m->weights->tied; }
+
+/* Decoded weights are what products run fastest on; they are worth up to three quarters of the memory that is free, which leaves
+ * the rest for caches of sessions. */
+static bool decode_fits(cpu_model *m) {
+    uint64_t need = 0, available = cllm_available_memory();
+    for (size_t i = 0; i < pair_count(m); i++)
+        if (!skip(m, i)) need += cpu_matrix_decoded_bytes(pair_at(m, i).from);
+    return need <= available / 4 * 3;
+}
+
+/* Room for one decoded tile and one decoded row block of whatever stays compressed. */
+static void note_scratch(cpu_model *m, const cpu_matrix *to) {
+    if (!to->coded) return;
+    if (to->col_scale && to->dtype == CLLM_DTYPE_I16) m->scales_inputs = true;
+    size_t words = cllm_tile_max_words(&to->coded->h), block = (size_t)to->padded * 16 * 2;
+    if (words > m->tile_words) m->tile_words = words;
+    if (to->form == CPU_ROWS_CODED && block > m->block_bytes) m->block_bytes = block;
+}
+
+static cllm_status load_matrices(cpu_model *m, const cllm_model_params *params, cllm_pool *pool, cllm_error *err) {
+    uint64_t total = 0, done = 0;
+    for (size_t i = 0; i < pair_count(m); i++)
+        if (!skip(m, i)) total += cpu_matrix_borrowed_bytes(pair_at(m, i).from);
+    for (size_t i = 0; i < pair_count(m); i++) {
+        if (skip(m, i)) continue;
+        matrix_pair p = pair_at(m, i);
+        cllm_status s = cpu_matrix_load(p.from, m->decoded, m->tier, pool, p.to, err);
+        if (s) return s;
+        note_scratch(m, p.to);
+        m->weight_bytes += p.to->bytes;
+        /* an untied embedding is read a row at a time */
+        if (i != 0 || m->weights->tied) m->read_per_token += p.to->bytes;
+        done += cpu_matrix_borrowed_bytes(p.from);
+        if (params->progress && !params->progress("loading weights", done, total, params->user))
+            return cllm_fail(err, CLLM_ERR_CANCELLED, CLLM_NO_POSITION, "cancelled while loading weights");
+    }
+    return CLLM_OK;
+}
+
+static void model_free(void *model) {
+    cpu_model *m = model;
+    if (!m) return;
+    for (size_t i = 0; m->layers && i < pair_count(m); i++) cpu_matrix_release(pair_at(m, i).to);
+    cllm_free(m->layers);
+    cllm_free(m);
+}
+
+static cllm_status model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, void **model,
+                             cllm_error *err) {
+    cllm_tier tier = params->tier == CLLM_TIER_AUTO ? cllm_best_tier() : params->tier;
+    if (!cllm_cpu_has_tier(tier))
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "this processor has no %s; its best tier is %s",
+                         cllm_tier_name(tier), cllm_tier_name(cllm_best_tier()));
+    cpu_model *m = cllm_alloc_zero(1, sizeof *m);
+    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
+    m->config = config;
+    m->weights = weights;
+    m->kernels = cllm_kernels_for(tier);
+    m->tier = tier;
+    m->threads = params->threads;
+    m->head = weights->tied ? &m->embedding : &m->head_own;
+    m->head_stride = (config->head_dim + CLLM_VF - 1) / CLLM_VF * CLLM_VF;
+    m->decoded = params->weights == CLLM_WEIGHTS_DECODED || (params->weights == CLLM_WEIGHTS_AUTO && decode_fits(m));
+    m->layers = cllm_alloc_zero(config->layers, sizeof *m->layers);
+    cllm_pool *pool = cllm_pool_new(params->threads);
+    cllm_status s = m->layers && pool ? load_matrices(m, params, pool, err)
+                                      : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers and threads");
+    cllm_pool_free(pool);
+    if (s) model_free(m);
+    else *model = m;
+    return s;
+}
+
+static void model_info(const void *model, cllm_backend_model_info *info) {
+    const cpu_model *m = model;
+    *info = (cllm_backend_model_info){.read_per_token = m->read_per_token, .weights_decoded = m->decoded,
+                                      .max_batch = CLLM_CPU_MAX_BATCH};
+    info->memory[CLLM_MEMORY_WEIGHTS] = m->weight_bytes;
+}
+
+const cllm_backend cllm_cpu_backend = {
+    .abi = CLLM_BACKEND_ABI,
+    .name = "cpu",
+    .model_new = model_new,
+    .model_free = model_free,
+    .model_info = model_info,
+    .session_new = cpu_session_new,
+    .session_free = cpu_session_free,
+    .session_memory = cpu_session_memory,
+    .forward = cpu_forward,
+};

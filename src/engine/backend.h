@@ -1,0 +1,96 @@
+/* The one seam between the engine and what computes: a table of functions that a backend fills in.
+ *
+ * The engine (this directory) reads the directory, checks names and shapes, opens every coded matrix, keeps positions and checks
+ * arguments. A backend gets the checked weights once, copies, decodes or uploads them as it likes, and then evaluates batches of
+ * tokens for sessions whose KV cache it owns. Everything crosses as plain C structs and callbacks, so that a backend can live in a
+ * library of its own that is loaded at run time and shares no symbols with this one: it finds CLLM_BACKEND_ENTRY by name.
+ *
+ * Threads: model_new and model_free are called once each; sessions of one model may be created, used and freed from different threads at
+ * the same time, one thread per session at a time.
+ */
+#ifndef CLLM_ENGINE_BACKEND_H
+#define CLLM_ENGINE_BACKEND_H
+
+#include "codec/codec.h"
+#include "codecllm.h"
+#include "model/config.h"
+
+#define CLLM_BACKEND_ABI 1u
+#define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
+
+/* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at `data`, at any
+ * alignment. Both stay valid until model_free. */
+typedef struct cllm_matrix {
+    const char *name; /* for messages */
+    uint32_t rows, cols;
+    cllm_dtype dtype; /* BF16, F16 or F32; of a coded matrix its source's */
+    const cllm_tensor *coded;
+    const uint8_t *data;
+} cllm_matrix;
+
+/* One vector (norm weights, biases), already float32. data is NULL where the model has none. */
+typedef struct cllm_vector {
+    uint32_t count;
+    const float *data;
+} cllm_vector;
+
+typedef struct cllm_layer {
+    cllm_matrix q, k, v, o, gate, up, down;
+    cllm_vector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
+    cllm_vector attn_norm, ffn_norm;
+    cllm_vector q_norm, k_norm; /* head_dim numbers, shared by the heads */
+} cllm_layer;
+
+typedef struct cllm_weight_set {
+    cllm_matrix embedding; /* vocab x hidden; row i is token i */
+    cllm_matrix head;      /* vocab x hidden; the same matrix as `embedding` (data or coded equal) when tied */
+    bool tied;
+    cllm_vector final_norm;
+    const cllm_layer *layers; /* config->layers of them */
+} cllm_weight_set;
+
+/* What memory is used for; the engine adds nothing of its own worth counting. */
+typedef enum cllm_memory_kind {
+    CLLM_MEMORY_WEIGHTS,
+    CLLM_MEMORY_KV,
+    CLLM_MEMORY_SCRATCH,
+    CLLM_MEMORY_OTHER, /* graphs, rings, whatever a device needs besides */
+    CLLM_MEMORY_KINDS
+} cllm_memory_kind;
+
+typedef struct cllm_backend_model_info {
+    uint64_t memory[CLLM_MEMORY_KINDS]; /* bytes held by the model itself */
+    uint64_t read_per_token;            /* weight bytes a decode step reads */
+    bool weights_decoded;
+    uint32_t max_batch; /* most tokens `forward` takes */
+} cllm_backend_model_info;
+
+/* Which rows of logits `forward` writes. */
+typedef enum cllm_logits { CLLM_LOGITS_NONE, CLLM_LOGITS_LAST, CLLM_LOGITS_ALL } cllm_logits;
+
+typedef struct cllm_backend {
+    uint32_t abi; /* CLLM_BACKEND_ABI; the engine refuses another */
+    const char *name;
+
+    /* config and weights stay valid until model_free. */
+    cllm_status (*model_new)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, void **model,
+                             cllm_error *err);
+    void (*model_free)(void *model);
+    void (*model_info)(const void *model, cllm_backend_model_info *info);
+
+    /* A KV cache of n_ctx positions (1..config->max_context). */
+    cllm_status (*session_new)(void *model, uint32_t n_ctx, void **session, cllm_error *err);
+    void (*session_free)(void *session);
+    void (*session_memory)(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);
+
+    /* Evaluates n (1..max_batch) tokens at positions [position, position + n): ids are below vocab, position + n <= n_ctx, and earlier
+     * positions hold what earlier calls left there; later ones hold nothing (after a rewind they are simply overwritten). Writes 0, 1
+     * or n rows of vocab float32 logits to host memory. Results must not depend on how tokens were cut into calls beyond float
+     * rounding. After an error, positions below `position` must still be intact. */
+    cllm_status (*forward)(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
+                           cllm_error *err);
+} cllm_backend;
+
+extern const cllm_backend cllm_cpu_backend;
+
+#endif

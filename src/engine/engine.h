@@ -1,0 +1,39 @@
+/* The insides of cllm_model and cllm_session. */
+#ifndef CLLM_ENGINE_ENGINE_H
+#define CLLM_ENGINE_ENGINE_H
+
+#include "container/dir.h"
+#include "engine/backend.h"
+
+/* The weights of a network as found in a directory: matrices borrow the mapped files, vectors are float32 copies. */
+typedef struct cllm_weights_found {
+    cllm_weight_set set;
+    cllm_layer *layers;
+    cllm_tensor **tensors; /* opened blobs */
+    size_t n_tensors;
+    float **vectors;
+    size_t n_vectors;
+    uint64_t count; /* numbers in the model */
+} cllm_weights_found;
+
+/* Looks up every weight `config` implies by its Hugging Face name and checks its shape. Settles config->tie. */
+cllm_status cllm_weights_find(const cllm_dir *dir, cllm_config *config, cllm_weights_found *out, cllm_error *err);
+void cllm_weights_release(cllm_weights_found *found);
+
+struct cllm_model {
+    cllm_dir *dir;
+    cllm_config config;
+    cllm_weights_found weights;
+    cllm_tokenizer *tokenizer; /* NULL if the directory has none */
+    const cllm_backend *backend;
+    void *on_backend;
+    cllm_backend_model_info info;
+};
+
+struct cllm_session {
+    cllm_model *model;
+    void *on_backend;
+    uint32_t n_ctx, position;
+};
+
+#endif

@@ -1,0 +1,107 @@
+#include <string.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+
+enum { CONFIG_LIMIT = 16 << 20 };
+
+void cllm_model_params_default(cllm_model_params *params) {
+    *params = (cllm_model_params){.weights = CLLM_WEIGHTS_AUTO, .tier = CLLM_TIER_AUTO};
+}
+
+/* *text stays NULL where the directory has no such file. */
+static cllm_status read_optional(const char *dir, const char *name, char **text, size_t *bytes, cllm_error *err) {
+    cllm_error local;
+    cllm_status s = cllm_read_file(dir, name, CONFIG_LIMIT, text, bytes, &local);
+    if (s == CLLM_OK) return s;
+    *text = NULL;
+    /* A file that is there but cannot be read is worth an error; one that is missing is not. */
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "re");
+    if (!f) return CLLM_OK;
+    fclose(f);
+    if (err) *err = local;
+    return s;
+}
+
+static cllm_status read_config(cllm_model *m, cllm_error *err) {
+    char *generation = NULL;
+    size_t bytes = 0, generation_bytes = 0;
+    cllm_status s = read_optional(cllm_dir_path(m->dir), "generation_config.json", &generation, &generation_bytes, err);
+    if (s) return s;
+    const char *text = cllm_dir_config(m->dir, &bytes);
+    s = cllm_config_parse(text, bytes, generation, generation_bytes, &m->config, err);
+    cllm_free(generation);
+    return s;
+}
+
+/* A model without tokenizer still evaluates token ids. */
+static cllm_status open_tokenizer(cllm_model *m, const char *dir, cllm_error *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    FILE *f = fopen(path, "re");
+    if (!f) return CLLM_OK;
+    fclose(f);
+    return cllm_tokenizer_open(dir, &m->tokenizer, err);
+}
+
+static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_params *params, cllm_error *err) {
+    cllm_status s = cllm_dir_open(dir, &m->dir, err);
+    if (s || (s = read_config(m, err)) || (s = cllm_weights_find(m->dir, &m->config, &m->weights, err)) ||
+        (s = open_tokenizer(m, dir, err)))
+        return s;
+    m->backend = &cllm_cpu_backend;
+    s = m->backend->model_new(&m->config, &m->weights.set, params, &m->on_backend, err);
+    if (!s) m->backend->model_info(m->on_backend, &m->info);
+    return s;
+}
+
+cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {
+    cllm_model_params defaults;
+    cllm_model_params_default(&defaults);
+    if (!dir || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_model_open needs a directory and a place for the model");
+    cllm_model *m = cllm_alloc_zero(1, sizeof *m);
+    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
+    cllm_status s = open_parts(m, dir, params ? params : &defaults, err);
+    if (s) cllm_model_close(m);
+    else *out = m;
+    return s;
+}
+
+void cllm_model_close(cllm_model *model) {
+    if (!model) return;
+    if (model->on_backend) model->backend->model_free(model->on_backend);
+    cllm_weights_release(&model->weights);
+    cllm_config_free(&model->config);
+    cllm_tokenizer_close(model->tokenizer);
+    cllm_dir_close(model->dir);
+    cllm_free(model);
+}
+
+void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
+    const cllm_config *c = &model->config;
+    *info = (cllm_model_info){
+        .vocab = c->vocab,
+        .hidden = c->hidden,
+        .layers = c->layers,
+        .heads = c->heads,
+        .kv_heads = c->kv_heads,
+        .head_dim = c->head_dim,
+        .ffn = c->ffn,
+        .max_context = c->max_context,
+        .weights = model->weights.count,
+        .weight_bytes = model->info.memory[CLLM_MEMORY_WEIGHTS],
+        .read_per_token = model->info.read_per_token,
+        .bos = c->bos,
+        .eos = c->eos,
+        .n_eos = c->n_eos,
+        .weights_decoded = model->info.weights_decoded,
+        .chat_template = model->tokenizer ? cllm_chat_template_name(model->tokenizer) : NULL,
+    };
+    snprintf(info->architecture, sizeof info->architecture, "%s", cllm_arch_name(c->arch));
+}
+
+const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model) { return model->tokenizer; }
