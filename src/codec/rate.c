@@ -34,6 +34,7 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
         for (size_t c = 0; c < cols; c++) {
             to[c] *= col_weight ? col_weight[c] * scale : scale;
             float a = fabsf(to[c]);
+            if (!(a < INFINITY)) to[c] = a = 0; /* what is not finite is refused by the encoder, not here */
             max = a > max ? a : max;
         }
         if (max > out->max_abs) out->max_abs = max;

@@ -1,11 +1,103 @@
+/* Rate allocation. Every tensor's step is a common factor times its own base step; the factor is solved for from sampled rates, so that
+ * the whole file has the asked size. Base steps and importances come from the rule in importance.c. */
 #include "convert/allocate.h"
 
-cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
-    (void)dir;
-    (void)err;
-    for (size_t i = 0; i < n; i++) {
-        items[i].params.step = 0;
-        items[i].params.bpw = (float)p->bpw;
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "codec/rate.h"
+#include "container/hash.h"
+#include "convert/importance.h"
+
+enum { SAMPLE = 49152, POINTS = 4 };
+/* A Gaussian of deviation s quantized with a step d has an entropy of log2(s / d) + this. */
+static const double GAUSSIAN_BITS = 2.047;
+/* The rate is sampled at these distances (in bits) around the first guess, and taken for linear in the logarithm of the step between. */
+static const double DISTANCE[POINTS] = {-1.0, -0.33, 0.33, 1.0};
+
+typedef struct curve {
+    double log_step[POINTS], bits[POINTS]; /* steps rise, bits fall */
+    double weights;
+} curve;
+
+static double interpolate(const curve *c, double log_step) {
+    int i = 0;
+    while (i < POINTS - 2 && log_step > c->log_step[i + 1]) i++;
+    double slope = (c->bits[i + 1] - c->bits[i]) / (c->log_step[i + 1] - c->log_step[i]);
+    double bits = c->bits[i] + slope * (log_step - c->log_step[i]);
+    return bits > 0.05 ? bits : 0.05;
+}
+
+static double total_bits(const curve *c, const cllm_plan_item *items, size_t n, double log_factor) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        if (items[i].coded) sum += c[i].weights * interpolate(&c[i], c[i].log_step[0] - DISTANCE[0] + log_factor);
+    return sum;
+}
+
+/* Samples one tensor's rate around base * 2^guess. */
+static cllm_status sample_curve(const cllm_plan_item *item, double guess, curve *c, cllm_error *err) {
+    const cllm_entry *e = item->entry;
+    const cllm_encode_params *p = &item->params;
+    const uint32_t rows = (uint32_t)e->shape[0], cols = (uint32_t)e->shape[1];
+    cllm_sample sample;
+    cllm_status s = cllm_sample_take(e->data, e->type, rows, cols, p->col_weight, p->row_weight, SAMPLE, &sample, err);
+    if (s != CLLM_OK) return s;
+    c->weights = (double)rows * cols;
+    for (int i = 0; i < POINTS && s == CLLM_OK; i++) {
+        c->log_step[i] = log2(p->step) + guess + DISTANCE[i];
+        c->bits[i] = cllm_sample_rate(&sample, rows, cols, (float)exp2(c->log_step[i]), p->lambda, p->profile, p->row_weight != NULL,
+                                      p->col_weight != NULL);
+        if (c->bits[i] < 0) s = cllm_fail_memory(err, sample.count, "sampling a rate");
     }
-    return CLLM_OK;
+    cllm_sample_free(&sample);
+    return s;
+}
+
+/* The common factor (log2, relative to the guess) at which the coded tensors take `budget` bits. */
+static double solve(const curve *c, const cllm_plan_item *items, size_t n, double budget) {
+    double low = -8, high = 8;
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        if (total_bits(c, items, n, middle) > budget) low = middle;
+        else high = middle;
+    }
+    return (low + high) / 2;
+}
+
+static cllm_status check_budget(const cllm_compress_params *p, double kept_bits, double budget, double coded, cllm_error *err) {
+    if (coded == 0 || budget / coded > 0.1) return CLLM_OK;
+    return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                     "%g bits per weight cannot be met: the tensors that stay uncoded (norms, biases) take %.0f bytes; ask for more bits", p->bpw,
+                     kept_bits / 8);
+}
+
+cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
+    double weights = 0, coded = 0, kept_bits = 0;
+    for (size_t i = 0; i < n; i++) {
+        double count = 1;
+        for (uint32_t d = 0; d < items[i].entry->ndim; d++) count *= (double)items[i].entry->shape[d];
+        weights += count;
+        if (items[i].coded) coded += count;
+        else kept_bits += 8.0 * (double)items[i].entry->bytes;
+    }
+    double budget = p->bpw * weights - kept_bits;
+    cllm_status s = check_budget(p, kept_bits, budget, coded, err);
+    if (s == CLLM_OK) s = cllm_importance_rule(dir, p, items, n, err);
+    if (s != CLLM_OK || coded == 0) return s;
+    curve *curves = cllm_alloc_zero(n, sizeof *curves);
+    if (!curves) return cllm_fail_memory(err, n * sizeof *curves, "rate curves");
+    double guess = GAUSSIAN_BITS - budget / coded;
+    for (size_t i = 0; i < n && s == CLLM_OK; i++)
+        if (items[i].coded) s = sample_curve(&items[i], guess, &curves[i], err);
+    if (s == CLLM_OK) cllm_allocate_shift(items, n, guess + solve(curves, items, n, budget));
+    cllm_free(curves);
+    return s;
+}
+
+void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits) {
+    for (size_t i = 0; i < n; i++)
+        if (items[i].coded) items[i].params.step = (float)(items[i].params.step * exp2(bits));
 }

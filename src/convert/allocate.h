@@ -17,4 +17,7 @@ typedef struct cllm_plan_item {
  * weight. The result depends on the tensors and *p only, never on threads. */
 cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
 
+/* Makes every coded item's step 2^bits times as large: about `bits` fewer bits a weight. For correcting a plan by what came out. */
+void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits);
+
 #endif

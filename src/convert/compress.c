@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,9 @@
 #include "convert/encode.h"
 #include "convert/output.h"
 
-enum { MIN_CODED_COLS = 32 };
+enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
+/* Asked bits per weight are met to this share. */
+static const double RATE_TOLERANCE = 0.003;
 
 void cllm_compress_params_default(cllm_compress_params *p) {
     *p = (cllm_compress_params){.mode = CLLM_MODE_RD, .bpw = 4.5, .profile = CLLM_PROFILE_SMALL, .shard_bytes = 5000000000u};
@@ -271,13 +274,32 @@ static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
 
 /* ---------------------------------------------------------------- whole ------------------------------------------------------ */
 
+/* How far the encoded tensors are from the asked size, in bits per coded weight. */
+static double bits_off(const cllm_job *job) {
+    double bits = 0, weights = 0, coded = 0;
+    for (size_t i = 0; i < job->count; i++) {
+        double count = (double)cllm_entry_count(job->items[i].entry);
+        bits += 8.0 * (double)cllm_job_stored(job, i);
+        weights += count;
+        if (job->items[i].coded) coded += count;
+    }
+    return coded > 0 ? (bits - job->p->bpw * weights) / coded : 0;
+}
+
+/* Encodes everything; in mode rd again with corrected steps while the estimate of the plan was not good enough. */
 static cllm_status encode_all(cllm_job *job, cllm_error *err) {
     size_t *all = cllm_alloc(job->count, sizeof *all);
     if (!all) return cllm_fail_memory(err, job->count * sizeof *all, "the plan");
     for (size_t i = 0; i < job->count; i++) all[i] = i;
     job->progress.what = "compress";
-    job->progress.done = 0;
-    cllm_status status = cllm_encode_items(job, all, job->count, err);
+    cllm_status status = CLLM_OK;
+    for (int round = 0; !status && round < MAX_ROUNDS; round++) {
+        job->progress.done = 0;
+        status = cllm_encode_items(job, all, job->count, err);
+        double off = status || job->p->mode != CLLM_MODE_RD ? 0 : bits_off(job);
+        if (fabs(off) <= RATE_TOLERANCE * job->p->bpw) break;
+        cllm_allocate_shift(job->items, job->count, off);
+    }
     cllm_free(all);
     return status;
 }
