@@ -1,0 +1,142 @@
+#include "model/tokenizer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "container/dir.h"
+#include "container/json.h"
+
+enum { MAX_CONFIG_DEPTH = 64 };
+#define MAX_FILE_BYTES ((size_t)256 << 20)
+
+/* *text stays NULL where the directory has no such file. */
+static cllm_status read_optional(const char *dir, const char *name, char **text, size_t *bytes, cllm_error *err) {
+    char path[4096];
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (n < 0 || (size_t)n >= sizeof path) return cllm_fail_errno(err, ENAMETOOLONG, "%s", name);
+    if (access(path, F_OK) && (errno == ENOENT || errno == ENOTDIR)) return CLLM_OK;
+    return cllm_read_file(dir, name, MAX_FILE_BYTES, text, bytes, err);
+}
+
+static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err) {
+    char *config = NULL, *jinja = NULL;
+    size_t config_bytes = 0, jinja_bytes = 0;
+    json_t *root = NULL;
+    cllm_status status = read_optional(dir, "tokenizer_config.json", &config, &config_bytes, err);
+    if (!status && config) {
+        status = cllm_json_parse(config, config_bytes, MAX_CONFIG_DEPTH, &root, err);
+        if (status) cllm_fail_prefix(err, status, "tokenizer_config.json");
+    }
+    if (!status) status = read_optional(dir, "chat_template.jinja", &jinja, &jinja_bytes, err);
+    if (!status) status = cllm_chat_load(root, jinja, &t->chat, err);
+    json_decref(root);
+    cllm_free(config);
+    cllm_free(jinja);
+    return status;
+}
+
+cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_error *err) {
+    if (!dir || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenizer_open: an argument is NULL");
+    *out = NULL;
+    char *json = NULL;
+    size_t bytes = 0;
+    cllm_tokenizer *t = NULL;
+    cllm_status status = cllm_read_file(dir, "tokenizer.json", MAX_FILE_BYTES, &json, &bytes, err);
+    if (status) return status;
+    status = cllm_tokenizer_parse(json, bytes, &t, err);
+    if (status) cllm_fail_prefix(err, status, "tokenizer.json");
+    cllm_free(json);
+    if (!status) status = load_chat(dir, t, err);
+    if (status) {
+        cllm_tokenizer_close(t);
+        return cllm_fail_prefix(err, status, "%s", dir);
+    }
+    *out = t;
+    return CLLM_OK;
+}
+
+uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *t) { return t->limit; }
+
+const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_special, size_t *n) {
+    const cllm_added_token *added = cllm_added_find(&t->added, id);
+    if (!added) return cllm_vocab_text(&t->bpe.vocab, id, n);
+    if (added->special && skip_special) return NULL;
+    *n = added->bytes;
+    return (const uint8_t *)added->content;
+}
+
+/* The text as it stands, cut at the added tokens that are looked for before normalization. */
+static cllm_status split_raw(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special, cllm_split *out,
+                             cllm_error *err) {
+    if (!cllm_utf8_sanitize(text, bytes, &out->text)) return cllm_fail_memory(err, bytes, "a text to tokenize");
+    uint32_t c;
+    size_t origin = out->text.size ? cllm_utf8_decode(out->text.data, out->text.size, &c) : 0;
+    return cllm_added_split(&t->added, &t->added.raw, parse_special, out, 0, out->text.size, origin, err);
+}
+
+static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *raw, const cllm_segment *s, bool parse_special,
+                                     cllm_buf *scratch, cllm_split *out, cllm_error *err) {
+    size_t begin = out->text.size, origin = s->origin;
+    if (s->token >= 0) return cllm_split_add(out, begin, begin, s->token, 0, err);
+    scratch->size = 0;
+    if (!cllm_buf_append(scratch, raw->text.data + s->begin, s->end - s->begin))
+        return cllm_fail_memory(err, s->end - s->begin, "a text to tokenize");
+    cllm_status status = cllm_normalizer_run(&t->normalizer, scratch, &origin, err);
+    if (!status) status = cllm_split_text(out, scratch->data, scratch->size, err);
+    if (status) return status;
+    return cllm_added_split(&t->added, &t->added.normalized, parse_special, out, begin, out->text.size, origin, err);
+}
+
+static cllm_status split_words(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special, cllm_split *out,
+                               cllm_error *err) {
+    cllm_split raw = {0};
+    cllm_buf scratch = {0};
+    cllm_status status = split_raw(t, text, bytes, parse_special, &raw, err);
+    for (size_t i = 0; !status && i < cllm_split_count(&raw); i++)
+        status = normalize_segment(t, &raw, cllm_split_at(&raw, i), parse_special, &scratch, out, err);
+    cllm_buf_free(&scratch);
+    cllm_split_free(&raw);
+    return status ? status : cllm_pretokenizer_run(&t->pretokenizer, out, err);
+}
+
+static cllm_status encode_words(const cllm_tokenizer *t, const cllm_split *words, cllm_buf *ids, cllm_error *err) {
+    cllm_bpe_scratch scratch = {0};
+    cllm_status status = CLLM_OK;
+    for (size_t i = 0; !status && i < cllm_split_count(words); i++) {
+        const cllm_segment *s = cllm_split_at(words, i);
+        if (s->token < 0)
+            status = cllm_bpe_encode(&t->bpe, &scratch, words->text.data + s->begin, s->end - s->begin, ids, err);
+        else if (!cllm_buf_append(ids, &s->token, sizeof s->token))
+            status = cllm_fail_memory(err, ids->size, "the ids of a text");
+    }
+    cllm_bpe_scratch_free(&scratch);
+    return status;
+}
+
+cllm_status cllm_tokenize(const cllm_tokenizer *t, const char *text, size_t bytes, bool add_special, bool parse_special, int32_t **ids,
+                          size_t *count, cllm_error *err) {
+    if (!t || (!text && bytes) || !ids || !count)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenize: an argument is NULL");
+    if (bytes > CLLM_MAX_TEXT_BYTES / 4)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenize: a text of %zu bytes; tokenize it in parts", bytes);
+    cllm_split words = {0};
+    cllm_buf list = {0};
+    cllm_status status = split_words(t, text ? text : "", bytes, parse_special, &words, err);
+    bool ok = true;
+    if (!status && add_special) ok = cllm_buf_append(&list, t->prefix.data, t->prefix.size);
+    if (!status && ok) status = encode_words(t, &words, &list, err);
+    if (!status && ok && add_special) ok = cllm_buf_append(&list, t->suffix.data, t->suffix.size);
+    ok = ok && cllm_buf_reserve(&list, 1); /* no ids are a valid pointer too */
+    if (!status && !ok) status = cllm_fail_memory(err, list.size, "the ids of a text");
+    cllm_split_free(&words);
+    if (status) {
+        cllm_buf_free(&list);
+        return status;
+    }
+    *ids = (int32_t *)(void *)list.data;
+    *count = list.size / sizeof(int32_t);
+    return CLLM_OK;
+}

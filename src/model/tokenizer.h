@@ -1,0 +1,26 @@
+/* Inside of a cllm_tokenizer: a tokenizer.json and what tokenizer_config.json says about chat. Immutable once it is open. */
+#ifndef CLLM_MODEL_TOKENIZER_H
+#define CLLM_MODEL_TOKENIZER_H
+
+#include "model/chat.h"
+#include "model/tokenizer_added.h"
+#include "model/tokenizer_decode.h"
+
+struct cllm_tokenizer {
+    cllm_bpe bpe;
+    cllm_normalizer normalizer;
+    cllm_pretokenizer pretokenizer;
+    cllm_added added;
+    cllm_decoder decoder;
+    cllm_buf prefix, suffix; /* ids (int32_t) that add_special puts around a text */
+    cllm_chat_config chat;
+    uint32_t limit;          /* largest id + 1 */
+};
+
+/* A tokenizer from the text of a tokenizer.json, without chat template. */
+cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer **out, cllm_error *err);
+
+/* The text of a token as the decoder takes it; NULL where no token has this id or it is a special one to be skipped. */
+const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_special, size_t *n);
+
+#endif
