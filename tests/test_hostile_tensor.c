@@ -17,7 +17,7 @@ enum { LIMIT = 1 << 18 };
 static const char *const NAMES[] = {
     "raw-bf16",   "raw-f32",          "int8-n2-r1", "int8-n2-r4", "int8-n3-r3", "int8-n4-r3", "rd8-n2-r0-tensor", "rd8-n2-r2-cols",
     "rd8-n3-r0",  "rd8-n4-r0",        "rd8-n4-two", "rd16-r4",    "rd16-r5",    "rd16-r7",    "bf16-wrap",        "fp16-wrap",
-    "rd8-n3-full", "rd8-wide-skips",  "worked-example",
+    "rd8-n3-full", "rd8-wide-skips",  "worked-example", "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes",
 };
 enum { BLOBS = sizeof NAMES / sizeof *NAMES };
 

@@ -219,6 +219,14 @@ def section_cases():
     yield 'offset-empty-tile', set_to(1, lambda o: 0)
     yield 'offset-short-tile', set_to(1, lambda o: 8)
 
+    def short_wide(n):  # the base length says wide, and the tile ends before the 64 bytes of lane lengths do
+        def change(blob, at):
+            struct.pack_into('<I', blob, at['offsets'] + 4, n)
+            blob[at['tiles'] + 1] |= 128
+        return build('cols', change=change), ANY
+    for n in (9, 10, 16):
+        yield 'offset-short-wide-tile-%d' % n, short_wide(n)
+
 
 def tile_cases():
     def tile(kind, f, **kw):
@@ -247,6 +255,15 @@ def tile_cases():
             p['codes'] = p['codes'] + bytes(4)
         yield 'codes-extra-word-' + kind, tile(kind, codes)
         yield 'codes-missing-word-' + kind, tile(kind, lambda p: p.update(codes=p['codes'][:-4]))
+
+    def wide_longer(p):
+        p['lanes'][3] += 1
+        p['lanes'][4] -= 1
+    yield 'wide-lane-longer', tile('rd8', wide_longer, wide=True)
+    yield 'wide-lane-huge', tile('rd8', lambda p: p['lanes'].__setitem__(7, 65535), wide=True)
+    yield 'wide-bit-only', tile('rd8', lambda p: p.update(base=p['base'] | 0x8000))
+    yield 'wide-bit-missing', tile('rd8', lambda p: p.update(lanes=[x & 255 for y in p['lanes'] for x in (y, y >> 8)], wide=False),
+                                   wide=True)
 
     def spare_bit(p):
         used = sum(p['lanes']) + 32 * p['base']

@@ -248,18 +248,16 @@ static int read_tile(decoder *d, uint32_t tile) {
     uint32_t rows = t->rows - row0 < 16 ? t->rows - row0 : 16, W = (cols + 31) / 32 * 32;
     uint64_t at = d->tiles_at + 4 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile);
     uint64_t end = d->tiles_at + 4 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile + 4), bits = 0, bit = 0;
-    if (end - at < 36) return fail(d, at, "tile is too short");
-    uint32_t base = u16(d, at), entries = u16(d, at + 2);
-    for (uint32_t lane = 0; lane < 32; lane++) bits += base + u8(d, at + 4 + lane);
-    uint64_t codes_at = at + 36;
+    if (end - at < 36 || (u16(d, at) >> 15 && end - at < 68)) return fail(d, at, "tile is too short");
+    uint32_t wide = u16(d, at) >> 15, base = u16(d, at) & 0x7FFF, entries = u16(d, at + 2), length[32];
+    for (uint32_t lane = 0; lane < 32; lane++)
+        bits += length[lane] = base + (wide ? u16(d, at + 4 + 2 * lane) : u8(d, at + 4 + lane));
+    uint64_t planes_at = at + (wide ? 68 : 36), codes_at = planes_at;
     for (int p = 8; p >= 1; p /= 2) codes_at += plane_bytes(d, p, W * (uint32_t)t->layout / 64);
     uint64_t outliers_at = codes_at + (bits + 31) / 32 * 4;
     if (outliers_at + align4(2 * (uint64_t)entries) != end) return fail(d, at, "parts do not fill the tile exactly");
-    for (uint32_t lane = 0; lane < 32; lane++) {
-        uint64_t length = base + u8(d, at + 4 + lane);
-        if (!read_lane(d, lane, W, at + 36, codes_at, bit, bit + length)) return 0;
-        bit += length;
-    }
+    for (uint32_t lane = 0; lane < 32; bit += length[lane++])
+        if (!read_lane(d, lane, W, planes_at, codes_at, bit, bit + length[lane])) return 0;
     if (bit % 8 && u8(d, codes_at + bit / 8) >> bit % 8) return fail(d, codes_at + bit / 8, "unused code bit");
     if (!check_zero(d, codes_at + (bit + 7) / 8, outliers_at)) return 0;
     if (!read_outliers(d, outliers_at, entries, W, rows, cols)) return 0;

@@ -52,6 +52,8 @@ class Spec:
         self.lengths = None  # the code; None = made from the data
         self.row_values = self.col_values = None  # as stored: bit patterns (or f32)
         self.short_skips = False
+        self.near_padding = False  # padding is always the shortest code, not one as long as the data's
+        self.wide = False    # tiles with 16-bit lane lengths even where 8 bits would do
         for k, v in kw.items():
             assert hasattr(self, k), k
             setattr(self, k, v)
@@ -242,7 +244,7 @@ def encode_tile(spec, m, tile, codes, rng):
             pick = by_digits.get(want)
             if pick is None:
                 if all(w is None for w in want):
-                    pick = int(np.searchsorted(ladder, rng.random(), side='right'))  # about as long as the data's
+                    pick = 0 if spec.near_padding else int(np.searchsorted(ladder, rng.random(), side='right'))
                 else:
                     pick = choose(spec, want, coded, digits, lengths)
             code, length = codes[coded[pick]]
@@ -285,12 +287,15 @@ def encode_tile(spec, m, tile, codes, rng):
             gap -= 255 * k
         entries.append((gap, v & 255))
         position = at
-    return {'base': min(lane_bits), 'lanes': [x - min(lane_bits) for x in lane_bits], 'planes': planes, 'codes': stream,
+    base = min(lane_bits) // 2 if spec.wide else min(lane_bits)  # any base up to the smallest will do
+    lanes = [x - base for x in lane_bits]
+    return {'base': base, 'lanes': lanes, 'wide': spec.wide or max(lanes) > 255, 'planes': planes, 'codes': stream,
             'entries': entries, 'fixes': len(fixes), 'tail': b'\0\0' * (len(entries) % 2)}
 
 
 def tile_bytes(parts):
-    return struct.pack('<HH', parts['base'], len(parts['entries'])) + bytes(parts['lanes']) + parts['planes'] + parts['codes'] + \
+    lanes = np.array(parts['lanes'], '<u2').tobytes() if parts['wide'] else bytes(parts['lanes'])
+    return struct.pack('<HH', parts['base'] | parts['wide'] << 15, len(parts['entries'])) + lanes + parts['planes'] + parts['codes'] + \
         bytes(itertools.chain(*parts['entries'])) + parts['tail']
 
 
@@ -433,6 +438,8 @@ def golden_list():
                extra=81)
     yield item('rd8-wide-skips', (2, 1024), 0.2, row_scale=2, scale=2.0, tuple=4, levels=3, hi_min=-1, tile_cols=1024, wild=0.002,
                short_skips=True)
+    yield item('rd8-wide-lanes', (20, 140), 4, row_scale=1, levels=32, hi_min=-16, wide=True)
+    yield item('rd8-ragged-lanes', (2, 1030), 5, row_scale=1, levels=32, hi_min=-16, tile_cols=1024, near_padding=True)
     yield item('rd16-r4', (17, 65), 60, row_scale=1, layout=16, levels=40, hi_min=-20, planes=4, wild=0.004)
     yield item('rd16-r5', (16, 48), 150, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5, col_scale=1)
     yield item('rd16-r6', (30, 129), 200, row_scale=3, scale=0.5, layout=16, levels=20, hi_min=-10, planes=6, dtype=FP16)
@@ -443,6 +450,7 @@ def golden_list():
     yield item('bf16-wrap', (16, 40), dtype=BF16, **far, levels=60, hi_min=250, planes=8, wild=1.0, extra=3000)
     yield item('bf16-wide', (5, 700), dtype=BF16, **far, levels=8, hi_min=118, planes=8, tile_cols=512, wild=0.003, drop=4)
     yield item('fp16', (18, 150), dtype=FP16, **far, levels=10, hi_min=3, planes=11)
+    yield item('bf16-wide-lanes', (7, 64), dtype=BF16, **far, levels=12, hi_min=114, planes=8, wide=True)
     yield item('fp16-wrap', (16, 32), dtype=FP16, **far, levels=33, hi_min=31, planes=11, wild=1.0)
 
 
