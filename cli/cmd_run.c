@@ -310,7 +310,7 @@ static int complete(run_state *r, cllm_error *err) {
     if (status != CLLM_OK)
         code = cli_report(err);
     else if (o->json)
-        code = print_json(r, (const char *)text.data, text.size);
+        code = print_json(r, text.size > 0 ? (const char *)text.data : "", text.size);
     else
         print_summary(r);
     cllm_buf_free(&text);

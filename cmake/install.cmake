@@ -1,6 +1,6 @@
 # Library, header, command, pkg-config file and CMake package.
 
-install(TARGETS codecllm EXPORT codecllm-targets
+install(TARGETS cllm_shared EXPORT codecllm-targets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     PUBLIC_HEADER DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET cllm_cli)
