@@ -49,7 +49,15 @@ static int exists(const char *dir, const char *name) {
 }
 
 static void copy_text(char *dst, size_t capacity, const json_t *v) {
-    if (json_is_string(v)) snprintf(dst, capacity, "%s", cllm_show(json_string_value(v)).text);
+    if (!json_is_string(v)) return;
+    cllm_shown shown = cllm_show(json_string_value(v));
+    size_t n = strlen(shown.text);
+    if (n >= capacity) {
+        n = capacity - 1;
+        while (n > 0 && ((unsigned char)shown.text[n] & 0xc0) == 0x80) n--;
+    }
+    memcpy(dst, shown.text, n);
+    dst[n] = 0;
 }
 
 static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {

@@ -48,7 +48,8 @@ cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, js
     json_error_t e;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
     if (!root) {
-        if (json_error_code(&e) == json_error_out_of_memory) return cllm_fail_memory(err, bytes, "a JSON text");
+        /* jansson fills in nothing at all where it ran out of memory outside of the lexer */
+        if (json_error_code(&e) == json_error_out_of_memory || !*e.text) return cllm_fail_memory(err, bytes, "a JSON text");
         uint64_t at = e.position > 0 ? (uint64_t)e.position : 0;
         return cllm_fail(err, CLLM_ERR_FORMAT, at, "not valid JSON at byte %llu: %s", (unsigned long long)at, cllm_show(e.text).text);
     }
