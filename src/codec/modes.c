@@ -8,8 +8,6 @@
 #include "codec/rate.h"
 
 enum { NARROW_LIMIT = 127, WIDE_LIMIT = 2047, RATE_SAMPLE = 65536, RATE_ROUNDS = 5 };
-/* Share of rows that may get a coarser step of their own before the tensor is given 16-bit integers instead. */
-static const double COARSER_ROWS = 0.02;
 static const double RATE_TOLERANCE = 0.003;
 
 static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols, cllm_error *err) {
@@ -118,20 +116,29 @@ static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const f
     return CLLM_OK;
 }
 
+/* Weights of a row that lie beyond the 8-bit range at step s. */
+static uint64_t count_beyond(const cllm_quantizer *q, uint32_t row, float s, float *scratch) {
+    uint64_t n = 0;
+    cllm_source_row(q, row, scratch);
+    for (uint32_t c = 0; c < q->cols; c++)
+        n += fabsf(scratch[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f)) > s * (NARROW_LIMIT + 0.49f);
+    return n;
+}
+
 /* Range and step of each row for `step`; *max_abs bounds the integers. */
 static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float step, int *max_abs, cllm_error *err) {
-    float *max, largest = 0;
-    cllm_status s = set_up_columns(e, p->col_weight, err);
+    float *max = NULL, largest = 0, *scratch = cllm_alloc(e->h.cols, sizeof *scratch);
+    cllm_status s = scratch ? set_up_columns(e, p->col_weight, err) : cllm_fail_memory(err, e->h.cols * sizeof *scratch, "a row");
     if (s == CLLM_OK) s = row_maxima(&e->q, &max, err);
-    if (s != CLLM_OK) return s;
-    uint32_t beyond = 0;
-    for (uint32_t r = 0; r < e->h.rows; r++) {
-        float reach = max[r] / step * (p->row_weight ? p->row_weight[r] : 1.0f);
-        beyond += reach > NARROW_LIMIT + 0.49f;
+    uint64_t beyond = 0;
+    for (uint32_t r = 0; s == CLLM_OK && r < e->h.rows; r++) {
+        float row_step = step / (p->row_weight ? p->row_weight[r] : 1.0f), reach = max[r] / row_step;
+        if (reach > NARROW_LIMIT + 0.49f) beyond += count_beyond(&e->q, r, row_step, scratch);
         largest = reach > largest ? reach : largest;
     }
-    bool wide = beyond > COARSER_ROWS * e->h.rows;
-    if (p->planes > 4) wide = true;
+    cllm_free(scratch);
+    if (s != CLLM_OK) return s;
+    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols) || p->planes > 4;
     e->h.layout = wide ? 16 : 8;
     e->q.limit = wide ? WIDE_LIMIT : NARROW_LIMIT;
     bool coarser = largest > (float)e->q.limit + 0.49f;
@@ -201,12 +208,15 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
 static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p,
                                   uint8_t **out, size_t *out_bytes, cllm_error *err) {
     float step;
+    cllm_encode_params settled = *p;
     cllm_status s = first_step(src, dtype, rows, cols, p, &step, err);
     uint8_t *blob = NULL;
     for (int round = 0; s == CLLM_OK && round < RATE_ROUNDS; round++) {
+        /* The rate jumps where the profile prefers another tuple; keeping the first choice leaves it continuous. */
+        if (blob) settled.tuple = blob[7];
         cllm_free(blob);
         blob = NULL;
-        s = encode_once(src, dtype, rows, cols, p, step, &blob, out_bytes, err);
+        s = encode_once(src, dtype, rows, cols, &settled, step, &blob, out_bytes, err);
         double off = 8.0 * (double)*out_bytes / ((double)rows * cols) - p->bpw;
         if (s == CLLM_OK && fabs(off) <= RATE_TOLERANCE * p->bpw) break;
         step *= (float)exp2(off > 3 ? 3 : off < -3 ? -3 : off);

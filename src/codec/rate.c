@@ -99,7 +99,7 @@ double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, floa
             magnitudes[m]++;
             beyond += m > 127;
         }
-        int limit = beyond * 5000 > count ? WIDE : 127;
+        int limit = cllm_needs_wide(beyond, count) ? WIDE : 127;
         if (lambda > 0) cllm_rounding_thresholds(magnitudes, limit, lambda, threshold);
         if (lambda > 0 || beyond) quantize_sample(s, step, threshold, limit, count, q);
         cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1,

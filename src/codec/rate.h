@@ -20,6 +20,9 @@ void cllm_sample_free(cllm_sample *s);
 double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, float lambda, cllm_profile profile,
                         bool row_scales, bool col_scales);
 
+/* Whether a tensor is given 16-bit integers: enough of its weights lie beyond +-127. Fewer get a coarser step for their row instead. */
+static inline bool cllm_needs_wide(uint64_t beyond, uint64_t weights) { return beyond > weights / 5000; }
+
 /* Rounding thresholds (limit + 2 values) for lambda from the magnitudes' histogram (limit + 1 counts): cllm_quantizer.threshold. */
 void cllm_rounding_thresholds(const uint64_t *magnitudes, int limit, float lambda, float *threshold);
 
