@@ -231,8 +231,9 @@ static matrix random_matrix(const char *name, cllm_dtype dtype, uint32_t rows, u
     return m;
 }
 
-/* int8 is exactly round-half-even(w / s_row), s_row = max|w_row| / 127. rd without rate-distortion rounding is the nearest integer
- * for the steps that the blob has (an encoder may take a coarser one than asked for when the integers would not fit). */
+/* int8 is exactly round-half-even(w / s_row), s_row = max|w_row| / 127. rd without rate-distortion rounding is about the
+ * nearest integer for the steps that the blob has: an encoder takes a coarser one than asked for when the integers would not fit,
+ * and may refit the step to the integers after rounding. */
 static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tensor *t) {
     float *steps = malloc(m->rows * sizeof *steps);
     cllm_error err;
@@ -248,9 +249,13 @@ static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tens
             size_t i = (size_t)row * m->cols + c;
             volatile float exact = source_number(m, i) / step;
             float q = step > 0 ? rintf(exact) : 0;
-            if (r->mode == CLLM_MODE_RD && fabsf(q) >= (r->layout == 8 ? 127 : 2047)) continue; /* clamped */
+            if (r->mode == CLLM_MODE_RD) {
+                if (fabsf(q) >= (r->layout == 8 ? 127 : 2047)) continue; /* clamped */
+                if (fabsf(exact - (float)r->elements[i]) < 0.75f + 0.02f * fabsf(exact)) continue;
+            }
             if ((float)r->elements[i] != q)
-                fail_msg("%s: weight %zu is %d, expected %g", m->name, i, (int)r->elements[i], (double)q);
+                fail_msg("%s, mode %d: weight %zu is %d, but %.9g / %.9g is %.9g", m->name, r->mode, i, (int)r->elements[i],
+                         (double)source_number(m, i), (double)step, (double)exact);
         }
     }
     free(steps);
@@ -386,9 +391,9 @@ static void test_encode_rd(void **state) {
 static void test_encode_patterns(void **state) {
     (void)state;
     for (int dtype = CLLM_DTYPE_BF16; dtype <= CLLM_DTYPE_F16; dtype++) {
-        matrix m = random_matrix("patterns", (cllm_dtype)dtype, 40, 170, 0);
-        for (size_t i = 0; i < 40 * 170; i++) { /* one in thirty is anything: NaN, infinity, subnormal, -0 */
-            if (random_below(30) == 0) m.data[2 * i + 1] = (uint8_t)random_below(256);
+        matrix m = random_matrix("patterns", (cllm_dtype)dtype, 150, 500, 0);
+        for (size_t i = 0; i < 150 * 500; i++) { /* one in a hundred is anything: NaN, infinity, subnormal, -0 */
+            if (random_below(100) == 0) m.data[2 * i + 1] = (uint8_t)random_below(256);
         }
         cllm_encode_params p;
         cllm_encode_params_default(&p);
