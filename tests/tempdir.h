@@ -24,13 +24,17 @@ static inline const char *temp_make(char path[64]) {
     return path;
 }
 
-/* dir/name in one of a few static buffers. */
+static inline const char *temp_join(char out[512], const char *dir, const char *name) {
+    char text[512];
+    if (snprintf(text, sizeof text, "%s/%s", dir, name) >= (int)sizeof text) abort();
+    return memcpy(out, text, sizeof text);
+}
+
+/* dir/name for an argument of one call: a few static buffers in turn. What is kept longer goes through temp_join. */
 static inline const char *temp_path(const char *dir, const char *name) {
     static char buffers[8][512];
     static unsigned next;
-    char *b = buffers[next++ % 8];
-    snprintf(b, sizeof buffers[0], "%s/%s", dir, name);
-    return b;
+    return temp_join(buffers[next++ % 8], dir, name);
 }
 
 static inline void temp_write(const char *dir, const char *name, const void *data, size_t bytes) {
