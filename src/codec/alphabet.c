@@ -12,6 +12,8 @@ static const double OUTLIER_BITS = 20.0;
 /* A look-up is worth this many bits to the fast profile: at equal memory bandwidth and look-up rate (DESIGN 3.3), half the look-ups
  * buy more than a tenth of the bytes. */
 static const double FAST_LOOKUP_BITS = 0.6;
+/* Alphabets that leave out more than this share of a sample are not looked at while larger ones are to be had. */
+static const double MOST_OUTSIDE = 0.01;
 
 static size_t table_count(int levels, int tuple) {
     size_t n = 1;
@@ -123,41 +125,62 @@ static int clamp_window(const search *s, const cllm_alphabet *a) {
     return a->hi_min < -reach ? -reach : a->hi_min;
 }
 
-static void try_alphabet(search *s, int tuple, int levels, int planes, const uint32_t *histogram, int size, int lowest) {
+/* The hi parts of the sample for one number of planes. */
+typedef struct hi_histogram {
+    uint32_t count[4096];
+    int size, lowest;
+    double entropy;
+} hi_histogram;
+
+static void fill_histogram(const search *s, int planes, hi_histogram *h) {
+    const cllm_alphabet_limits *l = s->limits;
+    const bool lossless = l->mode == CLLM_MODE_LOSSLESS;
+    h->size = lossless ? (l->dtype == CLLM_DTYPE_BF16 ? 256 : 32) : 4096 >> planes;
+    h->lowest = lossless ? 0 : -2048 >> planes;
+    memset(h->count, 0, (size_t)h->size * sizeof *h->count);
+    for (size_t i = 0; i < s->count; i++) h->count[cllm_element_hi(l->mode, l->dtype, planes, s->elements[i]) - h->lowest]++;
+    double sum = 0;
+    for (int i = 0; i < h->size; i++)
+        if (h->count[i]) sum += h->count[i] * log2(h->count[i]);
+    h->entropy = log2((double)s->count) - sum / (double)s->count;
+}
+
+static double lookup_cost(const search *s, int tuple) {
+    return s->limits->profile == CLLM_PROFILE_FAST ? FAST_LOOKUP_BITS / tuple : 0;
+}
+
+/* Cost of one alphabet, which becomes the best if it is; `most_outside` is the share of outliers above which it is not looked at. */
+static double try_alphabet(search *s, int tuple, int levels, int planes, const hi_histogram *h, double most_outside) {
     cllm_alphabet a = {tuple, levels, planes, 0, 0};
     uint64_t inside;
-    a.hi_min = best_window(histogram, size, levels, lowest, &inside);
+    a.hi_min = best_window(h->count, h->size, levels, h->lowest, &inside);
     a.hi_min = clamp_window(s, &a);
-    /* Skip what cannot win: every outlier costs more than a code. */
-    if (!fits_format(s, &a) || ((double)(s->count - inside) * OUTLIER_BITS / (double)s->count + planes) > s->best_cost) return;
+    if (!fits_format(s, &a) || (double)(s->count - inside) > most_outside * (double)s->count) return INFINITY;
     uint64_t outside = fill_digits(s, &a);
     double table = (double)table_count(levels, tuple) * 2.0;
     a.bits = (coded_bits(s, &a) + (double)outside * OUTLIER_BITS + table) / (double)s->count + planes;
-    double cost = a.bits + (s->limits->profile == CLLM_PROFILE_FAST ? FAST_LOOKUP_BITS / tuple : 0);
+    double cost = a.bits + lookup_cost(s, tuple);
     if (cost < s->best_cost) {
         s->best_cost = cost;
         *s->best = a;
     }
+    return cost;
 }
 
-static void try_planes(search *s, int planes) {
+/* Rising alphabets of one tuple: too small ones drown in outliers, and past the best the table only grows, so the search stops there. */
+static void try_tuple(search *s, int tuple, int planes, const hi_histogram *h) {
     static const int sizes[][8] = {{8, 12, 16, 24, 32, 48, 64, 0}, {4, 6, 8, 10, 12, 16, 0}, {3, 4, 5, 6, 7, 8, 0}};
-    const cllm_alphabet_limits *l = s->limits;
-    static const int bins = 4096;
-    uint32_t histogram[4096] = {0};
-    int lowest = l->mode == CLLM_MODE_LOSSLESS ? 0 : -2048 >> planes;
-    for (size_t i = 0; i < s->count; i++)
-        histogram[cllm_element_hi(l->mode, l->dtype, planes, s->elements[i]) - lowest]++;
-    int size = l->mode == CLLM_MODE_LOSSLESS ? (l->dtype == CLLM_DTYPE_BF16 ? 256 : 32) : bins >> planes;
-    for (int tuple = 2; tuple <= 4; tuple++) {
-        if ((l->tuple && tuple != l->tuple) || (l->layout == 16 && tuple != 2)) continue;
-        if (l->levels) {
-            if (table_count(l->levels, tuple) <= CLLM_MAX_TABLE && (tuple < 4 || l->levels <= 8))
-                try_alphabet(s, tuple, l->levels, planes, histogram, size, lowest);
-            continue;
-        }
-        for (int i = 0; sizes[tuple - 2][i]; i++)
-            if (sizes[tuple - 2][i] <= size) try_alphabet(s, tuple, sizes[tuple - 2][i], planes, histogram, size, lowest);
+    const int forced = s->limits->levels;
+    if (forced) {
+        if (table_count(forced, tuple) <= CLLM_MAX_TABLE && (tuple < 4 || forced <= 8)) try_alphabet(s, tuple, forced, planes, h, 1.0);
+        return;
+    }
+    double previous = INFINITY;
+    for (int i = 0; sizes[tuple - 2][i]; i++) {
+        bool last = !sizes[tuple - 2][i + 1];
+        double cost = try_alphabet(s, tuple, sizes[tuple - 2][i], planes, h, last ? 1.0 : MOST_OUTSIDE);
+        if (cost > previous) return;
+        previous = cost;
     }
 }
 
@@ -165,16 +188,22 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     search s = {.elements = elements, .count = count, .limits = limits, .best = best, .best_cost = INFINITY};
     s.counts = cllm_alloc(CLLM_MAX_TABLE, sizeof *s.counts);
     s.digits = cllm_alloc(count, 1);
-    bool ok = s.counts && s.digits;
+    hi_histogram *h = cllm_alloc(1, sizeof *h);
+    bool ok = s.counts && s.digits && h;
     *best = (cllm_alphabet){0};
-    if (ok) {
-        int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : 4;
-        if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
-        if (limits->planes >= 0) first = last = limits->planes;
-        for (int planes = first; planes <= last; planes++) try_planes(&s, planes);
+    int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : 4;
+    if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
+    if (limits->planes >= 0) first = last = limits->planes;
+    for (int planes = first; ok && planes <= last; planes++) {
+        fill_histogram(&s, planes, h);
+        /* hi and raw bits together never take less than before as planes grow */
+        if (h->entropy + planes + lookup_cost(&s, 4) > s.best_cost) break;
+        for (int tuple = 2; tuple <= (limits->layout == 16 ? 2 : 4); tuple++)
+            if (!limits->tuple || tuple == limits->tuple) try_tuple(&s, tuple, planes, h);
     }
     cllm_free(s.counts);
     cllm_free(s.digits);
+    cllm_free(h);
     return ok;
 }
 
