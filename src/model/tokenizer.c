@@ -64,8 +64,8 @@ const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_sp
     const cllm_added_token *added = cllm_added_find(&t->added, id);
     if (!added) return cllm_vocab_text(&t->bpe.vocab, id, n);
     if (added->special && skip_special) return NULL;
-    *n = added->bytes;
-    return (const uint8_t *)added->content;
+    *n = added->normalized ? added->normal.size : added->bytes;
+    return added->normalized && added->normal.data ? added->normal.data : (const uint8_t *)added->content;
 }
 
 /* The text as it stands, cut at the added tokens that are looked for before normalization. */

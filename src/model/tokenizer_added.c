@@ -77,19 +77,17 @@ static cllm_status check_id(const cllm_added_token *t, const cllm_vocab *vocab, 
 }
 
 static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_normalizer *normalizer, cllm_error *err) {
-    const cllm_added_token *t = &added->tokens[index];
+    cllm_added_token *t = &added->tokens[index];
     const uint8_t *content = (const uint8_t *)t->content;
     if (!t->normalized) return trie_add(&added->raw, content, t->bytes, (uint32_t)index, err);
-    cllm_buf text = {0};
     size_t origin = 0;
-    cllm_status status = cllm_buf_append(&text, content, t->bytes) ? CLLM_OK : cllm_fail_memory(err, t->bytes, "an added token");
-    if (!status) status = cllm_normalizer_run(normalizer, &text, &origin, err);
-    if (!status && text.size > MAX_CONTENT_BYTES)
-        status = cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "added_tokens[%zu]: longer than %d bytes when normalized", index,
-                           MAX_CONTENT_BYTES);
-    if (!status) status = trie_add(&added->normalized, text.data, text.size, (uint32_t)index, err);
-    cllm_buf_free(&text);
-    return status;
+    if (!cllm_buf_append(&t->normal, content, t->bytes)) return cllm_fail_memory(err, t->bytes, "an added token");
+    cllm_status status = cllm_normalizer_run(normalizer, &t->normal, &origin, err);
+    if (status) return status;
+    if (t->normal.size > MAX_CONTENT_BYTES)
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "added_tokens[%zu]: longer than %d bytes when normalized", index,
+                         MAX_CONTENT_BYTES);
+    return trie_add(&added->normalized, t->normal.data, t->normal.size, (uint32_t)index, err);
 }
 
 cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer, cllm_added *out, cllm_error *err) {
@@ -115,7 +113,10 @@ cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_no
 }
 
 void cllm_added_free(cllm_added *added) {
-    for (size_t i = 0; i < added->count; i++) cllm_free(added->tokens[i].content);
+    for (size_t i = 0; i < added->count; i++) {
+        cllm_free(added->tokens[i].content);
+        cllm_buf_free(&added->tokens[i].normal);
+    }
     cllm_free(added->tokens);
     cllm_map_free(&added->by_id);
     cllm_map_free(&added->raw.edges);

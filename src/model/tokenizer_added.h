@@ -8,6 +8,7 @@
 typedef struct cllm_added_token {
     char *content;
     size_t bytes;
+    cllm_buf normal; /* the content after the normalizer, for a normalized one: what is looked for, and what the decoder takes */
     int32_t id;
     bool special, normalized, single_word, left_strip, right_strip;
 } cllm_added_token;

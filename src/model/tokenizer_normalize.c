@@ -150,19 +150,28 @@ static cllm_status strip(const cllm_normalize_stage *s, const cllm_buf *in, cllm
     return append(out, in->data + first, last - first, err);
 }
 
+static bool rewrite(const cllm_normalize_stage *s, const uint8_t *text, size_t n, cllm_buf *out) {
+    return s->kind == CLLM_NORMALIZE_FORM ? cllm_normalize(s->form, text, n, out) : cllm_lowercase(text, n, out);
+}
+
+/* The leading bytes are rewritten once more by themselves to see what they become: they are one character, or a few. */
+static cllm_status rewrite_all(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
+    cllm_buf first = {0};
+    bool ok = rewrite(s, in->data, in->size, out) && rewrite(s, in->data, *origin, &first);
+    *origin = first.size < out->size ? first.size : out->size;
+    cllm_buf_free(&first);
+    return ok ? CLLM_OK : cllm_fail_memory(err, in->size, "normalized text");
+}
+
 static cllm_status run_stage(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
-    bool ok = true;
     switch (s->kind) {
     case CLLM_NORMALIZE_REPLACE: return cllm_replace_all(&s->pattern, s->content, in->data, in->size, out, origin, err);
     case CLLM_NORMALIZE_PREPEND: return prepend(s, in, out, origin, err);
     case CLLM_NORMALIZE_STRIP: return strip(s, in, out, origin, err);
-    case CLLM_NORMALIZE_FORM: ok = cllm_normalize(s->form, in->data, in->size, out); break;
-    case CLLM_NORMALIZE_LOWERCASE: ok = cllm_lowercase(in->data, in->size, out); break;
+    case CLLM_NORMALIZE_FORM:
+    case CLLM_NORMALIZE_LOWERCASE: break;
     }
-    if (!ok) return cllm_fail_memory(err, in->size, "normalized text");
-    uint32_t c;
-    if (*origin && out->size) *origin = cllm_utf8_decode(out->data, out->size, &c);
-    return CLLM_OK;
+    return rewrite_all(s, in, out, origin, err);
 }
 
 cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_buf *text, size_t *origin, cllm_error *err) {

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* memmem */
 #include "model/tokenizer_pattern.h"
 
 #include <string.h>
