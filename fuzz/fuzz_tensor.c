@@ -1,4 +1,5 @@
-/* Any bytes as a tensor blob: all decoder tiers and the reference decoder agree on whether it is one and on what it holds. */
+/* Any bytes as a tensor blob: all decoder tiers and the reference decoder agree on whether it is one and on what it
+ * holds. */
 #include "../tests/reference/reference_decoder.c"
 #include "../tests/reference/differential.h"
 

@@ -1,5 +1,6 @@
-/* A range of rows is what the same rows of the whole matrix are, in every tier. The last eight bytes of the input say which range;
- * the bytes before them are the blob. A range may decode although the whole does not: then another tile is the corrupt one. */
+/* A range of rows is what the same rows of the whole matrix are, in every tier. The last eight bytes of the input say
+ * which range; the bytes before them are the blob. A range may decode although the whole does not: then another tile is
+ * the corrupt one. */
 #include "../tests/reference/reference_decoder.c"
 #include "../tests/reference/differential.h"
 
@@ -23,7 +24,8 @@ static void rows_of(const cllm_tensor *t, const uint8_t *blob, size_t bytes, con
     cllm_status first = CLLM_OK;
     for (int tier = 0; tier <= (int)cllm_best_tier(); tier++) {
         cllm_status status;
-        check(diff_decode(t, blob, bytes, whole ? &r : NULL, (cllm_tier)tier, as, row0, nrows, choice[5] % 3 + 1, &status));
+        check(diff_decode(t, blob, bytes, whole ? &r : NULL, (cllm_tier)tier, as, row0, nrows, choice[5] % 3 + 1,
+                          &status));
         if (tier == 0) first = status;
         if (status != first) check("tiers disagree on whether the rows can be decoded");
         if (whole && status != (possible ? CLLM_OK : CLLM_ERR_ARGUMENT)) check("rows of a valid blob were refused");

@@ -1,6 +1,6 @@
-/* Tensor blobs from an enemy: every prefix, thousands of corruptions, memory that runs out. Each blob lies in a block of exactly its
- * size, each output too, so that a sanitizer sees every byte read or written too many. What the library accepts, the reference
- * decoder must accept with the same data, and the other way round. */
+/* Tensor blobs from an enemy: every prefix, thousands of corruptions, memory that runs out. Each blob lies in a block
+ * of exactly its size, each output too, so that a sanitizer sees every byte read or written too many. What the library
+ * accepts, the reference decoder must accept with the same data, and the other way round. */
 #include "reference/reference_decoder.c"
 #include "reference/differential.h"
 
@@ -15,9 +15,10 @@ enum { LIMIT = 1 << 18 };
 
 /* One of every mode, layout and N, small enough to be decoded thousands of times. */
 static const char *const NAMES[] = {
-    "raw-bf16",   "raw-f32",          "int8-n2-r1", "int8-n2-r4", "int8-n3-r3", "int8-n4-r3", "rd8-n2-r0-tensor", "rd8-n2-r2-cols",
-    "rd8-n3-r0",  "rd8-n4-r0",        "rd8-n4-two", "rd16-r4",    "rd16-r5",    "rd16-r7",    "bf16-wrap",        "fp16-wrap",
-    "rd8-n3-full", "rd8-wide-skips",  "worked-example", "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes",
+    "raw-bf16",         "raw-f32",        "int8-n2-r1",       "int8-n2-r4",      "int8-n3-r3",  "int8-n4-r3",
+    "rd8-n2-r0-tensor", "rd8-n2-r2-cols", "rd8-n3-r0",        "rd8-n4-r0",       "rd8-n4-two",  "rd16-r4",
+    "rd16-r5",          "rd16-r7",        "bf16-wrap",        "fp16-wrap",       "rd8-n3-full", "rd8-wide-skips",
+    "worked-example",   "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes",
 };
 enum { BLOBS = sizeof NAMES / sizeof *NAMES };
 
@@ -63,7 +64,9 @@ static uint32_t get32(const blob *b, size_t at) {
     return v;
 }
 
-static void put32(blob *b, size_t at, uint32_t v) { memcpy(b->data + at, &v, 4); }
+static void put32(blob *b, size_t at, uint32_t v) {
+    memcpy(b->data + at, &v, 4);
+}
 
 /* Where the tile offsets of a valid coded blob lie. */
 static size_t offsets_at(const blob *b) {
@@ -93,7 +96,8 @@ static void test_prefixes(void **state) {
     }
 }
 
-/* A prefix whose header and offsets say that it is whole: the tile decoders meet the end of the data inside of a tile. */
+/* A prefix whose header and offsets say that it is whole: the tile decoders meet the end of the data inside of a tile.
+ */
 static void test_consistent_prefixes(void **state) {
     (void)state;
     for (int i = 0; i < BLOBS; i++) {
@@ -118,8 +122,9 @@ static void test_consistent_prefixes(void **state) {
 
 /* A value that breaks things more often than a random one. */
 static uint32_t nasty(void) {
-    static const uint32_t values[] = {0, 1, 2, 15, 16, 17, 31, 32, 127, 128, 255, 256, 4095, 4096, 65535, 65536, 0x7fffffff, 0x80000000,
-                                      0xfffffffe, 0xffffffff};
+    static const uint32_t values[] = {0,     1,     2,          15,         16,         17,        31,
+                                      32,    127,   128,        255,        256,        4095,      4096,
+                                      65535, 65536, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
     return random_below(3) ? values[random_below(sizeof values / sizeof *values)] : random_below(0xffffffffu);
 }
 
@@ -136,7 +141,8 @@ static void change_header(blob *b) {
 static void corrupt(blob *b, int kind) {
     int coded = b->data[4] != 0;
     size_t table = coded ? get32(b, 28) : 0, tiles = coded ? get32(b, 40) : 0, offsets = coded ? offsets_at(b) : 0;
-    size_t tile = tiles ? offsets + 4 * tiles + 4 + 4 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
+    size_t tile =
+        tiles ? offsets + 4 * tiles + 4 + 4 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
     uint32_t all = (uint32_t)b->bytes;
     if (!coded && kind > 4) kind = 4;
     if (kind == 0) b->data[random_below(all)] ^= (uint8_t)(1u << random_below(8));
@@ -166,9 +172,13 @@ static void corrupt(blob *b, int kind) {
         b->data[x] += n;
         b->data[y] -= n;
     }
-    if (kind == 9) put32(b, offsets + 4 * (size_t)random_below((uint32_t)tiles + 1), random_below(2) ? nasty() : random_below(all));
-    if (kind == 10) b->data[tile + 36 + random_below((uint32_t)(b->bytes - tile - 36))] ^= (uint8_t)(1u << random_below(8));
-    if (kind == 11) b->data[b->bytes - 1 - random_below(all < 40 ? all : 40)] = (uint8_t)nasty(); /* outliers of the last tile */
+    if (kind == 9)
+        put32(b, offsets + 4 * (size_t)random_below((uint32_t)tiles + 1),
+              random_below(2) ? nasty() : random_below(all));
+    if (kind == 10)
+        b->data[tile + 36 + random_below((uint32_t)(b->bytes - tile - 36))] ^= (uint8_t)(1u << random_below(8));
+    if (kind == 11)
+        b->data[b->bytes - 1 - random_below(all < 40 ? all : 40)] = (uint8_t)nasty(); /* outliers of the last tile */
 }
 
 static void test_corruptions(void **state) {
@@ -298,8 +308,9 @@ static void test_no_memory_encode(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prefixes),         cmocka_unit_test(test_consistent_prefixes), cmocka_unit_test(test_corruptions),
-        cmocka_unit_test(test_arguments),        cmocka_unit_test(test_no_memory_decode),    cmocka_unit_test(test_no_memory_encode),
+        cmocka_unit_test(test_prefixes),         cmocka_unit_test(test_consistent_prefixes),
+        cmocka_unit_test(test_corruptions),      cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_no_memory_decode), cmocka_unit_test(test_no_memory_encode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

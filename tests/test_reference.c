@@ -1,5 +1,6 @@
-/* The library's codec against the reference decoder, which was written from docs/FORMAT.md alone: the committed golden blobs, blobs
- * that break one rule each, the worked example of the format page, and everything the encoder can be asked to make. */
+/* The library's codec against the reference decoder, which was written from docs/FORMAT.md alone: the committed golden
+ * blobs, blobs that break one rule each, the worked example of the format page, and everything the encoder can be asked
+ * to make. */
 #include "reference/reference_decoder.c"
 #include "reference/differential.h"
 
@@ -11,7 +12,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#define GOLDEN CLLM_TEST_SOURCE_DIR "/tests/golden/"
+#define GOLDEN     CLLM_TEST_SOURCE_DIR "/tests/golden/"
 #define GOLDEN_BAD CLLM_TEST_SOURCE_DIR "/tests/golden-bad/"
 
 static uint64_t random_state = 88172645463325252u;
@@ -66,8 +67,8 @@ static void compare_everything(const char *name, const uint8_t *blob, size_t byt
         for (int as = CLLM_DTYPE_BF16; as <= CLLM_DTYPE_I16; as++) {
             for (int n = 0; n <= ranges; n++) {
                 uint32_t row0 = n ? random_below(r->rows) : 0, nrows = n ? 1 + random_below(r->rows - row0) : r->rows;
-                const char *wrong =
-                    diff_decode(t, blob, bytes, r, (cllm_tier)tier, (cllm_dtype)as, row0, nrows, n % 2 ? 3 : 1, &status);
+                const char *wrong = diff_decode(t, blob, bytes, r, (cllm_tier)tier, (cllm_dtype)as, row0, nrows,
+                                                n % 2 ? 3 : 1, &status);
                 if (wrong) fail_msg("%s, %s: %s", name, cllm_tier_name((cllm_tier)tier), wrong);
                 cllm_status expected = diff_possible(r, (cllm_dtype)as) ? CLLM_OK : CLLM_ERR_ARGUMENT;
                 if (status != expected) fail_msg("%s, tier %d as %d: status %d", name, tier, as, (int)status);
@@ -92,7 +93,8 @@ static void test_golden(void **state) {
         size_t blob_bytes, elem_bytes;
         uint8_t *blob = read_named(GOLDEN, name, ".blob", &blob_bytes);
         ref_tensor r;
-        if (!ref_decode(blob, blob_bytes, &r)) fail_msg("%s: %s at %llu", name, r.error, (unsigned long long)r.error_at);
+        if (!ref_decode(blob, blob_bytes, &r))
+            fail_msg("%s: %s at %llu", name, r.error, (unsigned long long)r.error_at);
         assert_int_equal(r.rows, rows);
         assert_int_equal(r.cols, cols);
         if (hash_weights(r.weights, (size_t)rows * cols) != hash) fail_msg("%s: weights differ", name);
@@ -130,7 +132,8 @@ static void test_golden_bad(void **state) {
         uint8_t *blob = read_named(GOLDEN_BAD, name, ".blob", &blob_bytes);
         ref_tensor r;
         if (ref_decode(blob, blob_bytes, &r)) fail_msg("%s: the reference decodes it", name);
-        if (high && (r.error_at < low || r.error_at > high)) fail_msg("%s: reference error at %u", name, (unsigned)r.error_at);
+        if (high && (r.error_at < low || r.error_at > high))
+            fail_msg("%s: reference error at %u", name, (unsigned)r.error_at);
         cllm_tensor *t = NULL;
         cllm_error err = {.status = CLLM_OK};
         cllm_status status = cllm_tensor_open(blob, blob_bytes, &t, &err);
@@ -168,13 +171,15 @@ static void test_worked_example(void **state) {
     ref_tensor r;
     assert_non_null(section);
     assert_true(ref_decode(blob, blob_bytes, &r));
-    for (char *line = strtok_r(section, "\n", &save); line && strncmp(line, "## ", 3) != 0; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(section, "\n", &save); line && strncmp(line, "## ", 3) != 0;
+         line = strtok_r(NULL, "\n", &save)) {
         unsigned offset, value;
         int used, value_q;
         float weight_w;
         if (sscanf(line, "    %4x:%n", &offset, &used) == 1 && line[8] == ':') {
             assert_int_equal(offset, at);
-            for (char *p = line + used; sscanf(p, " %2x%n", &value, &used) == 1 && p[0] == ' ' && p[1] != ' '; p += used) {
+            for (char *p = line + used; sscanf(p, " %2x%n", &value, &used) == 1 && p[0] == ' ' && p[1] != ' ';
+                 p += used) {
                 assert_true(at < blob_bytes);
                 if (blob[at] != value) fail_msg("byte %zu: page %02x, blob %02x", at, value, blob[at]);
                 at++;
@@ -214,7 +219,8 @@ static float source_number(const matrix *m, size_t i) {
     return m->dtype == CLLM_DTYPE_BF16 ? ref_bf16(bits) : m->dtype == CLLM_DTYPE_F16 ? ref_f16(bits) : f;
 }
 
-/* kind 0: bell-shaped; 1: heavy tails; 2: all the same; 3: zeros; 4: every bit pattern (no NaN or infinity unless `wild`) */
+/* kind 0: bell-shaped; 1: heavy tails; 2: all the same; 3: zeros; 4: every bit pattern (no NaN or infinity unless
+ * `wild`) */
 static matrix random_matrix(const char *name, cllm_dtype dtype, uint32_t rows, uint32_t cols, int kind) {
     matrix m = {name, dtype, rows, cols, malloc((size_t)rows * cols * diff_size(dtype))};
     assert_non_null(m.data);
@@ -231,9 +237,9 @@ static matrix random_matrix(const char *name, cllm_dtype dtype, uint32_t rows, u
     return m;
 }
 
-/* int8 is exactly round-half-even(w / s_row), s_row = max|w_row| / 127. rd without rate-distortion rounding is about the
- * nearest integer for the steps that the blob has: an encoder takes a coarser one than asked for when the integers would not fit,
- * and may refit the step to the integers after rounding. */
+/* int8 is exactly round-half-even(w / s_row), s_row = max|w_row| / 127. rd without rate-distortion rounding is about
+ * the nearest integer for the steps that the blob has: an encoder takes a coarser one than asked for when the integers
+ * would not fit, and may refit the step to the integers after rounding. */
 static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tensor *t) {
     float *steps = malloc(m->rows * sizeof *steps);
     cllm_error err;
@@ -254,8 +260,8 @@ static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tens
                 if (fabsf(exact - (float)r->elements[i]) < 0.75f + 0.02f * fabsf(exact)) continue;
             }
             if ((float)r->elements[i] != q)
-                fail_msg("%s, mode %d: weight %zu is %d, but %.9g / %.9g is %.9g", m->name, r->mode, i, (int)r->elements[i],
-                         (double)source_number(m, i), (double)step, (double)exact);
+                fail_msg("%s, mode %d: weight %zu is %d, but %.9g / %.9g is %.9g", m->name, r->mode, i,
+                         (int)r->elements[i], (double)source_number(m, i), (double)step, (double)exact);
         }
     }
     free(steps);
@@ -275,8 +281,8 @@ static int encode_and_compare(const matrix *m, const cllm_encode_params *p) {
     cllm_free(out);
     ref_tensor r;
     if (!ref_decode(blob, bytes, &r))
-        fail_msg("%s, mode %d tuple %d levels %d planes %d: %s at %llu", m->name, (int)p->mode, p->tuple, p->levels, p->planes,
-                 r.error, (unsigned long long)r.error_at);
+        fail_msg("%s, mode %d tuple %d levels %d planes %d: %s at %llu", m->name, (int)p->mode, p->tuple, p->levels,
+                 p->planes, r.error, (unsigned long long)r.error_at);
     assert_int_equal(r.rows, m->rows);
     assert_int_equal(r.cols, m->cols);
     assert_int_equal(r.dtype, m->dtype);
@@ -287,7 +293,8 @@ static int encode_and_compare(const matrix *m, const cllm_encode_params *p) {
         if (p->planes >= 0 && p->mode != CLLM_MODE_LOSSLESS) assert_int_equal(r.planes, p->planes);
         if (p->tile_cols) assert_int_equal(r.tile_cols, p->tile_cols);
         if (r.mode == CLLM_MODE_LOSSLESS) {
-            for (size_t i = 0; i < (size_t)m->rows * m->cols; i++) assert_memory_equal(&r.elements[i], m->data + 2 * i, 2);
+            for (size_t i = 0; i < (size_t)m->rows * m->cols; i++)
+                assert_memory_equal(&r.elements[i], m->data + 2 * i, 2);
         } else if (p->step > 0 || r.mode == CLLM_MODE_INT8) {
             cllm_tensor *t;
             assert_int_equal(cllm_tensor_open(blob, bytes, &t, &err), CLLM_OK);
@@ -344,7 +351,8 @@ static void test_encode_shapes(void **state) {
 static void test_encode_forced(void **state) {
     (void)state;
     static const int levels[] = {0, 2, 3, 5, 8, 11, 16, 32, 64}, tiles[] = {0, 128, 384};
-    matrix m[3] = {random_matrix("forced bf16", CLLM_DTYPE_BF16, 50, 400, 1), random_matrix("forced f16", CLLM_DTYPE_F16, 50, 400, 1),
+    matrix m[3] = {random_matrix("forced bf16", CLLM_DTYPE_BF16, 50, 400, 1),
+                   random_matrix("forced f16", CLLM_DTYPE_F16, 50, 400, 1),
                    random_matrix("forced f32", CLLM_DTYPE_F32, 50, 400, 1)};
     int coded = 0;
     for (int round = 0; round < 500; round++) {
@@ -457,9 +465,11 @@ static void test_gpt_neo(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),          cmocka_unit_test(test_golden_bad),    cmocka_unit_test(test_worked_example),
-        cmocka_unit_test(test_encode_shapes),   cmocka_unit_test(test_encode_forced), cmocka_unit_test(test_encode_rd),
-        cmocka_unit_test(test_encode_patterns), cmocka_unit_test(test_tiny),          cmocka_unit_test(test_gpt_neo),
+        cmocka_unit_test(test_golden),          cmocka_unit_test(test_golden_bad),
+        cmocka_unit_test(test_worked_example),  cmocka_unit_test(test_encode_shapes),
+        cmocka_unit_test(test_encode_forced),   cmocka_unit_test(test_encode_rd),
+        cmocka_unit_test(test_encode_patterns), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_gpt_neo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

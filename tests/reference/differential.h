@@ -22,12 +22,15 @@ static inline uint16_t diff_round(float x, int mantissa, int bias) {
     if (size == 0) return sign;
     int exponent = ilogb(size);
     if (exponent < 1 - bias) exponent = 1 - bias;
-    double steps = rint(ldexp(size, mantissa - exponent)); /* 2^mantissa .. 2^(mantissa+1) when normal, less when subnormal */
+    double steps =
+        rint(ldexp(size, mantissa - exponent)); /* 2^mantissa .. 2^(mantissa+1) when normal, less when subnormal */
     double code = steps + (double)(exponent + bias - 1) * (double)(1 << mantissa);
     return code >= infinity ? sign | infinity : (uint16_t)(sign | (uint16_t)code);
 }
 
-static inline size_t diff_size(cllm_dtype as) { return as == CLLM_DTYPE_I8 ? 1 : as == CLLM_DTYPE_F32 ? 4 : 2; }
+static inline size_t diff_size(cllm_dtype as) {
+    return as == CLLM_DTYPE_I8 ? 1 : as == CLLM_DTYPE_F32 ? 4 : 2;
+}
 
 static inline int diff_possible(const ref_tensor *r, cllm_dtype as) {
     int integers = r->mode == CLLM_MODE_INT8 || r->mode == CLLM_MODE_RD;
@@ -63,9 +66,10 @@ static inline int diff_is_nan(const uint8_t *p, cllm_dtype as) {
 
 static char diff_text[256];
 
-/* Compares decoded bytes of rows [row0, row0 + nrows) with the reference. Which NaN a computed NaN is, the format leaves open. */
-static inline const char *diff_compare(const ref_tensor *r, const uint8_t *blob, cllm_dtype as, uint32_t row0, uint32_t nrows,
-                                const uint8_t *got) {
+/* Compares decoded bytes of rows [row0, row0 + nrows) with the reference. Which NaN a computed NaN is, the format
+ * leaves open. */
+static inline const char *diff_compare(const ref_tensor *r, const uint8_t *blob, cllm_dtype as, uint32_t row0,
+                                       uint32_t nrows, const uint8_t *got) {
     size_t size = diff_size(as), first = (size_t)row0 * r->cols;
     int copies = (int)as == r->dtype && (r->mode == CLLM_MODE_RAW || r->mode == CLLM_MODE_LOSSLESS);
     for (size_t i = 0; i < (size_t)nrows * r->cols; i++) {
@@ -73,23 +77,27 @@ static inline const char *diff_compare(const ref_tensor *r, const uint8_t *blob,
         diff_element(r, blob, as, first + i, want);
         if (memcmp(want, got + i * size, size) == 0) continue;
         if (!copies && diff_is_nan(want, as) && diff_is_nan(got + i * size, as)) continue;
-        snprintf(diff_text, sizeof diff_text, "element %zu of rows from %u as dtype %d differs: %02x%02x, reference %02x%02x", i,
-                 row0, (int)as, got[i * size + size - 1], got[i * size], want[size - 1], want[0]);
+        snprintf(diff_text, sizeof diff_text,
+                 "element %zu of rows from %u as dtype %d differs: %02x%02x, reference %02x%02x", i, row0, (int)as,
+                 got[i * size + size - 1], got[i * size], want[size - 1], want[0]);
         return diff_text;
     }
     return NULL;
 }
 
-/* Decodes with one tier into a buffer of the exact size and compares; *status gets the library's answer. With r == NULL nothing is
- * compared. A format error must name a position in the blob. */
-static inline const char *diff_decode(const cllm_tensor *t, const uint8_t *blob, size_t bytes, const ref_tensor *r, cllm_tier tier,
-                               cllm_dtype as, uint32_t row0, uint32_t nrows, int threads, cllm_status *status) {
+/* Decodes with one tier into a buffer of the exact size and compares; *status gets the library's answer. With r == NULL
+ * nothing is compared. A format error must name a position in the blob. */
+static inline const char *diff_decode(const cllm_tensor *t, const uint8_t *blob, size_t bytes, const ref_tensor *r,
+                                      cllm_tier tier, cllm_dtype as, uint32_t row0, uint32_t nrows, int threads,
+                                      cllm_status *status) {
     cllm_error err = {.status = CLLM_OK};
     size_t capacity = cllm_tensor_decoded_bytes(t, nrows, as);
     uint8_t *dst = malloc(capacity ? capacity : 1);
     const char *wrong = NULL;
+    *status = CLLM_ERR_MEMORY;
     if (!dst) return "no memory for the decoded rows";
-    if (r && diff_possible(r, as) != (capacity > 0 || nrows == 0)) wrong = "cllm_tensor_decoded_bytes: possible or not?";
+    if (r && diff_possible(r, as) != (capacity > 0 || nrows == 0))
+        wrong = "cllm_tensor_decoded_bytes: possible or not?";
     *status = cllm_tensor_decode_tier(t, tier, row0, nrows, as, dst, capacity, threads, &err);
     if (!wrong && *status == CLLM_OK && r) wrong = diff_compare(r, blob, as, row0, nrows, dst);
     if (*status == CLLM_ERR_FORMAT && (err.status != CLLM_ERR_FORMAT || err.position > bytes || err.message[0] == 0))
@@ -98,8 +106,11 @@ static inline const char *diff_decode(const cllm_tensor *t, const uint8_t *blob,
     return wrong;
 }
 
-/* The header's count of corrections is the one rule that takes all tiles to check; a decoder of single tiles does not. */
-static inline int diff_only_count(const ref_tensor *r) { return r->error && r->error_at == 44 && strstr(r->error, "count"); }
+/* The header's count of corrections is the one rule that takes all tiles to check; a decoder of single tiles does not.
+ */
+static inline int diff_only_count(const ref_tensor *r) {
+    return r->error && r->error_at == 44 && strstr(r->error, "count");
+}
 
 /* Any bytes: the library and the reference must agree on whether they are a blob and on what it holds, in every tier.
  * Blobs of more than `limit` weights are only opened. */
@@ -137,8 +148,8 @@ static inline const char *diff_any(const uint8_t *blob, size_t bytes, cllm_dtype
         if (status == CLLM_OK && !ok) wrong = "the library decodes what the reference refuses";
         if (status != CLLM_OK && ok) wrong = "the library refuses to decode what the reference decodes";
         if (wrong) {
-            snprintf(diff_text, sizeof diff_text, "tier %d: %.60s (reference: %.40s at %llu, library: %.90s)", tier, wrong,
-                     r.error ? r.error : "ok", (unsigned long long)r.error_at, status ? "error" : "ok");
+            snprintf(diff_text, sizeof diff_text, "tier %d: %.60s (reference: %.40s at %llu, library: %.90s)", tier,
+                     wrong, r.error ? r.error : "ok", (unsigned long long)r.error_at, status ? "error" : "ok");
             wrong = diff_text;
         }
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes tests/golden-bad: for every rule of docs/FORMAT.md part 1 a blob that breaks that rule and, as far as possible, no other.
+"""Writes tests/golden-bad: for every rule of docs/FORMAT.md part 1 a blob that breaks that rule and, as far as
+possible, no other.
 
-manifest.txt has one line for each: name, first and last byte position that an error may name (0 0 = anywhere), the rule."""
+manifest.txt has one line for each: name, first and last byte position that an error may name (0 0 = anywhere)."""
 import os
 import struct
 import sys
@@ -11,9 +12,12 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import reference_encoder as ref  # noqa: E402
 
-FIELDS = {'magic': (0, 4), 'mode': (4, 1), 'dtype': (5, 1), 'layout': (6, 1), 'tuple': (7, 1), 'levels': (8, 1), 'hi_min': (9, 1),
-          'planes': (10, 1), 'max_length': (11, 1), 'tile_cols': (12, 2), 'row_scale': (14, 1), 'col_scale': (15, 1), 'rows': (16, 4),
-          'cols': (20, 4), 'scale': (24, 4), 'table_bytes': (28, 4), 'total_bytes': (32, 8), 'tiles': (40, 4), 'outliers': (44, 4)}
+FIELDS = {'magic': (0, 4), 'mode': (4, 1), 'dtype': (5, 1), 'layout': (6, 1), 'tuple': (7, 1), 'levels': (8, 1),
+          'hi_min': (9, 1),
+          'planes': (10, 1), 'max_length': (11, 1), 'tile_cols': (12, 2), 'row_scale': (14, 1), 'col_scale': (15,
+              1), 'rows': (16, 4),
+          'cols': (20, 4), 'scale': (24, 4), 'table_bytes': (28, 4), 'total_bytes': (32, 8), 'tiles': (40,
+              4), 'outliers': (44, 4)}
 
 
 def base(kind, rng):
@@ -22,7 +26,8 @@ def base(kind, rng):
         return ref.Spec(mode=ref.RAW), rng.integers(0, 65536, (3, 4)).astype(np.uint16)
     if kind in ('bf16', 'fp16'):
         dtype, hi, planes = (ref.BF16, 114, 8) if kind == 'bf16' else (ref.FP16, 5, 11)
-        spec = ref.Spec(mode=ref.LOSSLESS, dtype=dtype, layout=16, hi_min=hi, planes=planes, levels=8, row_scale=0, scale=0.0)
+        spec = ref.Spec(mode=ref.LOSSLESS, dtype=dtype, layout=16, hi_min=hi, planes=planes, levels=8, row_scale=0,
+                        scale=0.0)
         return spec, ref.floats(5, 30, dtype, rng, 0.03)
     if kind == 'int8':
         spec = ref.Spec(mode=ref.INT8, scale=127.0, row_scale=2, levels=16, hi_min=-8, planes=1)
@@ -30,11 +35,13 @@ def base(kind, rng):
         ref.scales(spec, 5, 30, rng)
         return spec, m
     spec = {'rd8': ref.Spec(levels=8, hi_min=-4, planes=1), 'rd3': ref.Spec(levels=5, hi_min=-2, tuple=3),
-            'rd4': ref.Spec(levels=4, hi_min=-2, tuple=4), 'cols': ref.Spec(levels=8, hi_min=-4, row_scale=3, scale=2.0, col_scale=1),
+            'rd4': ref.Spec(levels=4, hi_min=-2, tuple=4), 'cols': ref.Spec(levels=8, hi_min=-4, row_scale=3,
+                                                                            scale=2.0, col_scale=1),
             'rd16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5)}[kind]
     rows, cols = (37, 139) if kind == 'cols' else (5, 30)
     spec.tile_cols = 128
-    m = ref.integers(rows, cols, 40 if kind == 'rd16' else 2, *((-2048, 2047) if kind == 'rd16' else (-128, 127)), rng, 0.03)
+    m = ref.integers(rows, cols, 40 if kind == 'rd16' else 2, *((-2048, 2047) if kind == 'rd16' else (-128, 127)),
+                     rng, 0.03)
     ref.scales(spec, rows, cols, rng)
     return spec, m
 
@@ -117,7 +124,8 @@ def header_cases():
     yield 'cols-129', field('rd8', 'cols', 129, ANY)
     yield 'rows-huge', field('rd8', 'rows', 0xFFFFFFFF, ANY)
     yield 'sizes-huge', (build('rd8', hook_of(header=lambda h: {**h, 'rows': 0xFFFFFFFF, 'cols': 0xFFFFFFFF})), ANY)
-    for kind, v in (('rd8', float('nan')), ('rd8', float('inf')), ('cols', float('-inf')), ('cols', 0.0), ('cols', -1.0),
+    for kind, v in (('rd8', float('nan')), ('rd8', float('inf')), ('cols', float('-inf')), ('cols', 0.0), ('cols',
+                                                                                                           -1.0),
                     ('int8', 126.0), ('bf16', 1.0)):
         yield 'scale-%s-%s' % (kind, v), field(kind, 'scale', v)
     yield 'table-bytes-less', plus('rd8', 'table_bytes', -4, ANY)
@@ -134,7 +142,8 @@ def header_cases():
         r = bytes(1 if i == n else 0 for i in range(16))
         yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (48 + n, 48 + n))
     yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 16})), (48, 63))
-    for name in 'layout tuple levels hi_min planes max_length tile_cols row_scale col_scale table_bytes tiles outliers'.split():
+    for name in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale table_bytes tiles '
+                 'outliers').split():
         yield 'raw-' + name.replace('_', '-'), field('raw', name, 1)
     yield 'raw-scale', field('raw', 'scale', 1.0)
     yield 'raw-total-less', plus('raw', 'total_bytes', -1, ANY)
@@ -262,7 +271,8 @@ def tile_cases():
     yield 'wide-lane-longer', tile('rd8', wide_longer, wide=True)
     yield 'wide-lane-huge', tile('rd8', lambda p: p['lanes'].__setitem__(7, 65535), wide=True)
     yield 'wide-bit-only', tile('rd8', lambda p: p.update(base=p['base'] | 0x8000))
-    yield 'wide-bit-missing', tile('rd8', lambda p: p.update(lanes=[x & 255 for y in p['lanes'] for x in (y, y >> 8)], wide=False),
+    yield 'wide-bit-missing', tile('rd8', lambda p: p.update(lanes=[x & 255 for y in p['lanes'] for x in (y, y >> 8)],
+                                                             wide=False),
                                    wide=True)
 
     def spare_bit(p):

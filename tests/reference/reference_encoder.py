@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""A slow encoder of version-1 tensor blobs, written from docs/FORMAT.md alone, and the makers of the committed test blobs.
+"""A slow encoder of version-1 tensor blobs, written from docs/FORMAT.md alone, and the maker of the
+committed test blobs.
 
     reference_encoder.py            writes tests/golden and tests/golden-bad again (always the same bytes)
     reference_encoder.py --worked   prints the worked example of FORMAT.md 1.10
 
-It makes every choice that the format leaves open at random (padding, runs of the code table, skips), so that a decoder cannot
+It makes every choice that the format leaves open at random (padding, runs of the code table,
+                                                             skips), so that a decoder cannot
 depend on the habits of one encoder."""
 import heapq
 import itertools
@@ -20,7 +22,8 @@ BF16, FP16, F32 = 1, 2, 3
 MASKS = {  # FORMAT.md 1.6: (bits an element, mask), in the order stored
     (8, 0): [], (8, 1): [(1, 0x01010101)], (8, 2): [(2, 0x03030303)], (8, 3): [(2, 0x03030303), (1, 0x04040404)],
     (8, 4): [(4, 0x0F0F0F0F)],
-    (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2, 0x00300030)],
+    (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2,
+                                                                                                         0x00300030)],
     (16, 7): [(4, 0x000F000F), (2, 0x00300030), (1, 0x00400040)], (16, 8): [(8, 0x00FF00FF)],
     'bf16': [(8, 0x807F807F)], 'fp16': [(8, 0x807F807F), (2, 0x01800180), (1, 0x02000200)],
 }
@@ -109,7 +112,8 @@ def package_merge(weights, limit):
     packages = []
     for _ in range(limit):
         merged = sorted(items + packages, key=lambda x: x[0])
-        packages = [(merged[j][0] + merged[j + 1][0], merged[j][1] + merged[j + 1][1]) for j in range(0, len(merged) - 1, 2)]
+        packages = [(merged[j][0] + merged[j + 1][0], merged[j][1] + merged[j + 1][1]) for j in range(0,
+            len(merged) - 1, 2)]
     lengths = [0] * len(weights)
     for _, members in packages[:len(weights) - 1]:
         for m in members:
@@ -172,7 +176,8 @@ def wanted_tuples(spec, m, tile):
     lanes = []
     for lane in range(32):
         order = lane_order(spec, lane, W)
-        digits = [digit_of(spec, split(spec, m[row0 + r, col0 + c])[0]) if r < rows and c < cols else None for r, c in order]
+        digits = [digit_of(spec, split(spec, m[row0 + r, col0 + c])[0]) if r < rows and c < cols else None for r,
+                  c in order]
         digits += [None] * (-len(digits) % spec.tuple)
         lanes.append([tuple(digits[i:i + spec.tuple]) for i in range(0, len(digits), spec.tuple)])
     return lanes
@@ -295,24 +300,27 @@ def encode_tile(spec, m, tile, codes, rng):
 
 def tile_bytes(parts):
     lanes = np.array(parts['lanes'], '<u2').tobytes() if parts['wide'] else bytes(parts['lanes'])
-    return struct.pack('<HH', parts['base'] | parts['wide'] << 15, len(parts['entries'])) + lanes + parts['planes'] + parts['codes'] + \
+    return struct.pack('<HH', parts['base'] | parts['wide'] << 15,
+                       len(parts['entries'])) + lanes + parts['planes'] + parts['codes'] + \
         bytes(itertools.chain(*parts['entries'])) + parts['tail']
 
 
 def header_bytes(h):
-    return struct.pack('<4sBBBBBBBBHBBIIfIQII16s', h['magic'], h['mode'], h['dtype'], h['layout'], h['tuple'], h['levels'],
-                       h['hi_min'] & 255, h['planes'], h['max_length'], h['tile_cols'], h['row_scale'], h['col_scale'], h['rows'],
-                       h['cols'], h['scale'], h['table_bytes'], h['total_bytes'], h['tiles'], h['outliers'], h['reserved'])
+    order = ('magic mode dtype layout tuple levels hi_min planes max_length tile_cols row_scale col_scale rows cols'
+             ' scale table_bytes total_bytes tiles outliers reserved').split()
+    return struct.pack('<4sBBBBBBBBHBBIIfIQII16s', *(h[k] & 255 if k == 'hi_min' else h[k] for k in order))
 
 
 def encode(spec, m, rng, hook=None):
     """-> blob, anatomy (byte positions of the parts). hook(name, value) may change a part before it is written."""
     hook = hook or (lambda name, value: value)
     spec.rows, spec.cols = m.shape
-    h = {k: getattr(spec, k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols'.split()}
+    h = {k: getattr(spec,
+                    k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols'.split()}
     h.update(magic=b'CLT1', reserved=bytes(16), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
     if spec.mode == RAW:
-        for k in 'layout tuple levels hi_min planes max_length tile_cols row_scale col_scale scale table_bytes tiles outliers'.split():
+        for k in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale scale table_bytes tiles '
+                  'outliers').split():
             h[k] = 0
         h['total_bytes'] = 64 + m.size * m.dtype.itemsize
         return header_bytes(hook('header', h)) + m.tobytes(), {}
@@ -365,12 +373,15 @@ def scales(spec, rows, cols, rng):
 def weights(spec, m):
     """1.9, in f32."""
     if spec.mode in (RAW, LOSSLESS):
-        return m if spec.dtype == F32 else bf16_to_f32(m) if spec.dtype == BF16 else m.view(np.float16).astype(np.float32)
+        if spec.dtype == F32:
+            return m
+        return bf16_to_f32(m) if spec.dtype == BF16 else m.view(np.float16).astype(np.float32)
     if spec.row_scale == 1:
         step = np.full(spec.rows, spec.scale, np.float32)
     else:
         a = (bf16_to_f32(spec.row_values) if spec.row_scale == 2 else
-             np.asarray(spec.row_values, np.uint16).view(np.float16).astype(np.float32) if spec.row_scale == 3 else spec.row_values)
+             np.asarray(spec.row_values,
+                        np.uint16).view(np.float16).astype(np.float32) if spec.row_scale == 3 else spec.row_values)
         step = a / np.float32(spec.scale)
     w = m.astype(np.float32) * step[:, None]
     return w * bf16_to_f32(spec.col_values)[None, :] if spec.col_scale else w
@@ -406,7 +417,8 @@ def golden_list():
             m = floats(*shape, spec.dtype, rng, wild)
         elif spec.mode == RAW:
             m = rng.standard_normal(shape).astype(np.float32)
-            m = m if spec.dtype == F32 else f32_to_bf16(m) if spec.dtype == BF16 else m.astype(np.float16).view(np.uint16)
+            if spec.dtype != F32:
+                m = f32_to_bf16(m) if spec.dtype == BF16 else m.astype(np.float16).view(np.uint16)
         else:
             low, high = (-127, 127) if spec.mode == INT8 else (-128, 127) if spec.layout == 8 else (-2048, 2047)
             m = integers(*shape, spread, low, high, rng, wild)
@@ -420,7 +432,8 @@ def golden_list():
     yield item('int8-n2-r0', (16, 32), 3, **i8, row_scale=2, levels=32, hi_min=-16)
     yield item('int8-n2-r1', (17, 33), 8, **i8, row_scale=3, levels=32, hi_min=-16, planes=1, dtype=FP16)
     yield item('int8-n2-r2', (40, 200), 20, **i8, row_scale=2, levels=48, hi_min=-24, planes=2, extra=40)
-    yield item('int8-n2-r3', (33, 300), 30, **i8, row_scale=4, levels=32, hi_min=-16, planes=3, dtype=F32, tile_cols=256)
+    yield item('int8-n2-r3', (33, 300), 30, **i8, row_scale=4, levels=32, hi_min=-16, planes=3, dtype=F32,
+               tile_cols=256)
     yield item('int8-n2-r4', (9, 1), 40, **i8, row_scale=2, levels=16, hi_min=-8, planes=4)
     yield item('int8-n3-r1', (20, 130), 9, **i8, row_scale=2, tuple=3, levels=16, hi_min=-8, planes=1, drop=30)
     yield item('int8-n3-r3', (5, 64), 25, **i8, row_scale=3, tuple=3, levels=8, hi_min=-4, planes=3, dtype=FP16)
@@ -428,27 +441,34 @@ def golden_list():
     yield item('rd8-n2-r0-tensor', (31, 97), 2, row_scale=1, scale=0.03125, levels=13, hi_min=-6)
     yield item('rd8-n2-r2-cols', (18, 140), 12, row_scale=2, scale=7.5, col_scale=1, levels=20, hi_min=-10, planes=2)
     yield item('rd8-n2-levels64', (24, 128), 10, row_scale=1, scale=-0.5, levels=64, hi_min=-32, extra=600)
-    yield item('rd8-n3-r0', (16, 257), 0.8, row_scale=3, scale=3.0, tuple=3, levels=5, hi_min=-2, wild=0.002, dtype=FP16)
+    yield item('rd8-n3-r0', (16, 257), 0.8, row_scale=3, scale=3.0, tuple=3, levels=5, hi_min=-2, wild=0.002,
+               dtype=FP16)
     yield item('rd8-n3-r4', (3, 31), 20, row_scale=1, tuple=3, levels=16, hi_min=-8, planes=4)
     yield item('rd8-n3-full', (16, 96), 4, row_scale=1, tuple=3, levels=16, hi_min=-8, extra=4096)
-    yield item('rd8-n4-r0', (35, 70), 0.6, row_scale=4, scale=1.0, col_scale=1, tuple=4, levels=8, hi_min=-4, wild=0.003)
+    yield item('rd8-n4-r0', (35, 70), 0.6, row_scale=4, scale=1.0, col_scale=1, tuple=4, levels=8, hi_min=-4,
+               wild=0.003)
     yield item('rd8-n4-r2-l5', (16, 128), 5, row_scale=1, tuple=4, levels=6, hi_min=-3, planes=2, max_length=5)
     yield item('rd8-n4-two', (2, 3), 0, row_scale=1, tuple=4, levels=2, hi_min=0, max_length=1, wild=0)
-    yield item('rd8-wide', (16, 4100), 0.6, row_scale=1, tuple=4, levels=3, hi_min=-1, tile_cols=4096, wild=0.0002, max_length=8,
+    yield item('rd8-wide', (13, 4100), 0.6, row_scale=1, tuple=4, levels=3, hi_min=-1, tile_cols=4096, wild=0.0002,
+               max_length=8,
                extra=81)
-    yield item('rd8-wide-skips', (2, 1024), 0.2, row_scale=2, scale=2.0, tuple=4, levels=3, hi_min=-1, tile_cols=1024, wild=0.002,
+    yield item('rd8-wide-skips', (2, 1024), 0.2, row_scale=2, scale=2.0, tuple=4, levels=3, hi_min=-1, tile_cols=1024,
+               wild=0.002,
                short_skips=True)
     yield item('rd8-wide-lanes', (20, 140), 4, row_scale=1, levels=32, hi_min=-16, wide=True)
     yield item('rd8-ragged-lanes', (2, 1030), 5, row_scale=1, levels=32, hi_min=-16, tile_cols=1024, near_padding=True)
     yield item('rd16-r4', (17, 65), 60, row_scale=1, layout=16, levels=40, hi_min=-20, planes=4, wild=0.004)
-    yield item('rd16-r5', (16, 48), 150, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5, col_scale=1)
-    yield item('rd16-r6', (30, 129), 200, row_scale=3, scale=0.5, layout=16, levels=20, hi_min=-10, planes=6, dtype=FP16)
+    yield item('rd16-r5', (16, 48), 150, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5,
+               col_scale=1)
+    yield item('rd16-r6', (30, 129), 200, row_scale=3, scale=0.5, layout=16, levels=20, hi_min=-10, planes=6,
+               dtype=FP16)
     yield item('rd16-r7', (4, 200), 300, row_scale=4, scale=1e-3, layout=16, levels=16, hi_min=-8, planes=7, dtype=F32)
     yield item('rd16-r8', (19, 31), 500, row_scale=1, layout=16, levels=15, hi_min=-8, planes=8, drop=5)
     far = dict(mode=LOSSLESS, row_scale=0, scale=0.0, layout=16)
     yield item('bf16', (33, 100), dtype=BF16, **far, levels=12, hi_min=114, planes=8)
     yield item('bf16-wrap', (16, 40), dtype=BF16, **far, levels=60, hi_min=250, planes=8, wild=1.0, extra=3000)
-    yield item('bf16-wide', (5, 700), dtype=BF16, **far, levels=8, hi_min=118, planes=8, tile_cols=512, wild=0.003, drop=4)
+    yield item('bf16-wide', (5, 700), dtype=BF16, **far, levels=8, hi_min=118, planes=8, tile_cols=512, wild=0.003,
+               drop=4)
     yield item('fp16', (18, 150), dtype=FP16, **far, levels=10, hi_min=3, planes=11)
     yield item('bf16-wide-lanes', (7, 64), dtype=BF16, **far, levels=12, hi_min=114, planes=8, wide=True)
     yield item('fp16-wrap', (16, 32), dtype=FP16, **far, levels=33, hi_min=31, planes=11, wild=1.0)
@@ -474,7 +494,8 @@ def worked_example():
 
 def write_golden(folder):
     os.makedirs(folder, exist_ok=True)
-    lines = ['# name rows cols: NAME.blob; NAME.elem = elements as s8 (layout 8), s16 or u16 (none for raw); FNV-1a 64 of the f32 weights, NaN as 7fc00000']
+    lines = ['# NAME.blob; NAME.elem = its elements as s8 (layout 8), s16 or u16, none for raw',
+             '# name rows cols: FNV-1a 64 of the f32 weights, NaN as 7fc00000']
     total = 0
     for name, spec, m, rng in itertools.chain(golden_list(), [('worked-example', *worked_example())]):
         blob, _ = encode(spec, m, rng)
@@ -496,14 +517,16 @@ def print_worked():
     spec, q, rng = worked_example()
     blob, at = encode(spec, q, rng)
     planes, codes = at['tiles'] + 36, at['tiles'] + 36 + 128
-    notes = {0: '"CLT1"', 4: 'rd, BF16, layout 8, tuples of 2', 8: '3 levels, hi_min -1, 1 raw bit, longest code 4', 12: 'tile_cols 128',
-             14: 'row scales BF16, no column multipliers', 16: 'rows 2', 20: 'cols 8', 24: 'scale 4.0: the divisor', 28: 'table_bytes 5',
-             32: 'total_bytes 288', 40: 'tiles 1', 44: 'outliers 2', 48: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble',
-             69: 'padding', 72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 51: 204 bytes', 84: 'base length 8',
-             86: 'outlier entries 2', 88: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits', 104: 'lanes 16 to 31: 8 bits each',
-             planes: 'sub-plane of 1 bit: words of lanes 0 to 3', planes + 16: 'lanes 4 to 7', planes + 32: 'lanes 8 to 11',
-             planes + 48: 'lanes 12 to 15', planes + 64: 'lanes 16 to 19', planes + 80: 'lanes 20 to 23',
-             planes + 96: 'lanes 24 to 27', planes + 112: 'lanes 28 to 31', codes: '263 code bits', codes + 16: '', codes + 32: '',
+    notes = {0: '"CLT1"', 4: 'rd, BF16, layout 8, tuples of 2', 8: '3 levels, hi_min -1, 1 raw bit, longest code 4',
+             12: 'tile_cols 128', 14: 'row scales BF16, no column multipliers', 16: 'rows 2', 20: 'cols 8',
+             24: 'scale 4.0: the divisor', 28: 'table_bytes 5', 32: 'total_bytes 288', 40: 'tiles 1',
+             44: 'outliers 2', 48: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble', 69: 'padding',
+             72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 51: 204 bytes', 84: 'base length 8',
+             86: 'outlier entries 2', 88: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits',
+             104: 'lanes 16 to 31: 8 bits each', planes: 'sub-plane of 1 bit: words of lanes 0 to 3',
+             planes + 16: 'lanes 4 to 7', planes + 32: 'lanes 8 to 11', planes + 48: 'lanes 12 to 15',
+             planes + 64: 'lanes 16 to 19', planes + 80: 'lanes 20 to 23', planes + 96: 'lanes 24 to 27',
+             planes + 112: 'lanes 28 to 31', codes: '263 code bits', codes + 16: '', codes + 32: '',
              codes + 36: 'outliers (2, -1) and (35, -5)'}
     starts = sorted(notes) + [len(blob)]
     for start, end in zip(starts, starts[1:]):
