@@ -268,8 +268,9 @@ static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uin
 bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book) {
     uint16_t codes[CLLM_MAX_TABLE];
     size_t n = table_count(a->levels, a->tuple), have = 0;
-    uint64_t *sorted = cllm_alloc(2 * n, sizeof *sorted), *frequency = sorted + n;
+    uint64_t *sorted = cllm_alloc(2 * n, sizeof *sorted);
     if (!sorted) return false;
+    uint64_t *frequency = sorted + n;
     choose_coded(counts, n, sorted, frequency);
     for (size_t i = 0; i < n; i++) have += frequency[i] != 0;
     int limit = max_length ? max_length : CLLM_MAX_CODE_LENGTH;

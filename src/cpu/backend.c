@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "cpu/cpu.h"
 
-#include "engine/memory.h"
+#include "base/memory.h"
 
 /* Visits every matrix once: source and destination. */
 typedef struct matrix_pair {
@@ -96,8 +96,8 @@ static cllm_status model_new(const cllm_config *config, const cllm_weight_set *w
     m->threads = params->threads;
     m->head = weights->tied ? &m->embedding : &m->head_own;
     m->head_stride = (config->head_dim + CLLM_VF - 1) / CLLM_VF * CLLM_VF;
-    m->decoded = params->weights == CLLM_WEIGHTS_DECODED || (params->weights == CLLM_WEIGHTS_AUTO && decode_fits(m));
     m->layers = cllm_alloc_zero(config->layers, sizeof *m->layers);
+    m->decoded = params->weights == CLLM_WEIGHTS_DECODED || (params->weights == CLLM_WEIGHTS_AUTO && m->layers && decode_fits(m));
     cllm_pool *pool = cllm_pool_new(params->threads);
     cllm_status s = m->layers && pool ? load_matrices(m, params, pool, err)
                                       : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers and threads");

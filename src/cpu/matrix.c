@@ -178,7 +178,8 @@ static void tile_row(const uint32_t *regs, uint32_t width, uint32_t row, uint32_
 
 static cllm_status int_row(const cpu_matrix *m, cllm_tier tier, uint32_t row, uint32_t *tile, float *dst, cllm_error *err) {
     uint32_t block = row / 16;
-    const uint32_t *regs = (const uint32_t *)(const void *)(m->data + (size_t)block * 16 * m->padded);
+    const uint32_t *regs = NULL;
+    if (m->form != CPU_INT_CODED) regs = (const uint32_t *)(const void *)(m->data + (size_t)block * 16 * m->padded);
     for (uint32_t cb = 0; cb < m->coded->col_blocks; cb++) {
         uint32_t width = cllm_tile_width(&m->coded->h, cb), c0 = cb * m->tile_cols;
         if (m->form == CPU_INT_CODED) {

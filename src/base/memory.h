@@ -1,6 +1,6 @@
 /* How much memory may be taken without driving the machine into swapping or a container over its limit. */
-#ifndef CLLM_ENGINE_MEMORY_H
-#define CLLM_ENGINE_MEMORY_H
+#ifndef CLLM_BASE_MEMORY_H
+#define CLLM_BASE_MEMORY_H
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-#include "engine/memory.h"
+#include "base/memory.h"
 
 #include <inttypes.h>
 #include <stdio.h>
