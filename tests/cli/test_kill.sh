@@ -2,7 +2,7 @@
 # CLLM_KILLS sets how often (default 12).
 . "$(dirname "$0")/lib.sh"
 kills=${CLLM_KILLS:-12}
-[ -n "${CLLM_SANITIZE:-}" ] && kills=4
+[ -n "${CLLM_SANITIZE:-}" ] && kills=2
 options="--bpw 4.5 --shard-size 1MB"
 
 start=$(date +%s%N)
