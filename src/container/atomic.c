@@ -1,5 +1,6 @@
 #include "container/atomic.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,40 +18,55 @@
 
 /* ---------------------------------------------------------------- removal ---------------------------------------------------- */
 
-static cllm_status remove_file(const char *dir, const char *name, cllm_error *err) {
-    char *path = cllm_path_join(dir, name);
-    if (!path) return cllm_fail_memory(err, strlen(dir), "a path");
-    cllm_status status = CLLM_OK;
-    if (unlink(path) && errno != ENOENT) status = cllm_fail_errno(err, errno, "cannot delete %s", path);
-    cllm_free(path);
-    return status;
+/* Removal asks for no memory of ours, so that it also works when there is none. */
+
+/* Deletes the plain files and links of an open directory, except `keep`. Folders are not entered. */
+static int remove_files_at(int fd, const char *keep) {
+    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = copy < 0 ? NULL : fdopendir(copy);
+    if (!d) {
+        if (copy >= 0) close(copy);
+        return -1;
+    }
+    int failed = 0;
+    bool again = true; /* what readdir says after a deletion is not defined, so it is asked until it finds nothing more */
+    while (again && !failed) {
+        again = false;
+        rewinddir(d);
+        const struct dirent *e;
+        while (!failed && (e = readdir(d))) {
+            struct stat st;
+            if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || (keep && !strcmp(e->d_name, keep))) continue;
+            if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) || S_ISDIR(st.st_mode)) continue;
+            failed = unlinkat(fd, e->d_name, 0);
+            again = true;
+        }
+    }
+    int e = errno;
+    closedir(d);
+    errno = e;
+    return failed;
 }
 
-/* Deletes the plain files and links of a directory, except `keep`. Folders are not entered. */
 static cllm_status remove_files(const char *dir, const char *keep, cllm_error *err) {
-    cllm_listed *list;
-    size_t n;
-    cllm_status status = cllm_list_dir(dir, &list, &n, err);
-    for (size_t i = 0; i < n && !status; i++) {
-        if (keep && !strcmp(list[i].name, keep)) continue;
-        if (list[i].kind == CLLM_FILE_DIRECTORY && !list[i].link) continue;
-        status = remove_file(dir, list[i].name, err);
-    }
-    cllm_list_free(list, n);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cllm_status status = fd < 0 || remove_files_at(fd, keep) ? cllm_fail_errno(err, errno, "cannot delete the files in %s", dir) : CLLM_OK;
+    if (fd >= 0) close(fd);
     return status;
 }
 
 /* The folder of parts of an unfinished directory, if there is one. */
 static cllm_status remove_parts(const char *partial, cllm_error *err) {
-    char *parts = cllm_path_join(partial, CLLM_PARTS_NAME);
-    if (!parts) return cllm_fail_memory(err, strlen(partial), "a path");
-    struct stat st;
+    int fd = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", partial);
     cllm_status status = CLLM_OK;
-    if (!lstat(parts, &st) && S_ISDIR(st.st_mode)) {
-        status = remove_files(parts, NULL, err);
-        if (!status && rmdir(parts)) status = cllm_fail_errno(err, errno, "cannot delete %s", parts);
+    int parts = openat(fd, CLLM_PARTS_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (parts >= 0) {
+        if (remove_files_at(parts, NULL) || unlinkat(fd, CLLM_PARTS_NAME, AT_REMOVEDIR))
+            status = cllm_fail_errno(err, errno, "cannot delete %s/" CLLM_PARTS_NAME, partial);
+        close(parts);
     }
-    cllm_free(parts);
+    close(fd);
     return status;
 }
 
@@ -58,7 +74,7 @@ static cllm_status remove_parts(const char *partial, cllm_error *err) {
 static cllm_status remove_partial(const char *partial, cllm_error *err) {
     cllm_status status = remove_parts(partial, err);
     if (!status) status = remove_files(partial, CLLM_JOURNAL_NAME, err);
-    if (!status) status = remove_file(partial, CLLM_JOURNAL_NAME, err);
+    if (!status) status = remove_files(partial, NULL, err);
     if (!status && rmdir(partial)) status = cllm_fail_errno(err, errno, "cannot delete %s", partial);
     return status;
 }
@@ -160,9 +176,11 @@ static cllm_status lock(cllm_out_dir *d, cllm_error *err) {
     d->fd = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", d->partial);
     struct stat here, there;
-    if (flock(d->fd, LOCK_EX | LOCK_NB) || fstat(d->fd, &here) || stat(d->partial, &there) || here.st_ino != there.st_ino)
-        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is being written by another run", d->partial);
-    return CLLM_OK;
+    if (!flock(d->fd, LOCK_EX | LOCK_NB) && !fstat(d->fd, &here) && !stat(d->partial, &there) && here.st_ino == there.st_ino)
+        return CLLM_OK;
+    close(d->fd);
+    d->fd = -1; /* not ours, so nothing of it is touched */
+    return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is being written by another run", d->partial);
 }
 
 static cllm_status prepare(const char *in, bool resume, cllm_out_dir *d, cllm_error *err) {
@@ -208,7 +226,11 @@ cllm_status cllm_out_begin(const char *in, const char *out, bool force, bool res
         memcpy(d->partial + n, ".partial", sizeof ".partial");
         status = prepare(in, resume, d, err);
     }
-    if (status) cllm_out_end(d, false);
+    if (status) {
+        /* only an empty folder, which holds nothing of anybody, can go this way */
+        if (d->fd >= 0) rmdir(d->partial);
+        cllm_out_end(d, false);
+    }
     return status;
 }
 
@@ -222,15 +244,13 @@ void cllm_out_end(cllm_out_dir *d, bool discard) {
 
 /* ---------------------------------------------------------------- commit ----------------------------------------------------- */
 
-static cllm_status sync_parent(const char *path, cllm_error *err) {
+static cllm_status open_parent(const char *path, int *fd, cllm_error *err) {
     char *parent = cllm_strdup(path);
     if (!parent) return cllm_fail_memory(err, strlen(path), "a path");
     char *slash = strrchr(parent, '/');
-    if (slash == parent)
-        parent[1] = 0;
-    else if (slash)
-        *slash = 0;
-    cllm_status status = cllm_sync_dir(slash ? parent : ".", err);
+    if (slash) slash[slash == parent] = 0;
+    *fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cllm_status status = *fd < 0 ? cllm_fail_errno(err, errno, "cannot open the folder %s", slash ? parent : ".") : CLLM_OK;
     cllm_free(parent);
     return status;
 }
@@ -272,19 +292,29 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
         return errno == EINVAL || errno == ENOSYS ? replace_in_two_steps(d, err)
                                                   : cllm_fail_errno(err, errno, "cannot exchange %s and %s", d->partial, d->out);
     /* now the old model is at OUT.partial: a journal marks it as something to throw away, should this process end here */
-    cllm_out_whole(d->partial, CLLM_JOURNAL_NAME, NULL, 0, NULL, NULL);
+    int old = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int mark = old < 0 ? -1 : openat(old, CLLM_JOURNAL_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (mark >= 0) close(mark);
+    if (old >= 0) close(old);
     if (remove_partial(d->partial, NULL)) cllm_log(CLLM_LOG_WARNING, "the former content of %s was left in %s", d->out, d->partial);
     return CLLM_OK;
 }
 
 cllm_status cllm_out_commit(cllm_out_dir *d, cllm_error *err) {
-    cllm_status status = remove_parts(d->partial, err);
+    int parent = -1;
+    cllm_status status = open_parent(d->out, &parent, err);
+    if (!status) status = remove_parts(d->partial, err);
     /* what was written must be durable before the mark of the unfinished goes */
     if (!status) status = cllm_sync_dir(d->partial, err);
-    if (!status) status = remove_file(d->partial, CLLM_JOURNAL_NAME, err);
+    if (!status && unlinkat(d->fd, CLLM_JOURNAL_NAME, 0) && errno != ENOENT)
+        status = cllm_fail_errno(err, errno, "cannot delete %s/" CLLM_JOURNAL_NAME, d->partial);
     if (!status) status = cllm_sync_dir(d->partial, err);
     if (!status) status = put_in_place(d, err);
-    if (!status) status = sync_parent(d->out, err);
-    if (!status) cllm_out_end(d, false);
+    if (!status) {
+        /* it is in its place, whatever the file system says now */
+        if (fsync(parent)) cllm_log(CLLM_LOG_WARNING, "the folder of %s could not be synced", d->out);
+        cllm_out_end(d, false);
+    }
+    if (parent >= 0) close(parent);
     return status;
 }

@@ -33,19 +33,14 @@ struct cllm_dir {
     char *names; /* of compressed entries, without the suffix */
 };
 
-/* 1 there, 0 not there, -1 neither can be said (errno). */
-static int exists(const char *dir, const char *name) {
+static cllm_status look_for(const char *dir, const char *name, bool *there, cllm_error *err) {
     char *path = cllm_path_join(dir, name);
-    if (!path) {
-        errno = ENOMEM;
-        return -1;
-    }
+    if (!path) return cllm_fail_memory(err, strlen(dir), "a path");
     struct stat st;
-    int r = lstat(path, &st);
-    int e = errno;
+    *there = !lstat(path, &st);
+    cllm_status status = *there || errno == ENOENT ? CLLM_OK : cllm_fail_errno(err, errno, "cannot look at %s", path);
     cllm_free(path);
-    errno = e;
-    return !r ? 1 : e == ENOENT ? 0 : -1;
+    return status;
 }
 
 static void copy_text(char *dst, size_t capacity, const json_t *v) {
@@ -81,12 +76,14 @@ static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
 }
 
 static cllm_status read_config(cllm_dir *d, cllm_error *err) {
-    if (exists(d->path, "config.json") == 0) {
-        int there = access(d->path, F_OK);
-        if (there) return cllm_fail_errno(err, errno, "cannot open %s", d->path);
+    bool there;
+    cllm_status status = look_for(d->path, "config.json", &there, err);
+    if (status) return status;
+    if (!there) {
+        if (access(d->path, F_OK)) return cllm_fail_errno(err, errno, "cannot open %s", d->path);
         return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s has no config.json: it is no Hugging Face model directory", d->path);
     }
-    cllm_status status = cllm_read_file(d->path, "config.json", CLLM_CONFIG_LIMIT, &d->config, &d->config_bytes, err);
+    status = cllm_read_file(d->path, "config.json", CLLM_CONFIG_LIMIT, &d->config, &d->config_bytes, err);
     if (status) return status;
     json_t *root;
     status = cllm_json_parse(d->config, d->config_bytes, CLLM_CONFIG_DEPTH, &root, err);
@@ -155,11 +152,13 @@ static cllm_status open_indexed(cllm_dir *d, cllm_error *err) {
 }
 
 static cllm_status open_shards(cllm_dir *d, cllm_error *err) {
-    int single = exists(d->path, CLLM_SINGLE_NAME), indexed = exists(d->path, CLLM_INDEX_NAME);
-    if (single < 0 || indexed < 0) return cllm_fail_errno(err, errno, "cannot look into %s", d->path);
+    bool single, indexed;
+    cllm_status status = look_for(d->path, CLLM_SINGLE_NAME, &single, err);
+    if (!status) status = look_for(d->path, CLLM_INDEX_NAME, &indexed, err);
+    if (status) return status;
     /* the same order of preference as transformers has */
     if (single) {
-        cllm_status status = alloc_shards(d, 1, err);
+        status = alloc_shards(d, 1, err);
         return status ? status : open_shard(d, &d->shards[0], CLLM_SINGLE_NAME, err);
     }
     if (indexed) return open_indexed(d, err);
@@ -248,10 +247,13 @@ static cllm_status make_entries(cllm_dir *d, cllm_error *err) {
 }
 
 static cllm_status open_all(cllm_dir *d, cllm_error *err) {
-    if (exists(d->path, CLLM_JOURNAL_NAME) == 1)
+    bool journal;
+    cllm_status status = look_for(d->path, CLLM_JOURNAL_NAME, &journal, err);
+    if (status) return status;
+    if (journal)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
                          "%s is the unfinished output of an interrupted run: finish it with compress --resume", d->path);
-    cllm_status status = read_config(d, err);
+    status = read_config(d, err);
     if (!status) status = open_shards(d, err);
     if (!status) status = make_entries(d, err);
     return status;

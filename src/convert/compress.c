@@ -85,7 +85,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
                  (unsigned long long)kept);
     if (job->p->mode == CLLM_MODE_LOSSLESS && job->p->convert_f32)
         cllm_log(CLLM_LOG_INFO, "F32 matrices are converted to BF16; decompress gives them back as BF16");
-    return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->dir, job->p, job->items, n, err) : CLLM_OK;
+    return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->p, job->items, n, err) : CLLM_OK;
 }
 
 /* ---------------------------------------------------------------- journal ---------------------------------------------------- */
@@ -109,31 +109,16 @@ static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *e
     return CLLM_OK;
 }
 
-static cllm_status describe_params(const cllm_compress_params *p, char out[256], cllm_error *err) {
-    char calibration[CLLM_HASH_DIGITS + 1] = "none";
-    if (p->calibrate) {
-        const char *slash = strrchr(p->calibrate, '/');
-        char *folder = cllm_strdup(slash ? p->calibrate : ".");
-        if (!folder) return cllm_fail_memory(err, 0, "a path");
-        if (slash) folder[slash == p->calibrate ? 1 : slash - p->calibrate] = 0;
-        cllm_map map;
-        cllm_status status = cllm_map_open(folder, slash ? slash + 1 : p->calibrate, &map, err);
-        cllm_free(folder);
-        if (status) return status;
-        cllm_hash_text(cllm_hash(map.data, map.bytes), calibration);
-        cllm_map_close(&map);
-    }
-    snprintf(out, 256, "mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d calibrate=%s", mode_name(p->mode),
-             p->profile == CLLM_PROFILE_FAST ? "fast" : "small", p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32,
-             calibration);
-    return CLLM_OK;
+static void describe_params(const cllm_compress_params *p, char out[256]) {
+    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d", cllm_version(), mode_name(p->mode),
+             p->profile == CLLM_PROFILE_FAST ? "fast" : "small", p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32);
 }
 
 static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     uint64_t source = 0;
     char params[256];
     cllm_status status = hash_source(job->dir, &source, err);
-    if (!status) status = describe_params(job->p, params, err);
+    describe_params(job->p, params);
     if (!status) status = cllm_journal_open(job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
     if (!status && job->out.resumed) status = cllm_out_clear_files(&job->out, err);
     if (status) return status;
@@ -168,7 +153,7 @@ static cllm_status produce(void *ctx, size_t index, cllm_out_file *f, uint64_t *
     size_t item = a->order[index].item;
     const cllm_result *r = &a->job->results[item];
     const cllm_entry *e = a->job->items[item].entry;
-    if (r->kind == CLLM_RESULT_PLAIN) {
+    if (r->kind != CLLM_RESULT_CODED && r->kind != CLLM_RESULT_CONVERTED) {
         *hash = cllm_hash(e->data, (size_t)e->bytes);
         return cllm_out_write(f, e->data, (size_t)e->bytes, err);
     }
@@ -301,7 +286,7 @@ static cllm_status encode_all(cllm_job *job, cllm_error *err) {
         cllm_allocate_shift(job->items, job->count, off);
     }
     cllm_free(all);
-    return status;
+    return status ? status : cllm_encode_settle(job, err);
 }
 
 static cllm_status run(cllm_job *job, cllm_error *err) {

@@ -13,9 +13,11 @@
 
 void cllm_part_name(size_t index, char out[32]) { snprintf(out, 32, "%06zu.blob", index); }
 
+static bool has_part(const cllm_result *r) { return r->kind == CLLM_RESULT_CODED || r->kind == CLLM_RESULT_CONVERTED; }
+
 uint64_t cllm_job_stored(const cllm_job *job, size_t index) {
     const cllm_result *r = &job->results[index];
-    return r->kind == CLLM_RESULT_CODED || r->kind == CLLM_RESULT_CONVERTED ? r->bytes : job->items[index].entry->bytes;
+    return has_part(r) ? r->bytes : job->items[index].entry->bytes;
 }
 
 /* Lossless cannot say a number of 32 bits; the caller may want it as BF16. */
@@ -28,7 +30,7 @@ static uint64_t hash_params(const cllm_plan_item *item) {
     const cllm_encode_params *p = &item->params;
     const cllm_entry *e = item->entry;
     uint64_t words[16] = {
-        (uint64_t)p->mode, (uint64_t)p->profile, cllm_float_bits(p->step), cllm_float_bits(p->bpw), cllm_float_bits(p->lambda),
+        (uint64_t)p->mode, (uint64_t)p->profile, cllm_float_bits(p->step), cllm_float_bits(p->bpw),
         (uint64_t)p->tuple, (uint64_t)p->levels, (uint64_t)p->planes, (uint64_t)p->max_length, (uint64_t)p->tile_cols,
         p->col_weight ? cllm_hash(p->col_weight, (size_t)e->shape[1] * sizeof(float)) : 0,
         p->row_weight ? cllm_hash(p->row_weight, (size_t)e->shape[0] * sizeof(float)) : 0,
@@ -125,7 +127,7 @@ static cllm_status encode_one(const cllm_job *job, size_t index, cllm_result *r,
     if (status == CLLM_ERR_ARGUMENT && inner.position != CLLM_NO_POSITION) {
         cllm_log(CLLM_LOG_WARNING, "%s is kept uncompressed: weight %llu is not a finite number", cllm_show(e->name).text,
                  (unsigned long long)inner.position);
-        r->kind = CLLM_RESULT_PLAIN;
+        r->kind = CLLM_RESULT_NOT_FINITE;
         return CLLM_OK;
     }
     if (status) {
@@ -140,7 +142,6 @@ static cllm_status encode_one(const cllm_job *job, size_t index, cllm_result *r,
 /* ---------------------------------------------------------------- all of them ------------------------------------------------ */
 
 static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *r) {
-    if (r->kind == CLLM_RESULT_PLAIN) return true;
     char name[32];
     cllm_part_name(index, name);
     cllm_map map;
@@ -151,26 +152,28 @@ static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *
 }
 
 static cllm_status do_item(cllm_job *job, size_t index, cllm_error *err) {
-    const cllm_plan_item *item = &job->items[index];
+    cllm_plan_item *item = &job->items[index];
     cllm_result *r = &job->results[index];
     if (!item->coded) {
         *r = (cllm_result){.kind = CLLM_RESULT_PLAIN};
         return CLLM_OK;
     }
-    const cllm_result *old = &job->journal.results[index];
-    cllm_result now = {.source_hash = cllm_hash(item->entry->data, (size_t)item->entry->bytes), .params_hash = hash_params(item)};
-    if (old->kind && old->source_hash != now.source_hash)
+    cllm_result now = {.source_hash = r->source_hash, .params_hash = hash_params(item)};
+    if (!r->kind) now.source_hash = cllm_hash(item->entry->data, (size_t)item->entry->bytes);
+    const cllm_result *newest = cllm_journal_newest(&job->journal, index);
+    if (newest && newest->source_hash != now.source_hash)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "tensor %s has changed since the interrupted run: use --force to start over", cllm_show(item->entry->name).text);
-    if (old->kind && old->params_hash == now.params_hash && part_is_sound(job, index, old)) {
-        *r = *old;
-        return CLLM_OK;
+    const cllm_result *old = cllm_journal_find(&job->journal, index, now.params_hash);
+    if (old) {
+        now = *old;
+    } else {
+        cllm_status status = encode_one(job, index, &now, err);
+        if (!status) status = cllm_journal_append(&job->journal, index, &now, err);
+        if (status) return status;
     }
-    cllm_status status = encode_one(job, index, &now, err);
-    if (!status) status = cllm_journal_append(&job->journal, index, &now, err);
-    if (status) return status;
-    job->journal.results[index] = now;
     *r = now;
+    if (now.kind == CLLM_RESULT_NOT_FINITE) item->coded = false;
     return CLLM_OK;
 }
 
@@ -179,6 +182,20 @@ cllm_status cllm_encode_items(cllm_job *job, const size_t *which, size_t n, cllm
         cllm_status status = do_item(job, which[i], err);
         if (!status) status = cllm_progress_add(&job->progress, job->items[which[i]].entry->bytes, err);
         if (status) return status;
+    }
+    return CLLM_OK;
+}
+
+cllm_status cllm_encode_settle(cllm_job *job, cllm_error *err) {
+    for (size_t i = 0; i < job->count; i++) {
+        cllm_result *r = &job->results[i], now = *r;
+        if (!has_part(r) || part_is_sound(job, i, r)) continue;
+        cllm_status status = encode_one(job, i, &now, err);
+        if (status) return status;
+        if (now.kind != r->kind || now.bytes != r->bytes || now.hash != r->hash)
+            return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
+                             "tensor %s does not encode to what the journal says: use --force to start over",
+                             cllm_show(job->items[i].entry->name).text);
     }
     return CLLM_OK;
 }

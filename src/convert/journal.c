@@ -17,6 +17,38 @@ enum { LINE_BYTES = 256, JOURNAL_LIMIT = 256 << 20 };
 
 static const char first_line[] = "codecllm-journal 1\n";
 
+struct cllm_record {
+    cllm_result result;
+    size_t older; /* record + 1 of the same tensor */
+};
+
+static cllm_status remember(cllm_journal *j, size_t index, const cllm_result *r, cllm_error *err) {
+    if (j->finished == j->capacity) {
+        size_t more = j->capacity ? j->capacity * 2 : 64;
+        struct cllm_record *p = cllm_realloc(j->records, j->finished * sizeof *p, more, sizeof *p);
+        if (!p) return cllm_fail_memory(err, more * sizeof *p, "a journal");
+        j->records = p;
+        j->capacity = more;
+    }
+    j->records[j->finished++] = (struct cllm_record){*r, j->newest[index]};
+    j->newest[index] = j->finished;
+    return CLLM_OK;
+}
+
+const cllm_result *cllm_journal_find(const cllm_journal *j, size_t index, uint64_t params_hash) {
+    for (size_t i = j->newest[index]; i; i = j->records[i - 1].older)
+        if (j->records[i - 1].result.params_hash == params_hash) return &j->records[i - 1].result;
+    return NULL;
+}
+
+const cllm_result *cllm_journal_newest(const cllm_journal *j, size_t index) {
+    return j->newest[index] ? &j->records[j->newest[index] - 1].result : NULL;
+}
+
+static bool is_kind(char c) {
+    return c == CLLM_RESULT_CODED || c == CLLM_RESULT_CONVERTED || c == CLLM_RESULT_PLAIN || c == CLLM_RESULT_NOT_FINITE;
+}
+
 static void format_line(size_t index, const cllm_result *r, char out[LINE_BYTES]) {
     int n = snprintf(out, LINE_BYTES, "%zu %c %016llx %016llx %llu %016llx", index, (char)r->kind, (unsigned long long)r->source_hash,
                      (unsigned long long)r->params_hash, (unsigned long long)r->bytes, (unsigned long long)r->hash);
@@ -31,7 +63,7 @@ static bool parse_line(const char *line, size_t bytes, size_t count, size_t *ind
     memcpy(text, line, bytes);
     text[bytes] = 0;
     if (sscanf(text, "%zu %c %16llx %16llx %llu %16llx", index, &kind, &source, &params, &size, &hash) != 6) return false;
-    if (*index >= count || (kind != CLLM_RESULT_CODED && kind != CLLM_RESULT_CONVERTED && kind != CLLM_RESULT_PLAIN)) return false;
+    if (*index >= count || !is_kind(kind)) return false;
     *r = (cllm_result){(cllm_result_kind)kind, source, params, size, hash};
     format_line(*index, r, again);
     return strlen(again) == bytes && !memcmp(again, line, bytes);
@@ -65,8 +97,8 @@ static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, c
         size_t index;
         cllm_result r;
         if (!parse_line(p, (size_t)(next - p), j->count, &index, &r)) break;
-        j->results[index] = r; /* a later line replaces an earlier one */
-        j->finished++;
+        cllm_status status = remember(j, index, &r, err);
+        if (status) return status;
         p = next;
         *keep = (size_t)(p - text);
     }
@@ -107,8 +139,8 @@ static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, cons
 cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count, cllm_journal *j,
                               cllm_error *err) {
     *j = (cllm_journal){.fd = -1, .count = count};
-    j->results = cllm_alloc_zero(count, sizeof *j->results);
-    if (!j->results) return cllm_fail_memory(err, count * sizeof *j->results, "a journal");
+    j->newest = cllm_alloc_zero(count, sizeof *j->newest);
+    if (!j->newest) return cllm_fail_memory(err, count * sizeof *j->newest, "a journal");
     cllm_status status = CLLM_OK;
     size_t keep = 0;
     if (resume) {
@@ -129,13 +161,13 @@ cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result
     char line[LINE_BYTES];
     format_line(index, result, line);
     cllm_status status = put(j, line, err);
-    if (!status) j->finished++;
-    return status;
+    return status ? status : remember(j, index, result, err);
 }
 
 void cllm_journal_close(cllm_journal *j) {
     if (j->fd >= 0) close(j->fd);
     cllm_free(j->path);
-    cllm_free(j->results);
+    cllm_free(j->records);
+    cllm_free(j->newest);
     *j = (cllm_journal){.fd = -1};
 }

@@ -12,7 +12,8 @@ typedef enum cllm_result_kind {
     CLLM_RESULT_NONE = 0,      /* not done yet */
     CLLM_RESULT_CODED = 'c',   /* the part is a blob with its padding */
     CLLM_RESULT_CONVERTED = 'b', /* the part is the tensor as BF16 */
-    CLLM_RESULT_PLAIN = 'p'    /* stays as it is in the source; no part */
+    CLLM_RESULT_PLAIN = 'p',     /* stays as it is in the source; no part */
+    CLLM_RESULT_NOT_FINITE = 'n' /* the same, because it holds NaN or infinity, which the mode cannot say */
 } cllm_result_kind;
 
 typedef struct cllm_result {
@@ -25,15 +26,21 @@ typedef struct cllm_result {
 typedef struct cllm_journal {
     int fd;
     char *path;
-    size_t count;        /* tensors of the source */
-    size_t finished;     /* lines read and written */
-    cllm_result *results; /* what the journal held when it was opened */
+    size_t count;    /* tensors of the source */
+    size_t finished; /* lines read and written */
+    struct cllm_record *records; /* one a line; a tensor has several when it was encoded with several params */
+    size_t capacity;
+    size_t *newest; /* a tensor's last record + 1; 0 = none */
 } cllm_journal;
 
 /* Opens the journal in `dir`, or begins it. CLLM_ERR_ARGUMENT if it was begun for another source or with other parameters. */
 cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count, cllm_journal *out,
                               cllm_error *err);
 cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result *result, cllm_error *err);
+/* What was finished of a tensor with these params; NULL if nothing was. Valid until the next append. */
+const cllm_result *cllm_journal_find(const cllm_journal *j, size_t index, uint64_t params_hash);
+/* The same with any params. */
+const cllm_result *cllm_journal_newest(const cllm_journal *j, size_t index);
 void cllm_journal_close(cllm_journal *j);
 
 #endif

@@ -15,12 +15,13 @@
 
 /* ---------------------------------------------------------------- is it finished --------------------------------------------- */
 
-static bool is_there(const char *dir, const char *name) {
+static cllm_status look_for(const char *dir, const char *name, bool *there, cllm_error *err) {
     char *path = cllm_path_join(dir, name);
+    if (!path) return cllm_fail_memory(err, strlen(dir), "a path");
     struct stat st;
-    bool there = path && !lstat(path, &st);
+    *there = !lstat(path, &st);
     cllm_free(path);
-    return there;
+    return CLLM_OK;
 }
 
 static cllm_status check_finished(const char *dir, cllm_error *err) {
@@ -28,11 +29,16 @@ static cllm_status check_finished(const char *dir, cllm_error *err) {
     static const char partial[] = ".partial";
     if (!realpath(dir, resolved)) return cllm_fail_errno(err, errno, "cannot open %s", dir);
     size_t n = strlen(resolved), m = sizeof partial - 1;
-    if (is_there(dir, CLLM_JOURNAL_NAME) || (n >= m && !strcmp(resolved + n - m, partial)))
+    bool journal, manifest, config;
+    cllm_status status = look_for(dir, CLLM_JOURNAL_NAME, &journal, err);
+    if (!status) status = look_for(dir, CLLM_MANIFEST_NAME, &manifest, err);
+    if (!status) status = look_for(dir, "config.json", &config, err);
+    if (status) return status;
+    if (journal || (n >= m && !strcmp(resolved + n - m, partial)))
         return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
                          "%s is the unfinished output of an interrupted run: finish it with compress --resume", dir);
-    if (!is_there(dir, CLLM_MANIFEST_NAME))
-        return cllm_fail(err, is_there(dir, "config.json") ? CLLM_ERR_ARGUMENT : CLLM_ERR_IO, CLLM_NO_POSITION,
+    if (!manifest)
+        return cllm_fail(err, config ? CLLM_ERR_ARGUMENT : CLLM_ERR_IO, CLLM_NO_POSITION,
                          "%s has no " CLLM_MANIFEST_NAME ": only directories that compress wrote can be verified", dir);
     return CLLM_OK;
 }
@@ -68,9 +74,11 @@ static cllm_status check_file(const char *dir, const cllm_manifest_item *item, c
     if (!strcmp(item->name, ".") || !strcmp(item->name, "..") || strchr(item->name, '/'))
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s/" CLLM_MANIFEST_NAME " lists %s, which is no plain file name", dir,
                          cllm_show(item->name).text);
-    if (!is_there(dir, item->name))
-        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is missing", dir, cllm_show(item->name).text);
-    cllm_status status = cllm_map_open(dir, item->name, &map, err);
+    bool there;
+    cllm_status status = look_for(dir, item->name, &there, err);
+    if (status) return status;
+    if (!there) return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is missing", dir, cllm_show(item->name).text);
+    status = cllm_map_open(dir, item->name, &map, err);
     if (status) return status;
     cllm_hasher *h = cllm_hasher_new();
     if (!h) status = cllm_fail_memory(err, 0, "a hash");
