@@ -1,5 +1,5 @@
-/* Any bytes as a tokenizer.json, a zero byte, and a text: what opens tokenizes the text, and what a stream writes of the ids is what
- * decoding them at once gives. The text is tried as a chat template and as a conversation too. */
+/* Any bytes as a tokenizer.json, a zero byte, and a text: what opens tokenizes the text, and what a stream writes of
+ * the ids is what decoding them at once gives. The text is tried as a chat template and as a conversation too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,14 +28,16 @@ static void decode_both_ways(const cllm_tokenizer *t, const int32_t *ids, size_t
     for (size_t i = 0; i <= count; i++) {
         const char *piece;
         size_t n;
-        cllm_status status = i < count ? cllm_stream_push(stream, ids[i], &piece, &n, NULL) : cllm_stream_finish(stream, &piece, &n, NULL);
+        cllm_status status = i < count ? cllm_stream_push(stream, ids[i], &piece, &n, NULL)
+                                       : cllm_stream_finish(stream, &piece, &n, NULL);
         check(!status, "a piece");
         check(cllm_utf8_incomplete((const uint8_t *)piece, n) == 0, "a piece ends inside of a character");
         check(cllm_buf_append(&all, piece, n), "memory");
     }
     /* Byte tokens that are not UTF-8 as a whole are the one thing that a stream may write otherwise. */
     bool broken = strstr(text, "\xEF\xBF\xBD");
-    check(broken || (all.size == bytes && (!bytes || !memcmp(all.data, text, bytes))), "a stream differs from the text");
+    check(broken || (all.size == bytes && (!bytes || !memcmp(all.data, text, bytes))),
+          "a stream differs from the text");
     cllm_buf_free(&all);
     cllm_stream_free(stream);
     cllm_free(text);
@@ -67,7 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         int32_t *ids = NULL;
         size_t count = 0;
         if (!cllm_tokenize(t, text, text_bytes, true, text_bytes % 2, &ids, &count, NULL)) {
-            for (size_t i = 0; i < count; i++) check(ids[i] >= 0 && (uint32_t)ids[i] < cllm_tokenizer_vocab(t), "an id");
+            for (size_t i = 0; i < count; i++)
+                check(ids[i] >= 0 && (uint32_t)ids[i] < cllm_tokenizer_vocab(t), "an id");
             decode_both_ways(t, ids, count);
             cllm_free(ids);
         }

@@ -1,4 +1,5 @@
-/* Chat templates against what transformers renders (tests/data/tokenizer/chat.json, made by tests/reference/make_chat_reference.py). */
+/* Chat templates against what transformers renders (tests/data/tokenizer/chat.json, made by
+ * tests/reference/make_chat_reference.py). */
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,7 +42,8 @@ static void check_case(const cllm_tokenizer *t, const char *family, json_t *item
     const char *expected = json_string_value(json_object_get(item, "text"));
     char *text = NULL;
     cllm_error err = {0};
-    cllm_status status = cllm_chat_format(t, NULL, messages, n, json_is_true(json_object_get(item, "generate")), &text, &err);
+    cllm_status status =
+        cllm_chat_format(t, NULL, messages, n, json_is_true(json_object_get(item, "generate")), &text, &err);
     if (!expected) {
         if (status != CLLM_ERR_ARGUMENT) fail_msg("%s: accepted what the template refuses: %s", family, text);
         return;
@@ -90,7 +92,8 @@ static void refused(void **state) {
     char *text = NULL;
     cllm_error err;
     assert_int_equal(cllm_chat_format(&t, NULL, &user, 1, true, &text, &err), CLLM_ERR_UNSUPPORTED);
-    for (const char *const *name = cllm_chat_template_names(); *name; name++) assert_non_null(strstr(err.message, *name));
+    for (const char *const *name = cllm_chat_template_names(); *name; name++)
+        assert_non_null(strstr(err.message, *name));
     t.chat.family = CLLM_CHAT_NONE;
     assert_null(cllm_chat_template_name(&t));
     assert_int_equal(cllm_chat_format(&t, NULL, &user, 1, true, &text, &err), CLLM_ERR_UNSUPPORTED);
@@ -121,8 +124,9 @@ static void template_sources(void **state) {
         {"{\"chat_template\":\"x\"}", NULL, CLLM_CHAT_UNKNOWN},
         {"{}", "<|im_start|>", CLLM_CHAT_CHATML},
         {"{\"chat_template\":\"<start_of_turn>\"}", "<|im_start|>", CLLM_CHAT_CHATML},
-        {"{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},{\"name\":\"default\",\"template\":\"<start_of_turn>\"}]}", NULL,
-         CLLM_CHAT_GEMMA},
+        {"{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},{\"name\":\"default\",\"template\":\"<start_"
+         "of_turn>\"}]}",
+         NULL, CLLM_CHAT_GEMMA},
         {"{\"chat_template\":[{\"name\":\"rag\",\"template\":\"<start_of_turn>\"}]}", NULL, CLLM_CHAT_UNKNOWN},
         {"{\"chat_template\":[1,{},\"x\"],\"bos_token\":5}", NULL, CLLM_CHAT_UNKNOWN},
     };
@@ -134,7 +138,8 @@ static void template_sources(void **state) {
         cllm_chat_free(&c);
         json_decref(config);
     }
-    json_t *config = parse("{\"bos_token\":{\"content\":\"<B>\"},\"eos_token\":\"<E>\",\"chat_template\":\"bos_token <start_of_turn>\"}");
+    json_t *config = parse(
+        "{\"bos_token\":{\"content\":\"<B>\"},\"eos_token\":\"<E>\",\"chat_template\":\"bos_token <start_of_turn>\"}");
     cllm_chat_config c;
     assert_int_equal(cllm_chat_load(config, NULL, &c, NULL), CLLM_OK);
     assert_string_equal(c.bos, "<B>");

@@ -32,7 +32,8 @@ static cllm_sampler *new_sampler(const cllm_sampler_params *p, uint32_t vocab) {
 }
 
 /* Draws many tokens and compares how often each came with `expected` probabilities, within five standard deviations. */
-static void check_distribution(const cllm_sampler_params *p, const float *logits, const double *expected, uint32_t vocab) {
+static void check_distribution(const cllm_sampler_params *p, const float *logits, const double *expected,
+                               uint32_t vocab) {
     cllm_sampler *s = new_sampler(p, vocab);
     int *seen = calloc(vocab, sizeof *seen);
     assert_non_null(seen);
@@ -43,7 +44,8 @@ static void check_distribution(const cllm_sampler_params *p, const float *logits
     }
     for (uint32_t i = 0; i < vocab; i++) {
         double mean = expected[i] * DRAWS, deviation = sqrt(mean * (1 - expected[i]));
-        if (fabs(seen[i] - mean) > 5 * deviation + 1e-9) fail_msg("token %u: seen %d, expected %.1f +- %.1f", i, seen[i], mean, deviation);
+        if (fabs(seen[i] - mean) > 5 * deviation + 1e-9)
+            fail_msg("token %u: seen %d, expected %.1f +- %.1f", i, seen[i], mean, deviation);
     }
     free(seen);
     cllm_sampler_free(s);
@@ -213,7 +215,8 @@ static void large_vocabulary(void **state) {
         double sum = 0, taken = 0;
         for (int i = 0; i < 40; i++) sum += exp(sorted[i] - sorted[0]);
         int kept = 0;
-        while (kept < 40 && taken < 0.95 * sum && exp(sorted[kept] - sorted[0]) >= 0.05) taken += exp(sorted[kept++] - sorted[0]);
+        while (kept < 40 && taken < 0.95 * sum && exp(sorted[kept] - sorted[0]) >= 0.05)
+            taken += exp(sorted[kept++] - sorted[0]);
         cllm_sampler *s = new_sampler(&p, VOCAB);
         for (int i = 0; i < 20; i++) assert_true(logits[cllm_sampler_next(s, logits)] >= sorted[kept - 1]);
         cllm_sampler_free(s);
@@ -252,9 +255,10 @@ static void arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(greedy),         cmocka_unit_test(temperature),  cmocka_unit_test(top_k), cmocka_unit_test(top_p),
-        cmocka_unit_test(min_p),          cmocka_unit_test(repeat_penalty), cmocka_unit_test(not_a_number), cmocka_unit_test(seeds),
-        cmocka_unit_test(large_vocabulary), cmocka_unit_test(arguments),
+        cmocka_unit_test(greedy),       cmocka_unit_test(temperature), cmocka_unit_test(top_k),
+        cmocka_unit_test(top_p),        cmocka_unit_test(min_p),       cmocka_unit_test(repeat_penalty),
+        cmocka_unit_test(not_a_number), cmocka_unit_test(seeds),       cmocka_unit_test(large_vocabulary),
+        cmocka_unit_test(arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,9 @@ typedef struct candidate {
 } candidate;
 
 /* The earlier merge of the list goes first, and of equal ones the leftmost. */
-static bool before(candidate a, candidate b) { return a.rank != b.rank ? a.rank < b.rank : a.position < b.position; }
+static bool before(candidate a, candidate b) {
+    return a.rank != b.rank ? a.rank < b.rank : a.position < b.position;
+}
 
 static bool heap_push(cllm_buf *heap, candidate c) {
     if (!cllm_buf_append(heap, &c, sizeof c)) return false;
@@ -71,7 +73,8 @@ static bool merge_all(const cllm_bpe *bpe, symbol *s, uint32_t n, cllm_buf *heap
         left->next = right->next;
         right->gone = true;
         if (left->next != NONE) s[left->next].previous = c.position;
-        if (!queue(bpe, s, left->previous, c.position, heap) || !queue(bpe, s, c.position, left->next, heap)) return false;
+        if (!queue(bpe, s, left->previous, c.position, heap) || !queue(bpe, s, c.position, left->next, heap))
+            return false;
     }
     return true;
 }
@@ -93,9 +96,9 @@ static bool add_bytes(const cllm_bpe *bpe, const uint8_t *c, size_t n, cllm_buf 
     return true;
 }
 
-/* One symbol per character. An unknown one is written only when the next known character comes, so that a run of them can be fused;
- * bytes in between do not end the run (the order is that of the reference implementation). A character with neither token nor bytes
- * nor unk is dropped. */
+/* One symbol per character. An unknown one is written only when the next known character comes, so that a run of them
+ * can be fused; bytes in between do not end the run (the order is that of the reference implementation). A character
+ * with neither token nor bytes nor unk is dropped. */
 static bool initial_symbols(const cllm_bpe *bpe, const uint8_t *word, size_t n, cllm_buf *symbols) {
     bool pending = false;
     symbols->size = 0;
@@ -133,8 +136,8 @@ static bool encode(const cllm_bpe *bpe, cllm_bpe_scratch *scratch, const uint8_t
     return true;
 }
 
-cllm_status cllm_bpe_encode(const cllm_bpe *bpe, cllm_bpe_scratch *scratch, const uint8_t *word, size_t n, cllm_buf *ids,
-                            cllm_error *err) {
+cllm_status cllm_bpe_encode(const cllm_bpe *bpe, cllm_bpe_scratch *scratch, const uint8_t *word, size_t n,
+                            cllm_buf *ids, cllm_error *err) {
     if (!n) return CLLM_OK;
     int32_t whole = bpe->ignore_merges ? cllm_vocab_find(&bpe->vocab, word, n) : -1;
     bool ok = whole >= 0 ? cllm_buf_append(ids, &whole, sizeof whole) : encode(bpe, scratch, word, n, ids);

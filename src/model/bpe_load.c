@@ -71,8 +71,9 @@ static cllm_status vocab_limit(json_t *vocab, uint32_t *limit, cllm_error *err) 
     json_object_foreach(vocab, token, id) {
         json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
         if (v < 0 || v > CLLM_MAX_TOKEN_ID)
-            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.vocab: the id of \"%s\" is not an integer from 0 to %d",
-                             cllm_show(token).text, CLLM_MAX_TOKEN_ID);
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                             "model.vocab: the id of \"%s\" is not an integer from 0 to %d", cllm_show(token).text,
+                             CLLM_MAX_TOKEN_ID);
         if (v >= *limit) *limit = (uint32_t)v + 1;
     }
     return CLLM_OK;
@@ -80,7 +81,8 @@ static cllm_status vocab_limit(json_t *vocab, uint32_t *limit, cllm_error *err) 
 
 static cllm_status load_vocab(json_t *model, cllm_vocab *v, cllm_error *err) {
     json_t *vocab = json_object_get(model, "vocab");
-    if (!json_is_object(vocab)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.vocab: expected an object");
+    if (!json_is_object(vocab))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.vocab: expected an object");
     cllm_status status = vocab_limit(vocab, &v->limit, err);
     if (status) return status;
     v->offset = cllm_alloc_zero(v->limit, sizeof *v->offset);
@@ -93,9 +95,10 @@ static cllm_status load_vocab(json_t *model, cllm_vocab *v, cllm_error *err) {
         size_t n = strlen(token);
         uint32_t i = (uint32_t)json_integer_value(id);
         if (v->length[i] != UINT32_MAX)
-            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.vocab: id %u is used twice, the second time by \"%s\"", i,
-                             cllm_show(token).text);
-        if (v->text.size + n >= UINT32_MAX || !cllm_buf_append(&v->text, token, n)) return cllm_fail_memory(err, n, "the vocabulary");
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                             "model.vocab: id %u is used twice, the second time by \"%s\"", i, cllm_show(token).text);
+        if (v->text.size + n >= UINT32_MAX || !cllm_buf_append(&v->text, token, n))
+            return cllm_fail_memory(err, n, "the vocabulary");
         v->offset[i] = (uint32_t)(v->text.size - n);
         v->length[i] = (uint32_t)n;
     }
@@ -123,19 +126,26 @@ static bool split_merge(json_t *merge, const char **left, size_t *left_bytes, co
     return true;
 }
 
-static cllm_status load_merge(cllm_bpe *bpe, json_t *merge, size_t index, uint32_t rank, cllm_buf *pair, cllm_error *err) {
+static cllm_status load_merge(cllm_bpe *bpe, json_t *merge, size_t index, uint32_t rank, cllm_buf *pair,
+                              cllm_error *err) {
     const char *left, *right;
     size_t nl, nr;
     if (!split_merge(merge, &left, &nl, &right, &nr))
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", index);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "model.merges[%zu]: expected \"a b\" or [\"a\", \"b\"]", index);
     pair->size = 0;
-    if (!cllm_buf_append(pair, left, nl) || !cllm_buf_append(pair, right, nr)) return cllm_fail_memory(err, nl + nr, "a merge");
+    if (!cllm_buf_append(pair, left, nl) || !cllm_buf_append(pair, right, nr))
+        return cllm_fail_memory(err, nl + nr, "a merge");
     int32_t l = cllm_vocab_find(&bpe->vocab, left, nl), r = cllm_vocab_find(&bpe->vocab, right, nr);
     int32_t whole = cllm_vocab_find(&bpe->vocab, pair->data, pair->size);
     if (l < 0 || r < 0 || whole < 0) {
         cllm_buf_append(pair, "", 1);
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.merges[%zu]: \"%s\" is not in the vocabulary", index,
-                         cllm_show(l < 0 ? left : r < 0 ? right : (const char *)pair->data).text);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.merges[%zu]: \"%s\" is not in the vocabulary",
+                         index,
+                         cllm_show(l < 0   ? left
+                                   : r < 0 ? right
+                                           : (const char *)pair->data)
+                             .text);
     }
     return cllm_map_put(&bpe->merges, (uint64_t)(uint32_t)l << 32 | (uint32_t)r, rank, (uint32_t)whole, err);
 }
@@ -177,8 +187,8 @@ static cllm_status check_unused(json_t *model, cllm_error *err) {
         cllm_status status = cllm_tj_string(model, &model_path, affixes[i], false, &affix, err);
         if (status) return status;
         if (*affix)
-            return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "model.%s: \"%s\" is not supported", affixes[i],
-                             cllm_show(affix).text);
+            return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "model.%s: \"%s\" is not supported",
+                             affixes[i], cllm_show(affix).text);
     }
     json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
@@ -187,15 +197,23 @@ static cllm_status check_unused(json_t *model, cllm_error *err) {
 }
 
 static cllm_status load_members(json_t *model, cllm_bpe *bpe, const char **unk, cllm_error *err) {
-    static const char *const known[] = {"dropout",   "unk_token",     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                                        "byte_fallback", "ignore_merges", "vocab",              "merges",             NULL};
+    static const char *const known[] = {"dropout",
+                                        "unk_token",
+                                        "continuing_subword_prefix",
+                                        "end_of_word_suffix",
+                                        "fuse_unk",
+                                        "byte_fallback",
+                                        "ignore_merges",
+                                        "vocab",
+                                        "merges",
+                                        NULL};
     cllm_status status = cllm_tj_members(model, &model_path, known, err);
     const char *type = "BPE"; /* old files leave it out */
     if (!status) status = cllm_tj_string(model, &model_path, "type", false, &type, err);
     if (status) return status;
     if (strcmp(type, "BPE"))
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "model.type: \"%s\" is not supported, only \"BPE\"",
-                         cllm_show(type).text);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "model.type: \"%s\" is not supported, only \"BPE\"", cllm_show(type).text);
     status = check_unused(model, err);
     if (!status) status = cllm_tj_string(model, &model_path, "unk_token", false, unk, err);
     if (!status) status = cllm_tj_bool(model, &model_path, "fuse_unk", false, &bpe->fuse_unk, err);
@@ -213,8 +231,8 @@ cllm_status cllm_bpe_load(json_t *model, cllm_bpe *out, cllm_error *err) {
     if (!status && unk) {
         out->unk = cllm_vocab_find(&out->vocab, unk, strlen(unk));
         if (out->unk < 0)
-            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "model.unk_token: \"%s\" is not in the vocabulary",
-                               cllm_show(unk).text);
+            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                               "model.unk_token: \"%s\" is not in the vocabulary", cllm_show(unk).text);
     }
     if (status)
         cllm_bpe_free(out);

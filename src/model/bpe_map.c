@@ -55,7 +55,8 @@ cllm_status cllm_map_put(cllm_map *m, uint64_t key, uint32_t a, uint32_t b, cllm
     }
     cllm_map_slot *s;
     for (int attempt = 0; !(s = probe(m, key)); attempt++) {
-        if (attempt == MAX_REBUILDS) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "keys chosen to collide in a hash map");
+        if (attempt == MAX_REBUILDS)
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "keys chosen to collide in a hash map");
         cllm_status status = resize(m, m->capacity * 2, err);
         if (status) return status;
     }

@@ -18,8 +18,8 @@ typedef struct cllm_map {
     uint64_t seed;
 } cllm_map;
 
-/* Adds or replaces. Where a key finds no slot within CLLM_MAX_PROBES the map is rebuilt larger and with another seed. key is not
- * UINT64_MAX. */
+/* Adds or replaces. Where a key finds no slot within CLLM_MAX_PROBES the map is rebuilt larger and with another seed.
+ * key is not UINT64_MAX. */
 cllm_status cllm_map_put(cllm_map *m, uint64_t key, uint32_t a, uint32_t b, cllm_error *err);
 /* NULL if there is none. */
 const cllm_map_slot *cllm_map_get(const cllm_map *m, uint64_t key);

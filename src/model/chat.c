@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 
-static bool has(const char *source, const char *marker) { return strstr(source, marker); }
+static bool has(const char *source, const char *marker) {
+    return strstr(source, marker);
+}
 
 /* A string constant of the template, in either kind of quotes. */
 static bool has_constant(const char *source, const char *s) {
@@ -41,7 +43,8 @@ cllm_chat_family cllm_chat_recognise(const char *source) {
         if (has(source, "<|im_sep|>")) return CLLM_CHAT_UNKNOWN;
         return has(source, "</think>") ? CLLM_CHAT_QWEN3 : CLLM_CHAT_CHATML;
     }
-    if (has(source, "<|start_header_id|>")) return has(source, "Cutting Knowledge Date") ? CLLM_CHAT_LLAMA31 : CLLM_CHAT_LLAMA3;
+    if (has(source, "<|start_header_id|>"))
+        return has(source, "Cutting Knowledge Date") ? CLLM_CHAT_LLAMA31 : CLLM_CHAT_LLAMA3;
     if (has(source, "<start_of_turn>")) return CLLM_CHAT_GEMMA;
     if (has(source, "[INST]")) return recognise_inst(source);
     if (has(source, "<|user|>")) return recognise_turns(source);
@@ -87,7 +90,8 @@ static cllm_status load_token(json_t *config, const char *key, char **out, cllm_
     return *out ? CLLM_OK : cllm_fail_memory(err, json_string_length(value), "a token's text");
 }
 
-/* The template named "default" where there are several. "" if a list has none: there is a template, and it cannot be used. */
+/* The template named "default" where there are several. "" if a list has none: there is a template, and it cannot be
+ * used. */
 static const char *template_source(json_t *config) {
     json_t *value = json_object_get(config, "chat_template");
     if (!json_is_array(value)) return json_string_value(value);

@@ -20,12 +20,18 @@ static void put_bytes(writer *w, const char *s, size_t n) {
     if (!cllm_buf_append(&w->out, s, n)) w->failed = true;
 }
 
-static void put(writer *w, const char *s) { put_bytes(w, s, strlen(s)); }
+static void put(writer *w, const char *s) {
+    put_bytes(w, s, strlen(s));
+}
 
-static bool is(const cllm_message *m, const char *role) { return !strcmp(m->role, role); }
+static bool is(const cllm_message *m, const char *role) {
+    return !strcmp(m->role, role);
+}
 
 /* Jinja's trim and Python's strip() take these away. */
-static bool trimmed(uint32_t c) { return cllm_is_space(c) || (c >= 0x1C && c <= 0x1F); }
+static bool trimmed(uint32_t c) {
+    return cllm_is_space(c) || (c >= 0x1C && c <= 0x1F);
+}
 
 static size_t trim_start(const uint8_t *s, size_t n) {
     size_t at = 0;
@@ -72,7 +78,9 @@ static void format_chatml(writer *w) {
     if (w->generate) put(w, "<|im_start|>assistant\n");
 }
 
-static const char *skip_lines(const char *s) { return s + strspn(s, "\n"); }
+static const char *skip_lines(const char *s) {
+    return s + strspn(s, "\n");
+}
 
 /* What an assistant thought is kept only after the last question; before it, only the answer is. */
 static void put_qwen3_answer(writer *w, const cllm_message *m, bool after_question, bool last) {
@@ -81,7 +89,8 @@ static void put_qwen3_answer(writer *w, const cllm_message *m, bool after_questi
     if (first) {
         for (const char *at = first; at; at = strstr(at + 1, "</think>")) content = at + 8;
         content = skip_lines(content);
-        for (const char *at = strstr(thought, "<think>"); at && at < first; at = strstr(at + 1, "<think>")) thought = at + 7;
+        for (const char *at = strstr(thought, "<think>"); at && at < first; at = strstr(at + 1, "<think>"))
+            thought = at + 7;
         thought = thought < first ? thought : first;
         while (thought < first && *thought == '\n') thought++;
         thought_bytes = (size_t)(first - thought);
@@ -165,8 +174,8 @@ static void format_gemma(writer *w) {
     if (w->generate) put(w, "<start_of_turn>model\n");
 }
 
-/* The whole of the system message and the first question is trimmed as one text; the system message begins with no space, so only the
- * question's end is. */
+/* The whole of the system message and the first question is trimmed as one text; the system message begins with no
+ * space, so only the question's end is. */
 static void put_llama2_question(writer *w, const char *system, const char *question) {
     put(w, w->bos);
     put(w, "[INST] ");
@@ -253,8 +262,8 @@ static void format_zephyr(writer *w) {
     if (w->generate) put(w, "<|assistant|>\n");
 }
 
-/* In the order of cllm_chat_family. bos: what a template of this family writes first; eos: what ends its turns, where it is a token that
- * tokenizer_config.json names. */
+/* In the order of cllm_chat_family. bos: what a template of this family writes first; eos: what ends its turns, where
+ * it is a token that tokenizer_config.json names. */
 static const struct family {
     const char *bos, *eos;
     bool alternates; /* after an optional system message, user and assistant take turns */
@@ -274,13 +283,23 @@ static const struct family {
 };
 
 static const char *const names[CLLM_CHAT_COUNT + 1] = {
-    [CLLM_CHAT_CHATML] = "chatml",         [CLLM_CHAT_GEMMA] = "gemma",           [CLLM_CHAT_LLAMA2] = "llama2",
-    [CLLM_CHAT_LLAMA3] = "llama3",         [CLLM_CHAT_LLAMA31] = "llama3.1",      [CLLM_CHAT_MISTRAL] = "mistral",
-    [CLLM_CHAT_MISTRAL_V1] = "mistral-v1", [CLLM_CHAT_MISTRAL_V3] = "mistral-v3", [CLLM_CHAT_MISTRAL_TEKKEN] = "mistral-tekken",
-    [CLLM_CHAT_PHI3] = "phi3",             [CLLM_CHAT_QWEN3] = "qwen3",           [CLLM_CHAT_ZEPHYR] = "zephyr",
+    [CLLM_CHAT_CHATML] = "chatml",
+    [CLLM_CHAT_GEMMA] = "gemma",
+    [CLLM_CHAT_LLAMA2] = "llama2",
+    [CLLM_CHAT_LLAMA3] = "llama3",
+    [CLLM_CHAT_LLAMA31] = "llama3.1",
+    [CLLM_CHAT_MISTRAL] = "mistral",
+    [CLLM_CHAT_MISTRAL_V1] = "mistral-v1",
+    [CLLM_CHAT_MISTRAL_V3] = "mistral-v3",
+    [CLLM_CHAT_MISTRAL_TEKKEN] = "mistral-tekken",
+    [CLLM_CHAT_PHI3] = "phi3",
+    [CLLM_CHAT_QWEN3] = "qwen3",
+    [CLLM_CHAT_ZEPHYR] = "zephyr",
 };
 
-const char *const *cllm_chat_template_names(void) { return names; }
+const char *const *cllm_chat_template_names(void) {
+    return names;
+}
 
 const char *cllm_chat_template_name(const cllm_tokenizer *t) {
     if (t->chat.family == CLLM_CHAT_NONE) return NULL;
@@ -293,15 +312,33 @@ static void format(writer *w, cllm_chat_family family) {
                                            {"[INST] ", "[/INST]", " ", true, true},
                                            {"[INST]", "[/INST]", "", false, true}};
     switch (family) {
-    case CLLM_CHAT_CHATML: format_chatml(w); break;
-    case CLLM_CHAT_GEMMA: format_gemma(w); break;
-    case CLLM_CHAT_LLAMA2: format_llama2(w); break;
-    case CLLM_CHAT_LLAMA3: format_llama3(w); break;
-    case CLLM_CHAT_LLAMA31: format_llama31(w); break;
-    case CLLM_CHAT_PHI3: format_phi3(w); break;
-    case CLLM_CHAT_QWEN3: format_qwen3(w); break;
-    case CLLM_CHAT_ZEPHYR: format_zephyr(w); break;
-    default: format_mistral(w, &styles[family - CLLM_CHAT_MISTRAL]); break;
+    case CLLM_CHAT_CHATML:
+        format_chatml(w);
+        break;
+    case CLLM_CHAT_GEMMA:
+        format_gemma(w);
+        break;
+    case CLLM_CHAT_LLAMA2:
+        format_llama2(w);
+        break;
+    case CLLM_CHAT_LLAMA3:
+        format_llama3(w);
+        break;
+    case CLLM_CHAT_LLAMA31:
+        format_llama31(w);
+        break;
+    case CLLM_CHAT_PHI3:
+        format_phi3(w);
+        break;
+    case CLLM_CHAT_QWEN3:
+        format_qwen3(w);
+        break;
+    case CLLM_CHAT_ZEPHYR:
+        format_zephyr(w);
+        break;
+    default:
+        format_mistral(w, &styles[family - CLLM_CHAT_MISTRAL]);
+        break;
     }
 }
 
@@ -310,14 +347,18 @@ static cllm_status check_messages(const cllm_message *messages, size_t count, bo
     size_t first = 0;
     for (size_t i = 0; i < count; i++) {
         const cllm_message *m = &messages[i];
-        if (!m->role || !m->content) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "chat: message %zu is NULL", i);
+        if (!m->role || !m->content)
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "chat: message %zu is NULL", i);
         if (!is(m, "system") && !is(m, "user") && !is(m, "assistant"))
             return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                             "chat: message %zu has the role \"%s\"; known are system, user and assistant", i, cllm_show(m->role).text);
+                             "chat: message %zu has the role \"%s\"; known are system, user and assistant", i,
+                             cllm_show(m->role).text);
         if (!i) first = is(m, "system");
         if (alternates && i >= first && !is(m, (i - first) % 2 ? "assistant" : "user"))
-            return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                             "chat: message %zu is of \"%s\"; in this template user and assistant take turns, user first", i, m->role);
+            return cllm_fail(
+                err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                "chat: message %zu is of \"%s\"; in this template user and assistant take turns, user first", i,
+                m->role);
     }
     if (alternates && first == count)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "chat: this template needs a message of the user");

@@ -15,7 +15,9 @@ void cllm_split_free(cllm_split *s) {
     cllm_buf_free(&s->segments);
 }
 
-size_t cllm_split_count(const cllm_split *s) { return s->segments.size / sizeof(cllm_segment); }
+size_t cllm_split_count(const cllm_split *s) {
+    return s->segments.size / sizeof(cllm_segment);
+}
 
 const cllm_segment *cllm_split_at(const cllm_split *s, size_t index) {
     return (const cllm_segment *)(const void *)s->segments.data + index;
@@ -39,7 +41,8 @@ static cllm_status add_span(cllm_buf *spans, size_t begin, size_t end, bool matc
     return cllm_buf_append(spans, &s, sizeof s) ? CLLM_OK : cllm_fail_memory(err, spans->size, "the words of a text");
 }
 
-static cllm_status spans_of_pattern(cllm_finder *f, bool invert, const uint8_t *text, size_t n, cllm_buf *spans, cllm_error *err) {
+static cllm_status spans_of_pattern(cllm_finder *f, bool invert, const uint8_t *text, size_t n, cllm_buf *spans,
+                                    cllm_error *err) {
     size_t last = 0, start, end;
     bool found;
     cllm_finder_text(f, text, n);
@@ -62,7 +65,8 @@ static bool wanted_char(const cllm_pretokenize_stage *s, uint32_t replacement, u
 }
 
 /* Each wanted character is a match of its own. */
-static cllm_status spans_of_chars(const cllm_pretokenize_stage *s, const uint8_t *text, size_t n, cllm_buf *spans, cllm_error *err) {
+static cllm_status spans_of_chars(const cllm_pretokenize_stage *s, const uint8_t *text, size_t n, cllm_buf *spans,
+                                  cllm_error *err) {
     size_t last = 0;
     uint32_t replacement = 0;
     if (s->kind == CLLM_PRETOKENIZE_METASPACE)
@@ -81,8 +85,8 @@ static cllm_status spans_of_chars(const cllm_pretokenize_stage *s, const uint8_t
     return last == n ? CLLM_OK : add_span(spans, last, n, false, err);
 }
 
-/* Joins spans as the behavior asks; the count that is left, in place. A match is merged only into a span that is none: of two matches
- * in a row the second stays alone. */
+/* Joins spans as the behavior asks; the count that is left, in place. A match is merged only into a span that is none:
+ * of two matches in a row the second stays alone. */
 static size_t join_spans(span *s, size_t n, cllm_behavior behavior) {
     if (behavior == CLLM_SPLIT_ISOLATED || behavior == CLLM_SPLIT_REMOVED) return n;
     size_t kept = 0;
@@ -113,7 +117,8 @@ static size_t join_spans(span *s, size_t n, cllm_behavior behavior) {
     return kept;
 }
 
-static cllm_status add_spans(const cllm_segment *whole, const cllm_buf *spans, cllm_behavior behavior, cllm_split *out, cllm_error *err) {
+static cllm_status add_spans(const cllm_segment *whole, const cllm_buf *spans, cllm_behavior behavior, cllm_split *out,
+                             cllm_error *err) {
     span *s = (span *)(void *)spans->data;
     size_t n = join_spans(s, spans->size / sizeof *s, behavior);
     cllm_status status = CLLM_OK;
@@ -141,7 +146,8 @@ static cllm_status split_segments(const cllm_pretokenize_stage *stage, cllm_spli
             continue;
         }
         spans.size = 0;
-        status = by_pattern ? spans_of_pattern(&finder, stage->invert, text, n, &spans, err) : spans_of_chars(stage, text, n, &spans, err);
+        status = by_pattern ? spans_of_pattern(&finder, stage->invert, text, n, &spans, err)
+                            : spans_of_chars(stage, text, n, &spans, err);
         if (!status) status = add_spans(whole, &spans, stage->behavior, &out, err);
     }
     cllm_finder_end(&finder);
@@ -156,10 +162,11 @@ static cllm_status split_segments(const cllm_pretokenize_stage *stage, cllm_spli
 }
 
 /* Rewrites one segment into out->text, whose new end the caller reads. */
-typedef cllm_status (*rewrite_fn)(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin, cllm_split *out,
-                                  cllm_error *err);
+typedef cllm_status (*rewrite_fn)(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin,
+                                  cllm_split *out, cllm_error *err);
 
-static cllm_status rewrite_segments(const cllm_pretokenize_stage *stage, rewrite_fn rewrite, cllm_split *s, cllm_error *err) {
+static cllm_status rewrite_segments(const cllm_pretokenize_stage *stage, rewrite_fn rewrite, cllm_split *s,
+                                    cllm_error *err) {
     cllm_split out = {0};
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < cllm_split_count(s); i++) {
@@ -183,8 +190,8 @@ static bool starts_with(const uint8_t *text, size_t n, const char *prefix) {
     return n >= m && !memcmp(text, prefix, m);
 }
 
-static cllm_status add_prefix_space(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin, cllm_split *out,
-                                    cllm_error *err) {
+static cllm_status add_prefix_space(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin,
+                                    cllm_split *out, cllm_error *err) {
     (void)stage;
     cllm_status status = CLLM_OK;
     if (!starts_with(text, n, " ")) {
@@ -194,8 +201,8 @@ static cllm_status add_prefix_space(const cllm_pretokenize_stage *stage, const u
     return status ? status : cllm_split_text(out, text, n, err);
 }
 
-static cllm_status map_bytes(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin, cllm_split *out,
-                             cllm_error *err) {
+static cllm_status map_bytes(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin,
+                             cllm_split *out, cllm_error *err) {
     (void)stage;
     if (out->text.size + 2 * n > CLLM_MAX_TEXT_BYTES || !cllm_buf_reserve(&out->text, 2 * n))
         return cllm_fail_memory(err, out->text.size + 2 * n, "a text to tokenize");
@@ -208,8 +215,8 @@ static cllm_status map_bytes(const cllm_pretokenize_stage *stage, const uint8_t 
     return CLLM_OK;
 }
 
-static cllm_status replace_spaces(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin, cllm_split *out,
-                                  cllm_error *err) {
+static cllm_status replace_spaces(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin,
+                                  cllm_split *out, cllm_error *err) {
     size_t m = strlen(stage->replacement), old_origin = *origin;
     bool wanted = stage->prepend == CLLM_PREPEND_ALWAYS || (stage->prepend == CLLM_PREPEND_FIRST && old_origin);
     cllm_status status = CLLM_OK;

@@ -63,7 +63,7 @@ void cllm_pretokenizer_free(cllm_pretokenizer *p);
 cllm_status cllm_pretokenizer_run(const cllm_pretokenizer *p, cllm_split *s, cllm_error *err);
 
 /* The members of a Metaspace, which is a decoder as well. */
-cllm_status cllm_metaspace_parse(json_t *component, const cllm_path *path, char replacement[5], cllm_prepend *prepend, bool *split,
-                                 cllm_error *err);
+cllm_status cllm_metaspace_parse(json_t *component, const cllm_path *path, char replacement[5], cllm_prepend *prepend,
+                                 bool *split, cllm_error *err);
 
 #endif

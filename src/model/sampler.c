@@ -1,4 +1,5 @@
-/* Chooses the next token. The steps and their order are those of llama.cpp: repeat penalty, top-k, top-p, min-p, temperature. */
+/* Chooses the next token. The steps and their order are those of llama.cpp: repeat penalty, top-k, top-p, min-p,
+ * temperature. */
 #include <math.h>
 #include <string.h>
 
@@ -16,11 +17,11 @@ typedef struct candidate {
 struct cllm_sampler {
     cllm_sampler_params params;
     uint32_t vocab;
-    uint64_t random;        /* state of the generator */
-    candidate *candidates;  /* `vocab` long */
-    int32_t *recent;        /* the last repeat_last_n tokens, a ring */
+    uint64_t random;       /* state of the generator */
+    candidate *candidates; /* `vocab` long */
+    int32_t *recent;       /* the last repeat_last_n tokens, a ring */
     uint32_t recent_count, recent_next;
-    uint32_t *penalized;    /* of each token, the call that last penalized it: a repeated token is penalized once */
+    uint32_t *penalized; /* of each token, the call that last penalized it: a repeated token is penalized once */
     uint32_t call;
 };
 
@@ -42,7 +43,8 @@ static cllm_status check(const cllm_sampler_params *p, uint32_t vocab, cllm_erro
 }
 
 cllm_status cllm_sampler_new(const cllm_sampler_params *params, uint32_t vocab, cllm_sampler **out, cllm_error *err) {
-    if (!params || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_sampler_new: an argument is NULL");
+    if (!params || !out)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_sampler_new: an argument is NULL");
     *out = NULL;
     cllm_status status = check(params, vocab, err);
     if (status) return status;
@@ -87,7 +89,9 @@ static double next_random(cllm_sampler *s) {
 }
 
 /* Equal logits go by token, so that the choice does not depend on how the search runs. */
-static bool better(candidate a, candidate b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
+static bool better(candidate a, candidate b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
 
 /* Sifts down in a heap whose root is the best (`best_first`) or the worst. */
 static void sift(candidate *h, size_t n, size_t i, bool best_first) {
@@ -137,8 +141,8 @@ static double weight(float logit, float max, float temperature) {
     return exp(((double)logit - (double)max) / (double)temperature);
 }
 
-/* Moves the best ones to the end of c, best last, until top-p and min-p leave out the rest; how many there are. The probabilities are
- * those before the temperature. */
+/* Moves the best ones to the end of c, best last, until top-p and min-p leave out the rest; how many there are. The
+ * probabilities are those before the temperature. */
 static size_t take_nucleus(const cllm_sampler_params *p, candidate *c, size_t n) {
     double sum = 0, taken = 0;
     heapify(c, n, true);

@@ -22,8 +22,8 @@ static cllm_status terminate(cllm_buf *out, cllm_error *err) {
     return CLLM_OK;
 }
 
-cllm_status cllm_detokenize(const cllm_tokenizer *t, const int32_t *ids, size_t count, bool skip_special, char **text, size_t *bytes,
-                            cllm_error *err) {
+cllm_status cllm_detokenize(const cllm_tokenizer *t, const int32_t *ids, size_t count, bool skip_special, char **text,
+                            size_t *bytes, cllm_error *err) {
     if (!t || (!ids && count) || !text || !bytes)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_detokenize: an argument is NULL");
     cllm_decode_run run = {.decoder = &t->decoder};
@@ -66,7 +66,8 @@ static cllm_status give(cllm_stream *stream, cllm_status status, const char **pi
 }
 
 cllm_status cllm_stream_push(cllm_stream *stream, int32_t id, const char **piece, size_t *bytes, cllm_error *err) {
-    if (!stream || !piece || !bytes) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_stream_push: an argument is NULL");
+    if (!stream || !piece || !bytes)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_stream_push: an argument is NULL");
     stream->run.out.size = 0;
     return give(stream, push(stream->tokenizer, &stream->run, id, stream->skip_special, err), piece, bytes, err);
 }

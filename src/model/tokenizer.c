@@ -39,7 +39,8 @@ static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err
 }
 
 cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_error *err) {
-    if (!dir || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenizer_open: an argument is NULL");
+    if (!dir || !out)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenizer_open: an argument is NULL");
     *out = NULL;
     char *json = NULL;
     size_t bytes = 0;
@@ -58,7 +59,9 @@ cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_erro
     return CLLM_OK;
 }
 
-uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *t) { return t->limit; }
+uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *t) {
+    return t->limit;
+}
 
 const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_special, size_t *n) {
     const cllm_added_token *added = cllm_added_find(&t->added, id);
@@ -69,16 +72,16 @@ const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_sp
 }
 
 /* The text as it stands, cut at the added tokens that are looked for before normalization. */
-static cllm_status split_raw(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special, cllm_split *out,
-                             cllm_error *err) {
+static cllm_status split_raw(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special,
+                             cllm_split *out, cllm_error *err) {
     if (!cllm_utf8_sanitize(text, bytes, &out->text)) return cllm_fail_memory(err, bytes, "a text to tokenize");
     uint32_t c;
     size_t origin = out->text.size ? cllm_utf8_decode(out->text.data, out->text.size, &c) : 0;
     return cllm_added_split(&t->added, &t->added.raw, parse_special, out, 0, out->text.size, origin, err);
 }
 
-static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *raw, const cllm_segment *s, bool parse_special,
-                                     cllm_buf *scratch, cllm_split *out, cllm_error *err) {
+static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *raw, const cllm_segment *s,
+                                     bool parse_special, cllm_buf *scratch, cllm_split *out, cllm_error *err) {
     size_t begin = out->text.size, origin = s->origin;
     if (s->token >= 0) return cllm_split_add(out, begin, begin, s->token, 0, err);
     scratch->size = 0;
@@ -90,8 +93,8 @@ static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *
     return cllm_added_split(&t->added, &t->added.normalized, parse_special, out, begin, out->text.size, origin, err);
 }
 
-static cllm_status split_words(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special, cllm_split *out,
-                               cllm_error *err) {
+static cllm_status split_words(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special,
+                               cllm_split *out, cllm_error *err) {
     cllm_split raw = {0};
     cllm_buf scratch = {0};
     cllm_status status = split_raw(t, text, bytes, parse_special, &raw, err);
@@ -116,12 +119,13 @@ static cllm_status encode_words(const cllm_tokenizer *t, const cllm_split *words
     return status;
 }
 
-cllm_status cllm_tokenize(const cllm_tokenizer *t, const char *text, size_t bytes, bool add_special, bool parse_special, int32_t **ids,
-                          size_t *count, cllm_error *err) {
+cllm_status cllm_tokenize(const cllm_tokenizer *t, const char *text, size_t bytes, bool add_special, bool parse_special,
+                          int32_t **ids, size_t *count, cllm_error *err) {
     if (!t || (!text && bytes) || !ids || !count)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenize: an argument is NULL");
     if (bytes > CLLM_MAX_TEXT_BYTES / 4)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenize: a text of %zu bytes; tokenize it in parts", bytes);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "cllm_tokenize: a text of %zu bytes; tokenize it in parts", bytes);
     cllm_split words = {0};
     cllm_buf list = {0};
     cllm_status status = split_words(t, text ? text : "", bytes, parse_special, &words, err);

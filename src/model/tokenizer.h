@@ -1,4 +1,5 @@
-/* Inside of a cllm_tokenizer: a tokenizer.json and what tokenizer_config.json says about chat. Immutable once it is open. */
+/* Inside of a cllm_tokenizer: a tokenizer.json and what tokenizer_config.json says about chat. Immutable once it is
+ * open. */
 #ifndef CLLM_MODEL_TOKENIZER_H
 #define CLLM_MODEL_TOKENIZER_H
 
@@ -14,7 +15,7 @@ struct cllm_tokenizer {
     cllm_decoder decoder;
     cllm_buf prefix, suffix; /* ids (int32_t) that add_special puts around a text */
     cllm_chat_config chat;
-    uint32_t limit;          /* largest id + 1 */
+    uint32_t limit; /* largest id + 1 */
 };
 
 /* A tokenizer from the text of a tokenizer.json, without chat template. */

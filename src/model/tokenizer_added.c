@@ -44,7 +44,8 @@ static size_t trie_match(const cllm_trie *t, const uint8_t *s, size_t n, uint32_
 }
 
 static cllm_status parse_token(json_t *item, const cllm_path *path, cllm_added_token *out, cllm_error *err) {
-    static const char *const known[] = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL};
+    static const char *const known[] = {"id",     "content",    "single_word", "lstrip",
+                                        "rstrip", "normalized", "special",     NULL};
     const char *content = NULL;
     int64_t id = 0;
     cllm_status status = cllm_tj_members(item, path, known, err);
@@ -60,20 +61,21 @@ static cllm_status parse_token(json_t *item, const cllm_path *path, cllm_added_t
     out->id = (int32_t)id;
     out->bytes = strlen(content);
     if (out->bytes > MAX_CONTENT_BYTES)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: an added token of more than %d bytes", path->text,
-                         MAX_CONTENT_BYTES);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: an added token of more than %d bytes",
+                         path->text, MAX_CONTENT_BYTES);
     out->content = cllm_strdup(content);
     return out->content ? CLLM_OK : cllm_fail_memory(err, out->bytes, "an added token");
 }
 
 /* An added token may repeat one of the vocabulary; then both must agree. */
-static cllm_status check_id(const cllm_added_token *t, const cllm_vocab *vocab, const cllm_path *path, cllm_error *err) {
+static cllm_status check_id(const cllm_added_token *t, const cllm_vocab *vocab, const cllm_path *path,
+                            cllm_error *err) {
     int32_t known = cllm_vocab_find(vocab, t->content, t->bytes);
     size_t n;
     const uint8_t *other = cllm_vocab_text(vocab, t->id, &n);
     if ((known < 0 || known == t->id) && (!other || (n == t->bytes && !memcmp(other, t->content, n)))) return CLLM_OK;
-    return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: \"%s\" has id %d, but model.vocab disagrees", path->text,
-                     cllm_show(t->content).text, t->id);
+    return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: \"%s\" has id %d, but model.vocab disagrees",
+                     path->text, cllm_show(t->content).text, t->id);
 }
 
 static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_normalizer *normalizer, cllm_error *err) {
@@ -85,14 +87,16 @@ static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_norma
     cllm_status status = cllm_normalizer_run(normalizer, &t->normal, &origin, err);
     if (status) return status;
     if (t->normal.size > MAX_CONTENT_BYTES)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "added_tokens[%zu]: longer than %d bytes when normalized", index,
-                         MAX_CONTENT_BYTES);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "added_tokens[%zu]: longer than %d bytes when normalized", index, MAX_CONTENT_BYTES);
     return trie_add(&added->normalized, t->normal.data, t->normal.size, (uint32_t)index, err);
 }
 
-cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer, cllm_added *out, cllm_error *err) {
+cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer, cllm_added *out,
+                            cllm_error *err) {
     if (!list || json_is_null(list)) return CLLM_OK;
-    if (!json_is_array(list)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "added_tokens: expected an array");
+    if (!json_is_array(list))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "added_tokens: expected an array");
     size_t n = json_array_size(list);
     out->tokens = cllm_alloc_zero(n, sizeof *out->tokens);
     if (!out->tokens) return cllm_fail_memory(err, n * sizeof *out->tokens, "the added tokens");
@@ -175,8 +179,8 @@ static size_t spaces_after(const uint8_t *text, size_t at, size_t end) {
     return at;
 }
 
-cllm_status cllm_added_split(const cllm_added *added, const cllm_trie *trie, bool parse_special, cllm_split *s, size_t begin, size_t end,
-                             size_t origin, cllm_error *err) {
+cllm_status cllm_added_split(const cllm_added *added, const cllm_trie *trie, bool parse_special, cllm_split *s,
+                             size_t begin, size_t end, size_t origin, cllm_error *err) {
     const uint8_t *text = s->text.data;
     size_t done = begin; /* segments are written up to here */
     cllm_status status = CLLM_OK;
@@ -192,10 +196,12 @@ cllm_status cllm_added_split(const cllm_added *added, const cllm_trie *trie, boo
         /* Not past `done`: a token before may have taken those spaces. */
         if (t->left_strip) start = spaces_before(text, done < start ? done : start, start);
         if (t->right_strip) stop = spaces_after(text, stop, end);
-        if (done < start) status = cllm_split_add(s, done, start, -1, done - begin < origin ? origin - (done - begin) : 0, err);
+        if (done < start)
+            status = cllm_split_add(s, done, start, -1, done - begin < origin ? origin - (done - begin) : 0, err);
         if (!status) status = cllm_split_add(s, start, stop, t->id, 0, err);
         done = stop;
     }
-    if (!status && done < end) status = cllm_split_add(s, done, end, -1, done - begin < origin ? origin - (done - begin) : 0, err);
+    if (!status && done < end)
+        status = cllm_split_add(s, done, end, -1, done - begin < origin ? origin - (done - begin) : 0, err);
     return status;
 }

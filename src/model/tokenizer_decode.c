@@ -8,7 +8,9 @@ static const uint8_t replacement_character[] = {0xEF, 0xBF, 0xBD};
 
 static cllm_status push_to(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err);
 
-static cllm_status no_memory(size_t n, cllm_error *err) { return cllm_fail_memory(err, n, "decoded text"); }
+static cllm_status no_memory(size_t n, cllm_error *err) {
+    return cllm_fail_memory(err, n, "decoded text");
+}
 
 /* The bytes that a byte-level token stands for; a token with any other character stands for itself. */
 static bool append_byte_level(const uint8_t *token, size_t n, cllm_buf *out) {
@@ -70,7 +72,8 @@ static cllm_status flush_bytes(cllm_decode_run *run, size_t index, cllm_error *e
     if (valid_utf8(bytes)) {
         if (bytes->size) status = push_to(run, index + 1, bytes->data, bytes->size, err);
     } else {
-        for (size_t i = 0; !status && i < bytes->size; i++) status = push_to(run, index + 1, replacement_character, 3, err);
+        for (size_t i = 0; !status && i < bytes->size; i++)
+            status = push_to(run, index + 1, replacement_character, 3, err);
     }
     bytes->size = 0;
     return status;
@@ -168,18 +171,25 @@ static cllm_status join(cllm_decode_run *run, size_t index, const uint8_t *token
 
 /* Calls itself once per stage at most: the depth is bounded by CLLM_MAX_DECODERS. */
 static cllm_status push_to(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err) {
-    if (index == run->decoder->count) return cllm_buf_append(&run->out, token, n) ? CLLM_OK : no_memory(run->out.size + n, err);
+    if (index == run->decoder->count)
+        return cllm_buf_append(&run->out, token, n) ? CLLM_OK : no_memory(run->out.size + n, err);
     if (!token) token = (const uint8_t *)"";
     switch (run->decoder->stages[index].kind) {
-    case CLLM_DECODE_BYTE_LEVEL: return byte_level(run, index, token, n, err);
-    case CLLM_DECODE_METASPACE: return metaspace(run, index, token, n, err);
-    case CLLM_DECODE_REPLACE: return replace(run, index, token, n, err);
-    case CLLM_DECODE_BYTE_FALLBACK: return byte_fallback(run, index, token, n, err);
+    case CLLM_DECODE_BYTE_LEVEL:
+        return byte_level(run, index, token, n, err);
+    case CLLM_DECODE_METASPACE:
+        return metaspace(run, index, token, n, err);
+    case CLLM_DECODE_REPLACE:
+        return replace(run, index, token, n, err);
+    case CLLM_DECODE_BYTE_FALLBACK:
+        return byte_fallback(run, index, token, n, err);
     case CLLM_DECODE_STRIP:
         if (run->decoder->stages[index].fused) return strip_fused(run, index, token, n, err);
         return strip_token(run, index, token, n, err);
-    case CLLM_DECODE_JOIN: return join(run, index, token, n, err);
-    case CLLM_DECODE_FUSE: break;
+    case CLLM_DECODE_JOIN:
+        return join(run, index, token, n, err);
+    case CLLM_DECODE_FUSE:
+        break;
     }
     return push_to(run, index + 1, token, n, err);
 }

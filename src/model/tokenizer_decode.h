@@ -1,4 +1,5 @@
-/* The "decoder" of a tokenizer.json: tokens back to text, a token at a time, for whole texts and for streaming alike. */
+/* The "decoder" of a tokenizer.json: tokens back to text, a token at a time, for whole texts and for streaming alike.
+ */
 #ifndef CLLM_MODEL_TOKENIZER_DECODE_H
 #define CLLM_MODEL_TOKENIZER_DECODE_H
 
@@ -18,12 +19,12 @@ typedef enum cllm_decode_kind {
 
 typedef struct cllm_decode_stage {
     cllm_decode_kind kind;
-    bool fused;          /* its input is one token, which arrives in fragments */
+    bool fused; /* its input is one token, which arrives in fragments */
     cllm_pattern pattern;
-    char *content;       /* replace: what is put in */
-    uint32_t character;  /* strip; metaspace: the replacement */
-    size_t start, stop;  /* strip: most characters removed at each end */
-    bool keep_first;     /* metaspace: never prepended, so the first is a space too */
+    char *content;      /* replace: what is put in */
+    uint32_t character; /* strip; metaspace: the replacement */
+    size_t start, stop; /* strip: most characters removed at each end */
+    bool keep_first;    /* metaspace: never prepended, so the first is a space too */
 } cllm_decode_stage;
 
 typedef struct cllm_decoder {
@@ -35,15 +36,16 @@ cllm_status cllm_decoder_load(json_t *component, cllm_decoder *out, cllm_error *
 void cllm_decoder_free(cllm_decoder *d);
 
 typedef struct cllm_decode_state {
-    cllm_buf bytes;    /* byte level: an incomplete character; byte fallback: the run of byte tokens so far */
-    size_t tokens;     /* metaspace, join: tokens seen */
-    size_t stripped;   /* strip, fused: characters removed at the start */
-    bool past_start;   /* strip, fused */
-    size_t held;       /* strip, fused: characters that go if they turn out to be the last */
+    cllm_buf bytes;  /* byte level: an incomplete character; byte fallback: the run of byte tokens so far */
+    size_t tokens;   /* metaspace, join: tokens seen */
+    size_t stripped; /* strip, fused: characters removed at the start */
+    bool past_start; /* strip, fused */
+    size_t held;     /* strip, fused: characters that go if they turn out to be the last */
 } cllm_decode_state;
 
-/* A decoding under way. `eager` writes a character of byte tokens as soon as it is complete (streaming); otherwise a run of byte tokens
- * waits for its end, because the reference turns each byte of a run that is not UTF-8 as a whole into U+FFFD. */
+/* A decoding under way. `eager` writes a character of byte tokens as soon as it is complete (streaming); otherwise a
+ * run of byte tokens waits for its end, because the reference turns each byte of a run that is not UTF-8 as a whole
+ * into U+FFFD. */
 typedef struct cllm_decode_run {
     const cllm_decoder *decoder;
     bool eager;

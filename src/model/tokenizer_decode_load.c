@@ -47,7 +47,8 @@ static cllm_status parse_metaspace(json_t *component, const cllm_path *path, cll
 }
 
 /* The decoders that work on whole tokens and have no members that matter here. */
-static cllm_status parse_plain(json_t *component, const char *type, const cllm_path *path, cllm_decode_stage *s, cllm_error *err) {
+static cllm_status parse_plain(json_t *component, const char *type, const cllm_path *path, cllm_decode_stage *s,
+                               cllm_error *err) {
     if (!strcmp(type, "Fuse")) {
         s->kind = CLLM_DECODE_FUSE;
         return cllm_tj_members(component, path, (const char *const[]){NULL}, err);
@@ -57,8 +58,8 @@ static cllm_status parse_plain(json_t *component, const char *type, const cllm_p
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: decoder \"%s\" is not supported", path->text,
                          cllm_show(type).text);
     if (s->fused)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: decoder \"%s\" after Fuse or ByteLevel is not supported",
-                         path->text, type);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "%s: decoder \"%s\" after Fuse or ByteLevel is not supported", path->text, type);
     s->kind = byte_level ? CLLM_DECODE_BYTE_LEVEL : CLLM_DECODE_BYTE_FALLBACK;
     /* ByteLevel's members are those of the pre-tokenizer of the same name; decoding does not use them */
     static const char *const known[] = {"add_prefix_space", "trim_offsets", "use_regex", NULL};
@@ -68,7 +69,8 @@ static cllm_status parse_plain(json_t *component, const char *type, const cllm_p
 static cllm_status add_stage(void *ctx, json_t *component, const char *type, const cllm_path *path, cllm_error *err) {
     cllm_decoder *d = ctx;
     if (d->count == CLLM_MAX_DECODERS)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: more than %d decoders", path->text, CLLM_MAX_DECODERS);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: more than %d decoders", path->text,
+                         CLLM_MAX_DECODERS);
     cllm_decode_stage *s = &d->stages[d->count];
     if (d->count) {
         const cllm_decode_stage *before = s - 1;

@@ -17,7 +17,8 @@ cllm_path cllm_path_member(const cllm_path *parent, const char *key) {
 
 cllm_path cllm_path_item(const cllm_path *parent, const char *key, size_t index) {
     cllm_path p;
-    snprintf(p.text, sizeof p.text, "%.*s%s%s[%zu]", (int)sizeof p.text - 60, parent->text, parent->text[0] ? "." : "", key, index);
+    snprintf(p.text, sizeof p.text, "%.*s%s%s[%zu]", (int)sizeof p.text - 60, parent->text, parent->text[0] ? "." : "",
+             key, index);
     return p;
 }
 
@@ -28,10 +29,12 @@ static cllm_status wrong_type(const cllm_path *path, const char *key, const char
 }
 
 /* The member, NULL where it is absent or null and that is allowed. */
-static cllm_status member(json_t *object, const cllm_path *path, const char *key, bool required, json_t **out, cllm_error *err) {
+static cllm_status member(json_t *object, const cllm_path *path, const char *key, bool required, json_t **out,
+                          cllm_error *err) {
     *out = json_object_get(object, key);
     if (!required && json_is_null(*out)) *out = NULL;
-    if (required && !*out) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: member \"%s\" is missing", path->text, key);
+    if (required && !*out)
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: member \"%s\" is missing", path->text, key);
     return CLLM_OK;
 }
 
@@ -43,13 +46,14 @@ cllm_status cllm_tj_members(json_t *object, const cllm_path *path, const char *c
         bool known = !strcmp(key, "type");
         for (const char *const *a = allowed; !known && *a; a++) known = !strcmp(key, *a);
         if (!known)
-            return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: member \"%s\" is not supported", path->text,
-                             cllm_show(key).text);
+            return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: member \"%s\" is not supported",
+                             path->text, cllm_show(key).text);
     }
     return CLLM_OK;
 }
 
-cllm_status cllm_tj_string(json_t *object, const cllm_path *path, const char *key, bool required, const char **out, cllm_error *err) {
+cllm_status cllm_tj_string(json_t *object, const cllm_path *path, const char *key, bool required, const char **out,
+                           cllm_error *err) {
     json_t *value;
     cllm_status status = member(object, path, key, required, &value, err);
     if (status || !value) return status;
@@ -63,7 +67,8 @@ cllm_status cllm_tj_type(json_t *object, const cllm_path *path, const char **out
     return cllm_tj_string(object, path, "type", true, out, err);
 }
 
-cllm_status cllm_tj_bool(json_t *object, const cllm_path *path, const char *key, bool required, bool *out, cllm_error *err) {
+cllm_status cllm_tj_bool(json_t *object, const cllm_path *path, const char *key, bool required, bool *out,
+                         cllm_error *err) {
     json_t *value;
     cllm_status status = member(object, path, key, required, &value, err);
     if (status || !value) return status;
@@ -72,16 +77,16 @@ cllm_status cllm_tj_bool(json_t *object, const cllm_path *path, const char *key,
     return CLLM_OK;
 }
 
-cllm_status cllm_tj_integer(json_t *object, const cllm_path *path, const char *key, int64_t min, int64_t max, int64_t *out,
-                            cllm_error *err) {
+cllm_status cllm_tj_integer(json_t *object, const cllm_path *path, const char *key, int64_t min, int64_t max,
+                            int64_t *out, cllm_error *err) {
     json_t *value;
     cllm_status status = member(object, path, key, true, &value, err);
     if (status) return status;
     if (!json_is_integer(value)) return wrong_type(path, key, "an integer", err);
     int64_t v = json_integer_value(value);
     if (v < min || v > max)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: \"%s\" is %lld, outside %lld to %lld", path->text, key,
-                         (long long)v, (long long)min, (long long)max);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: \"%s\" is %lld, outside %lld to %lld", path->text,
+                         key, (long long)v, (long long)min, (long long)max);
     *out = v;
     return CLLM_OK;
 }
@@ -91,7 +96,8 @@ cllm_status cllm_tj_char(json_t *object, const cllm_path *path, const char *key,
     cllm_status status = cllm_tj_string(object, path, key, true, &s, err);
     if (status) return status;
     size_t n = strlen(s);
-    if (!n || cllm_utf8_decode((const uint8_t *)s, n, out) != n) return wrong_type(path, key, "a string of one character", err);
+    if (!n || cllm_utf8_decode((const uint8_t *)s, n, out) != n)
+        return wrong_type(path, key, "a string of one character", err);
     return CLLM_OK;
 }
 
@@ -107,10 +113,11 @@ typedef struct frame {
     cllm_path path;
 } frame;
 
-static cllm_status enter(frame *stack, int *depth, json_t *component, const cllm_path *path, const char *items, cllm_error *err) {
+static cllm_status enter(frame *stack, int *depth, json_t *component, const cllm_path *path, const char *items,
+                         cllm_error *err) {
     if (*depth == MAX_SEQUENCE_DEPTH)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: Sequence is nested deeper than %d", path->text,
-                         MAX_SEQUENCE_DEPTH);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: Sequence is nested deeper than %d",
+                         path->text, MAX_SEQUENCE_DEPTH);
     cllm_status status = cllm_tj_members(component, path, (const char *const[]){items, NULL}, err);
     frame *f = &stack[*depth];
     if (!status) status = cllm_tj_array(component, path, items, &f->items, err);
@@ -121,7 +128,8 @@ static cllm_status enter(frame *stack, int *depth, json_t *component, const cllm
     return CLLM_OK;
 }
 
-cllm_status cllm_tj_sequence(json_t *component, const char *name, const char *items, cllm_tj_add_fn add, void *ctx, cllm_error *err) {
+cllm_status cllm_tj_sequence(json_t *component, const char *name, const char *items, cllm_tj_add_fn add, void *ctx,
+                             cllm_error *err) {
     if (!component || json_is_null(component)) return CLLM_OK;
     frame stack[MAX_SEQUENCE_DEPTH];
     int depth = 0;
@@ -130,7 +138,8 @@ cllm_status cllm_tj_sequence(json_t *component, const char *name, const char *it
         const char *type = NULL;
         cllm_status status = cllm_tj_type(component, &path, &type, err);
         if (status) return status;
-        status = strcmp(type, "Sequence") ? add(ctx, component, type, &path, err) : enter(stack, &depth, component, &path, items, err);
+        status = strcmp(type, "Sequence") ? add(ctx, component, type, &path, err)
+                                          : enter(stack, &depth, component, &path, items, err);
         if (status) return status;
         while (depth && stack[depth - 1].next == json_array_size(stack[depth - 1].items)) depth--;
         if (!depth) return CLLM_OK;

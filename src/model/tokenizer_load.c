@@ -13,7 +13,8 @@ static cllm_status append_id(cllm_buf *ids, int64_t id, cllm_error *err) {
 }
 
 /* The ids that special_tokens lists for a name. */
-static cllm_status append_special(json_t *component, const char *name, const cllm_path *path, cllm_buf *ids, cllm_error *err) {
+static cllm_status append_special(json_t *component, const char *name, const cllm_path *path, cllm_buf *ids,
+                                  cllm_error *err) {
     json_t *list = json_object_get(json_object_get(json_object_get(component, "special_tokens"), name), "ids");
     if (!json_is_array(list))
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s.special_tokens: no ids for \"%s\"", path->text,
@@ -22,8 +23,9 @@ static cllm_status append_special(json_t *component, const char *name, const cll
         json_t *id = json_array_get(list, i);
         json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
         if (v < 0 || v > CLLM_MAX_TOKEN_ID)
-            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s.special_tokens: an id of \"%s\" is not an integer from 0 to %d",
-                             path->text, cllm_show(name).text, CLLM_MAX_TOKEN_ID);
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                             "%s.special_tokens: an id of \"%s\" is not an integer from 0 to %d", path->text,
+                             cllm_show(name).text, CLLM_MAX_TOKEN_ID);
         cllm_status status = append_id(ids, v, err);
         if (status) return status;
     }
@@ -31,17 +33,19 @@ static cllm_status append_special(json_t *component, const char *name, const cll
 }
 
 /* One item of "single": {"SpecialToken": {...}} or {"Sequence": {"id": "A", ...}}. */
-static cllm_status add_piece(cllm_tokenizer *t, json_t *component, json_t *piece, const cllm_path *path, bool *seen, cllm_error *err) {
+static cllm_status add_piece(cllm_tokenizer *t, json_t *component, json_t *piece, const cllm_path *path, bool *seen,
+                             cllm_error *err) {
     const char *id = NULL;
     json_t *special = json_object_get(piece, "SpecialToken"), *sequence = json_object_get(piece, "Sequence");
     if (!special == !sequence)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: expected \"SpecialToken\" or \"Sequence\"", path->text);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: expected \"SpecialToken\" or \"Sequence\"",
+                         path->text);
     cllm_status status = cllm_tj_string(special ? special : sequence, path, "id", true, &id, err);
     if (status) return status;
     if (special) return append_special(component, id, path, *seen ? &t->suffix : &t->prefix, err);
     if (*seen || strcmp(id, "A"))
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: a template with more than one text is not supported",
-                         path->text);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "%s: a template with more than one text is not supported", path->text);
     *seen = true;
     return CLLM_OK;
 }
@@ -50,26 +54,30 @@ static cllm_status load_template(cllm_tokenizer *t, json_t *component, const cll
     json_t *single;
     bool seen = false;
     /* "pair" is for two texts at once, which this library never tokenizes */
-    cllm_status status = cllm_tj_members(component, path, (const char *const[]){"single", "pair", "special_tokens", NULL}, err);
+    cllm_status status =
+        cllm_tj_members(component, path, (const char *const[]){"single", "pair", "special_tokens", NULL}, err);
     if (!status) status = cllm_tj_array(component, path, "single", &single, err);
     if (!status && (t->prefix.size || t->suffix.size))
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: a second TemplateProcessing is not supported", path->text);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "%s: a second TemplateProcessing is not supported", path->text);
     for (size_t i = 0; !status && i < json_array_size(single); i++) {
         cllm_path item = cllm_path_item(path, "single", i);
         status = add_piece(t, component, json_array_get(single, i), &item, &seen, err);
     }
     if (!status && !seen)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s.single: a template without the text", path->text);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s.single: a template without the text",
+                         path->text);
     return status;
 }
 
-static cllm_status add_processor(void *ctx, json_t *component, const char *type, const cllm_path *path, cllm_error *err) {
+static cllm_status add_processor(void *ctx, json_t *component, const char *type, const cllm_path *path,
+                                 cllm_error *err) {
     if (!strcmp(type, "TemplateProcessing")) return load_template(ctx, component, path, err);
     /* ByteLevel only moves offsets */
     static const char *const known[] = {"add_prefix_space", "trim_offsets", "use_regex", NULL};
     if (!strcmp(type, "ByteLevel")) return cllm_tj_members(component, path, known, err);
-    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: post-processor \"%s\" is not supported", path->text,
-                     cllm_show(type).text);
+    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: post-processor \"%s\" is not supported",
+                     path->text, cllm_show(type).text);
 }
 
 static cllm_status check_top(json_t *root, cllm_error *err) {
@@ -98,7 +106,8 @@ static cllm_status load_parts(cllm_tokenizer *t, json_t *root, cllm_error *err) 
     if (!status) status = cllm_normalizer_load(json_object_get(root, "normalizer"), &t->normalizer, err);
     if (!status) status = cllm_pretokenizer_load(json_object_get(root, "pre_tokenizer"), &t->pretokenizer, err);
     if (!status)
-        status = cllm_tj_sequence(json_object_get(root, "post_processor"), "post_processor", "processors", add_processor, t, err);
+        status = cllm_tj_sequence(json_object_get(root, "post_processor"), "post_processor", "processors",
+                                  add_processor, t, err);
     if (!status) status = cllm_decoder_load(json_object_get(root, "decoder"), &t->decoder, err);
     if (!status)
         status = cllm_added_load(json_object_get(root, "added_tokens"), &t->bpe.vocab, &t->normalizer, &t->added, err);

@@ -28,13 +28,15 @@ static cllm_status parse_prepend(json_t *component, const cllm_path *path, cllm_
 
 static cllm_status parse_strip(json_t *component, const cllm_path *path, cllm_normalize_stage *s, cllm_error *err) {
     s->kind = CLLM_NORMALIZE_STRIP;
-    cllm_status status = cllm_tj_members(component, path, (const char *const[]){"strip_left", "strip_right", NULL}, err);
+    cllm_status status =
+        cllm_tj_members(component, path, (const char *const[]){"strip_left", "strip_right", NULL}, err);
     if (!status) status = cllm_tj_bool(component, path, "strip_left", true, &s->left, err);
     if (!status) status = cllm_tj_bool(component, path, "strip_right", true, &s->right, err);
     return status;
 }
 
-static cllm_status parse_stage(json_t *component, const char *type, const cllm_path *path, cllm_normalize_stage *s, cllm_error *err) {
+static cllm_status parse_stage(json_t *component, const char *type, const cllm_path *path, cllm_normalize_stage *s,
+                               cllm_error *err) {
     static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"};
     if (!strcmp(type, "Replace")) return parse_replace(component, path, s, err);
     if (!strcmp(type, "Prepend")) return parse_prepend(component, path, s, err);
@@ -55,7 +57,8 @@ static cllm_status parse_stage(json_t *component, const char *type, const cllm_p
 static cllm_status add_stage(void *ctx, json_t *component, const char *type, const cllm_path *path, cllm_error *err) {
     cllm_normalizer *n = ctx;
     if (n->count == CLLM_MAX_STAGES)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: more than %d normalizers", path->text, CLLM_MAX_STAGES);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: more than %d normalizers", path->text,
+                         CLLM_MAX_STAGES);
     /* counted before it is complete, so that what a failed one owns is freed too */
     return parse_stage(component, type, path, &n->stages[n->count++], err);
 }
@@ -90,15 +93,15 @@ static void extend_origin(origin_count *o, size_t written, size_t of_origin) {
     o->closed = of_origin < written;
 }
 
-static cllm_status copy_between(const uint8_t *text, size_t begin, size_t end, size_t old_origin, cllm_buf *out, origin_count *o,
-                                cllm_error *err) {
+static cllm_status copy_between(const uint8_t *text, size_t begin, size_t end, size_t old_origin, cllm_buf *out,
+                                origin_count *o, cllm_error *err) {
     size_t left = old_origin > begin ? old_origin - begin : 0;
     extend_origin(o, end - begin, left < end - begin ? left : end - begin);
     return append(out, text + begin, end - begin, err);
 }
 
-cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n, cllm_buf *out,
-                             size_t *origin, cllm_error *err) {
+cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n,
+                             cllm_buf *out, size_t *origin, cllm_error *err) {
     cllm_finder finder;
     cllm_status status = cllm_finder_begin(&finder, pattern, err);
     if (status) return status;
@@ -123,7 +126,8 @@ cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, c
     return status;
 }
 
-static cllm_status prepend(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
+static cllm_status prepend(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
+                           cllm_error *err) {
     if (in->size) {
         cllm_status status = append(out, s->content, strlen(s->content), err);
         if (status) return status;
@@ -132,7 +136,8 @@ static cllm_status prepend(const cllm_normalize_stage *s, const cllm_buf *in, cl
     return append(out, in->data, in->size, err);
 }
 
-static cllm_status strip(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
+static cllm_status strip(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
+                         cllm_error *err) {
     size_t first = in->size, last = 0;
     for (size_t i = 0; i < in->size;) {
         uint32_t c;
@@ -155,7 +160,8 @@ static bool rewrite(const cllm_normalize_stage *s, const uint8_t *text, size_t n
 }
 
 /* The leading bytes are rewritten once more by themselves to see what they become: they are one character, or a few. */
-static cllm_status rewrite_all(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
+static cllm_status rewrite_all(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
+                               cllm_error *err) {
     cllm_buf first = {0};
     bool ok = rewrite(s, in->data, in->size, out) && rewrite(s, in->data, *origin, &first);
     *origin = first.size < out->size ? first.size : out->size;
@@ -163,13 +169,18 @@ static cllm_status rewrite_all(const cllm_normalize_stage *s, const cllm_buf *in
     return ok ? CLLM_OK : cllm_fail_memory(err, in->size, "normalized text");
 }
 
-static cllm_status run_stage(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin, cllm_error *err) {
+static cllm_status run_stage(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
+                             cllm_error *err) {
     switch (s->kind) {
-    case CLLM_NORMALIZE_REPLACE: return cllm_replace_all(&s->pattern, s->content, in->data, in->size, out, origin, err);
-    case CLLM_NORMALIZE_PREPEND: return prepend(s, in, out, origin, err);
-    case CLLM_NORMALIZE_STRIP: return strip(s, in, out, origin, err);
+    case CLLM_NORMALIZE_REPLACE:
+        return cllm_replace_all(&s->pattern, s->content, in->data, in->size, out, origin, err);
+    case CLLM_NORMALIZE_PREPEND:
+        return prepend(s, in, out, origin, err);
+    case CLLM_NORMALIZE_STRIP:
+        return strip(s, in, out, origin, err);
     case CLLM_NORMALIZE_FORM:
-    case CLLM_NORMALIZE_LOWERCASE: break;
+    case CLLM_NORMALIZE_LOWERCASE:
+        break;
     }
     return rewrite_all(s, in, out, origin, err);
 }

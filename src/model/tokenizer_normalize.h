@@ -31,12 +31,12 @@ typedef struct cllm_normalizer {
 cllm_status cllm_normalizer_load(json_t *component, cllm_normalizer *out, cllm_error *err);
 void cllm_normalizer_free(cllm_normalizer *n);
 
-/* Rewrites *text in place. *origin counts the leading bytes that stand for the first character of what the user wrote (Metaspace asks
- * whether a piece begins there); it is kept up to date. */
+/* Rewrites *text in place. *origin counts the leading bytes that stand for the first character of what the user wrote
+ * (Metaspace asks whether a piece begins there); it is kept up to date. */
 cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_buf *text, size_t *origin, cllm_error *err);
 
 /* Appends `text` with each match replaced by `content`, and carries *origin over as above (NULL: not wanted). */
-cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n, cllm_buf *out,
-                             size_t *origin, cllm_error *err);
+cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n,
+                             cllm_buf *out, size_t *origin, cllm_error *err);
 
 #endif

@@ -25,8 +25,8 @@ static cllm_status compile(const char *translated, cllm_pattern *out, cllm_error
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code;
     PCRE2_SIZE offset;
-    out->code = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &offset,
-                              context);
+    out->code = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+                              &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!out->code && (code == PCRE2_ERROR_HEAP_FAILED || code == PCRE2_ERROR_NOMEMORY))
         return cllm_fail_memory(err, strlen(translated), "a regular expression");
@@ -42,8 +42,8 @@ static cllm_status compile(const char *translated, cllm_pattern *out, cllm_error
 cllm_status cllm_pattern_regex(const char *regex, const cllm_path *path, cllm_pattern *out, cllm_error *err) {
     *out = (cllm_pattern){0};
     if (strlen(regex) > MAX_PATTERN_BYTES)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: a regular expression of more than %d bytes", path->text,
-                         MAX_PATTERN_BYTES);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: a regular expression of more than %d bytes",
+                         path->text, MAX_PATTERN_BYTES);
     cllm_buf translated = {0};
     cllm_status status = cllm_regex_translate(regex, &translated, err);
     if (!status) status = compile((const char *)translated.data, out, err);
@@ -55,7 +55,9 @@ cllm_status cllm_pattern_regex(const char *regex, const cllm_path *path, cllm_pa
 
 static cllm_status literal(const char *s, const cllm_path *path, cllm_pattern *out, cllm_error *err) {
     *out = (cllm_pattern){.literal_bytes = strlen(s)};
-    if (!*s) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: an empty pattern is not supported", path->text);
+    if (!*s)
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: an empty pattern is not supported",
+                         path->text);
     out->literal = cllm_strdup(s);
     return out->literal ? CLLM_OK : cllm_fail_memory(err, out->literal_bytes, "a pattern");
 }
@@ -116,7 +118,8 @@ static cllm_status search_regex(cllm_finder *f, size_t *start, size_t *end, bool
     if (rc == PCRE2_ERROR_NOMEMORY) return cllm_fail_memory(err, f->n, "a regular expression match");
     if (rc < 0)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, f->at,
-                         "a regular expression of the tokenizer takes too many steps on this text (PCRE2 error %d)", rc);
+                         "a regular expression of the tokenizer takes too many steps on this text (PCRE2 error %d)",
+                         rc);
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(f->match);
     *start = range[0];
     *end = range[1];

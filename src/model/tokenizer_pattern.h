@@ -1,4 +1,5 @@
-/* What Split and Replace look for: a literal string or a regular expression, compiled once and searched from any thread. */
+/* What Split and Replace look for: a literal string or a regular expression, compiled once and searched from any
+ * thread. */
 #ifndef CLLM_MODEL_TOKENIZER_PATTERN_H
 #define CLLM_MODEL_TOKENIZER_PATTERN_H
 

@@ -8,14 +8,14 @@
 
 enum { MAX_GROUPS = 200 };
 
-#define SPACE                                                                                                                          \
+#define SPACE                                                                                                          \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACE                                                                                                                      \
-    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"                     \
+#define NOT_SPACE                                                                                                      \
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 /* Oniguruma counts the Latin-1 superscripts and fractions as word characters, and no other No. */
-#define WORD  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
-#define HEX   "0-9A-Fa-f"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define HEX  "0-9A-Fa-f"
 
 typedef struct translator {
     const char *pattern;
@@ -28,14 +28,17 @@ typedef struct translator {
 } translator;
 
 static cllm_status unsupported(const translator *t, const char *what) {
-    return cllm_fail(t->err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "regular expression, byte %zu: %s is not supported", t->at, what);
+    return cllm_fail(t->err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                     "regular expression, byte %zu: %s is not supported", t->at, what);
 }
 
 static cllm_status emit(translator *t, const char *s, size_t n) {
     return cllm_buf_append(t->out, s, n) ? CLLM_OK : cllm_fail_memory(t->err, n, "a regular expression");
 }
 
-static cllm_status emit_string(translator *t, const char *s) { return emit(t, s, strlen(s)); }
+static cllm_status emit_string(translator *t, const char *s) {
+    return emit(t, s, strlen(s));
+}
 
 /* Copies n bytes of the pattern and steps over them. */
 static cllm_status copy(translator *t, size_t n) {
@@ -44,9 +47,15 @@ static cllm_status copy(translator *t, size_t n) {
     return status;
 }
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-static bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+static bool is_letter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+static bool is_hex(char c) {
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 
 /* Replaces `n` bytes of the pattern. */
 static cllm_status replace(translator *t, size_t n, const char *s) {
@@ -69,7 +78,8 @@ static cllm_status code_point(translator *t) {
     return replace(t, 2 + n + (braces ? 2 : 0), text);
 }
 
-/* \p{Name}, \P{Name}, \p{^Name}; the names of general categories, scripts and binary properties are the same in both. */
+/* \p{Name}, \P{Name}, \p{^Name}; the names of general categories, scripts and binary properties are the same in both.
+ */
 static cllm_status property(translator *t) {
     const char *p = t->pattern + t->at;
     if (p[2] != '{') return unsupported(t, "\\p without braces");
@@ -84,19 +94,26 @@ static cllm_status common_escape(translator *t) {
     char c = t->pattern[t->at + 1];
     switch (c) {
     case 'p':
-    case 'P': return property(t);
+    case 'P':
+        return property(t);
     case 'x':
-    case 'u': return code_point(t);
-    case 'd': return replace(t, 2, "\\p{Nd}");
-    case 'D': return replace(t, 2, "\\P{Nd}");
-    case 'v': return replace(t, 2, "\\x{b}");
+    case 'u':
+        return code_point(t);
+    case 'd':
+        return replace(t, 2, "\\p{Nd}");
+    case 'D':
+        return replace(t, 2, "\\P{Nd}");
+    case 'v':
+        return replace(t, 2, "\\x{b}");
     case 't':
     case 'n':
     case 'r':
     case 'f':
     case 'a':
-    case 'e': return copy(t, 2);
-    default: break;
+    case 'e':
+        return copy(t, 2);
+    default:
+        break;
     }
     char what[16];
     if (!c) return unsupported(t, "a backslash at the end");
@@ -112,21 +129,33 @@ static cllm_status common_escape(translator *t) {
 
 static cllm_status class_escape(translator *t) {
     switch (t->pattern[t->at + 1]) {
-    case 's': return replace(t, 2, SPACE);
-    case 'S': return replace(t, 2, NOT_SPACE);
-    case 'w': return replace(t, 2, WORD);
-    case 'h': return replace(t, 2, HEX);
-    case 'b': return replace(t, 2, "\\x{8}");
-    default: return common_escape(t);
+    case 's':
+        return replace(t, 2, SPACE);
+    case 'S':
+        return replace(t, 2, NOT_SPACE);
+    case 'w':
+        return replace(t, 2, WORD);
+    case 'h':
+        return replace(t, 2, HEX);
+    case 'b':
+        return replace(t, 2, "\\x{8}");
+    default:
+        return common_escape(t);
     }
 }
 
 static cllm_status posix_class(translator *t) {
     static const struct {
         const char *name, *members;
-    } classes[] = {{"[:alpha:]", "\\p{Alphabetic}"}, {"[:digit:]", "\\p{Nd}"},    {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
-                   {"[:upper:]", "\\p{Uppercase}"},  {"[:lower:]", "\\p{Lowercase}"}, {"[:space:]", SPACE},
-                   {"[:punct:]", "\\p{P}\\p{S}"},    {"[:word:]", WORD},          {"[:xdigit:]", HEX}};
+    } classes[] = {{"[:alpha:]", "\\p{Alphabetic}"},
+                   {"[:digit:]", "\\p{Nd}"},
+                   {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+                   {"[:upper:]", "\\p{Uppercase}"},
+                   {"[:lower:]", "\\p{Lowercase}"},
+                   {"[:space:]", SPACE},
+                   {"[:punct:]", "\\p{P}\\p{S}"},
+                   {"[:word:]", WORD},
+                   {"[:xdigit:]", HEX}};
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         size_t n = strlen(classes[i].name);
         if (!strncmp(t->pattern + t->at, classes[i].name, n)) return replace(t, n, classes[i].members);
@@ -157,18 +186,28 @@ static cllm_status character_class(translator *t) {
 
 static cllm_status escape(translator *t) {
     switch (t->pattern[t->at + 1]) {
-    case 's': return replace(t, 2, "[" SPACE "]");
-    case 'S': return replace(t, 2, "[^" SPACE "]");
-    case 'w': return replace(t, 2, "[" WORD "]");
-    case 'W': return replace(t, 2, "[^" WORD "]");
-    case 'h': return replace(t, 2, "[" HEX "]");
-    case 'H': return replace(t, 2, "[^" HEX "]");
-    case 'b': return replace(t, 2, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
-    case 'B': return replace(t, 2, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
+    case 's':
+        return replace(t, 2, "[" SPACE "]");
+    case 'S':
+        return replace(t, 2, "[^" SPACE "]");
+    case 'w':
+        return replace(t, 2, "[" WORD "]");
+    case 'W':
+        return replace(t, 2, "[^" WORD "]");
+    case 'h':
+        return replace(t, 2, "[" HEX "]");
+    case 'H':
+        return replace(t, 2, "[^" HEX "]");
+    case 'b':
+        return replace(t, 2, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
+    case 'B':
+        return replace(t, 2, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
     case 'A':
     case 'z':
-    case 'Z': return copy(t, 2);
-    default: break;
+    case 'Z':
+        return copy(t, 2);
+    default:
+        break;
     }
     char digit = t->pattern[t->at + 1];
     if (digit >= '1' && digit <= '9' && !is_digit(t->pattern[t->at + 2])) return copy(t, 2);
@@ -250,14 +289,19 @@ static cllm_status brace(translator *t) {
 static cllm_status step(translator *t) {
     char c = t->pattern[t->at];
     switch (c) {
-    case '(': return open_group(t);
-    case ')': return close_group(t);
-    case '{': return brace(t);
+    case '(':
+        return open_group(t);
+    case ')':
+        return close_group(t);
+    case '{':
+        return brace(t);
     case '*':
     case '+':
     case '?':
-    case '|': return copy(t, 1);
-    default: break;
+    case '|':
+        return copy(t, 1);
+    default:
+        break;
     }
     t->atom = t->out->size;
     if (c == '[') return character_class(t);

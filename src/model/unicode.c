@@ -6,11 +6,16 @@
 /* The range of the second byte depends on the first (no overlong forms, no surrogates, nothing past U+10FFFF). */
 static bool valid_second(uint8_t first, uint8_t second) {
     switch (first) {
-    case 0xE0: return second >= 0xA0 && second <= 0xBF;
-    case 0xED: return second >= 0x80 && second <= 0x9F;
-    case 0xF0: return second >= 0x90 && second <= 0xBF;
-    case 0xF4: return second >= 0x80 && second <= 0x8F;
-    default: return (second & 0xC0) == 0x80;
+    case 0xE0:
+        return second >= 0xA0 && second <= 0xBF;
+    case 0xED:
+        return second >= 0x80 && second <= 0x9F;
+    case 0xF0:
+        return second >= 0x90 && second <= 0xBF;
+    case 0xF4:
+        return second >= 0x80 && second <= 0x8F;
+    default:
+        return (second & 0xC0) == 0x80;
     }
 }
 
@@ -94,8 +99,8 @@ bool cllm_utf8_sanitize(const void *text, size_t n, cllm_buf *out) {
 }
 
 bool cllm_is_space(uint32_t c) {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool cllm_is_numeric(uint32_t c) {
@@ -104,7 +109,9 @@ bool cllm_is_numeric(uint32_t c) {
 }
 
 bool cllm_is_punctuation(uint32_t c) {
-    if (c < 0x80) return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) || (c >= 0x7B && c <= 0x7E);
+    if (c < 0x80)
+        return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
+               (c >= 0x7B && c <= 0x7E);
     utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
     return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
 }
@@ -140,10 +147,12 @@ static bool all_ascii(const uint8_t *s, size_t n) {
     return true;
 }
 
-static int combining_class(utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; }
+static int combining_class(utf8proc_int32_t c) {
+    return utf8proc_get_property(c)->combining_class;
+}
 
-/* Stable sort of one run of combining marks by class. A counting sort, because utf8proc's own ordering (utf8proc_decompose) takes
- * quadratic time on a long run. `scratch` has room for `n`. */
+/* Stable sort of one run of combining marks by class. A counting sort, because utf8proc's own ordering
+ * (utf8proc_decompose) takes quadratic time on a long run. `scratch` has room for `n`. */
 static void sort_marks(utf8proc_int32_t *marks, size_t n, utf8proc_int32_t *scratch) {
     size_t start[257] = {0};
     for (size_t i = 0; i < n; i++) start[combining_class(marks[i]) + 1]++;
@@ -196,7 +205,8 @@ bool cllm_normalize(cllm_form form, const uint8_t *s, size_t n, cllm_buf *out) {
     size_t count = chars.size / sizeof *c;
     ok = ok && canonical_order(c, count);
     if (ok && compose) {
-        utf8proc_ssize_t composed = utf8proc_normalize_utf32(c, (utf8proc_ssize_t)count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        utf8proc_ssize_t composed =
+            utf8proc_normalize_utf32(c, (utf8proc_ssize_t)count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         ok = composed >= 0;
         count = ok ? (size_t)composed : 0;
     }
