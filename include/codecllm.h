@@ -98,9 +98,9 @@ typedef struct cllm_tensor cllm_tensor; /* a validated blob, ready to decode; bo
 typedef struct cllm_encode_params {
     cllm_mode mode;          /* CLLM_MODE_INT8 */
     cllm_profile profile;    /* CLLM_PROFILE_SMALL */
-    float step;              /* rd: quantizer step, > 0; or 0 to have it chosen for `bpw` */
+    float step;              /* rd: quantizer step, > 0; or 0 to have it chosen for `bpw`. The blob's scale is the one that fits the
+                              * rounded integers best (least squares), a little below the step where that is coarse */
     float bpw;               /* rd with step 0: bits per weight the whole blob should have */
-    float lambda;            /* rd: rounding may move a value by one where that saves bits; cost of a bit in units of step^2. 0 = off */
     const float *col_weight; /* rd: `cols` importances c > 0, or NULL; rounded to what the format stores */
     const float *row_weight; /* rd: `rows` importances c > 0, or NULL: s_row = step / c */
     int threads;             /* 0 = one per core; the bytes do not depend on it */
@@ -166,8 +166,7 @@ typedef struct cllm_compress_params {
     bool force;           /* replace an existing output */
     bool resume;          /* go on from what an interrupted run left in OUT.partial */
     bool convert_f32;     /* lossless: convert F32 matrices to BF16 first; otherwise they are kept as they are */
-    bool uniform;         /* rd: one plain uniform step per tensor, no rate-distortion rounding and no column weights */
-    const char *calibrate; /* rd: text file whose activations weigh the columns; NULL = no data is used */
+    bool uniform;         /* rd: steps by deviation alone, without the rule of importances (docs/QUALITY.md) */
     cllm_progress_fn progress;
     void *user;
 } cllm_compress_params;

@@ -231,7 +231,6 @@ static void rd_meets_the_asked_bits(void **state) {
             p.mode = CLLM_MODE_RD;
             p.profile = (cllm_profile)profile;
             p.bpw = asked[i];
-            p.lambda = i % 2 ? 0.1f : 0;
             coded c = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
             if (fabs(c.info.bits_per_weight / (double)asked[i] - 1) >= 0.01)
                 fail_msg("%g bits asked, %g given", (double)asked[i], c.info.bits_per_weight);
@@ -298,7 +297,6 @@ static void bytes_do_not_depend_on_threads(void **state) {
         cllm_encode_params_default(&p);
         p.mode = (cllm_mode)mode;
         p.bpw = 4;
-        p.lambda = 0.1f;
         p.threads = 1;
         coded one = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
         for (int threads = 2; threads <= 7; threads += 5) {
@@ -366,7 +364,8 @@ static void arguments_are_checked(void **state) {
     REFUSED(p.tile_cols = 100);
     REFUSED(p.tile_cols = 8192);
     REFUSED(p.max_length = 13);
-    REFUSED(p.lambda = -1);
+    REFUSED(p.planes = 5);
+    REFUSED(p.mode = CLLM_MODE_LOSSLESS; p.planes = 4);
     REFUSED(p.tuple = 4; p.levels = 16);
 #undef REFUSED
     assert_int_equal(cllm_encode(w, CLLM_DTYPE_I8, 64, 160, &good, &blob, &bytes, &err), CLLM_ERR_ARGUMENT);

@@ -322,7 +322,6 @@ static void all_settings(const matrix *m, int *coded) {
                 p.mode = (cllm_mode)mode;
                 p.profile = (cllm_profile)profile;
                 p.step = mode == CLLM_MODE_RD ? steps[s] : 0;
-                p.lambda = 0;
                 p.threads = 1 + profile;
                 *coded += encode_and_compare(m, &p) > 0;
             }
@@ -361,7 +360,6 @@ static void test_encode_forced(void **state) {
         p.mode = (cllm_mode)(1 + random_below(3));
         p.profile = (cllm_profile)random_below(2);
         p.step = p.mode == CLLM_MODE_RD ? (random_below(2) ? 0.01f : 0.0005f) : 0;
-        p.lambda = 0;
         p.tuple = random_below(4) ? 2 + (int)random_below(3) : 0;
         p.levels = levels[random_below(9)];
         p.planes = (int)random_below(10) - 1;
@@ -386,7 +384,6 @@ static void test_encode_rd(void **state) {
         p.mode = CLLM_MODE_RD;
         p.bpw = n & 1 ? 3.5f : 9.0f;
         p.step = 0;
-        p.lambda = n & 2 ? 0.1f : 0;
         p.row_weight = n & 4 ? row_weight : NULL;
         p.col_weight = n & 8 ? col_weight : NULL;
         p.profile = n & 16 ? CLLM_PROFILE_FAST : CLLM_PROFILE_SMALL;

@@ -193,7 +193,11 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     *best = (cllm_alphabet){0};
     int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : 4;
     if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
-    if (limits->planes >= 0) first = last = limits->planes;
+    if (limits->planes >= 0) {
+        if (limits->planes < first || limits->planes > last) last = -1; /* the format has no such split */
+        else last = limits->planes;
+        first = limits->planes;
+    }
     for (int planes = first; ok && planes <= last; planes++) {
         fill_histogram(&s, planes, h);
         /* hi and raw bits together never take less than before as planes grow */

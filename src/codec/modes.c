@@ -18,7 +18,6 @@ static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, u
     else if ((unsigned)p->profile > CLLM_PROFILE_FAST) what = "unknown profile";
     else if (p->mode == CLLM_MODE_RD && !(p->step > 0 && isfinite(p->step)) && !(p->step == 0 && p->bpw > 0 && p->bpw <= 16))
         what = "mode rd needs a step above 0, or 0 and bits per weight from 0 to 16";
-    else if (!(p->lambda >= 0 && p->lambda <= 1)) what = "lambda must be from 0 to 1";
     else if (p->tuple && (p->tuple < 2 || p->tuple > 4)) what = "tuple must be 2, 3 or 4";
     else if (p->levels && (p->levels < 2 || p->levels > 64)) what = "levels must be from 2 to 64";
     else if (p->planes < -1 || p->planes > 11) what = "planes must be from 0 to 11, or -1";
@@ -150,27 +149,6 @@ static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float
     return s;
 }
 
-static cllm_status set_up_rounding(cllm_encoder *e, float lambda, cllm_error *err) {
-    cllm_quantizer *q = &e->q;
-    size_t rows = q->rows, cols = q->cols, take = RATE_SAMPLE / cols + 1;
-    if (take > rows) take = rows;
-    uint64_t *magnitudes = cllm_alloc_zero((size_t)q->limit + 1, sizeof *magnitudes);
-    float *scratch = cllm_alloc(cols, sizeof *scratch), *threshold = cllm_alloc((size_t)q->limit + 2, sizeof *threshold);
-    int16_t *row = cllm_alloc(cols, sizeof *row);
-    bool ok = magnitudes && scratch && threshold && row;
-    for (size_t i = 0; ok && i < take; i++) {
-        cllm_quantize_row(q, (uint32_t)(i * rows / take), scratch, row);
-        for (size_t c = 0; c < cols; c++) magnitudes[row[c] < 0 ? -row[c] : row[c]]++;
-    }
-    if (ok) cllm_rounding_thresholds(magnitudes, q->limit, lambda, threshold);
-    else cllm_free(threshold);
-    q->threshold = ok ? threshold : NULL;
-    cllm_free(magnitudes);
-    cllm_free(scratch);
-    cllm_free(row);
-    return ok ? CLLM_OK : cllm_fail_memory(err, cols * 8, "rounding thresholds");
-}
-
 static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, float step,
                                uint8_t **out, size_t *out_bytes, cllm_error *err) {
     cllm_encoder e = {.h = {.mode = p->mode, .dtype = dtype, .rows = rows, .cols = cols},
@@ -180,7 +158,6 @@ static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows,
     if (p->mode == CLLM_MODE_LOSSLESS) e.h.layout = 16;
     else if (p->mode == CLLM_MODE_INT8) s = set_up_int8(&e, err);
     else s = set_up_rd(&e, p, step, &max_abs, err);
-    if (s == CLLM_OK && p->mode == CLLM_MODE_RD && p->lambda > 0) s = set_up_rounding(&e, p->lambda, err);
     if (s == CLLM_OK) s = cllm_encoder_choose(&e, p, max_abs, err);
     if (s == CLLM_OK) s = cllm_encoder_run(&e, p->max_length, p->threads, out, out_bytes, err);
     cllm_encoder_free(&e);
@@ -195,7 +172,7 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
     if (s != CLLM_OK) return s;
     *step = sample.max_abs > 0 ? sample.max_abs / 16 : 1.0f;
     for (int i = 0; i < 12; i++) {
-        double rate = cllm_sample_rate(&sample, rows, cols, *step, p->lambda, p->profile, p->row_weight != NULL, p->col_weight != NULL);
+        double rate = cllm_sample_rate(&sample, rows, cols, *step, p->profile, p->row_weight != NULL, p->col_weight != NULL);
         if (rate < 0) s = cllm_fail_memory(err, sample.count, "estimating a rate");
         if (rate < 0 || fabs(rate - p->bpw) < RATE_TOLERANCE * p->bpw) break;
         double change = rate - p->bpw;

@@ -63,16 +63,6 @@ static void nearest(const float *w, const float *inverse, size_t n, float scale,
         for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * scale, limit));
 }
 
-static void by_threshold(const float *w, const cllm_quantizer *q, float scale, int16_t *out) {
-    const float limit = (float)q->limit;
-    for (size_t i = 0; i < q->cols; i++) {
-        float x = w[i] * (q->col_inverse ? q->col_inverse[i] : 1.0f) * scale, a = fabsf(x);
-        a = a > limit ? limit : a;
-        int floor = (int)a, magnitude = floor + (a - (float)floor > q->threshold[floor]);
-        out[i] = (int16_t)(x < 0 ? -magnitude : magnitude);
-    }
-}
-
 void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, int16_t *out) {
     if (q->mode == CLLM_MODE_LOSSLESS) {
         memcpy(out, q->src + (size_t)row * q->cols * 2, (size_t)q->cols * 2);
@@ -85,13 +75,11 @@ void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, in
     }
     cllm_source_row(q, row, scratch);
     if (q->mode == CLLM_MODE_INT8) divide_and_round(scratch, q->cols, s, (float)q->limit, out);
-    else if (q->threshold) by_threshold(scratch, q, 1.0f / s, out);
     else nearest(scratch, q->col_inverse, q->cols, 1.0f / s, (float)q->limit, out);
 }
 
 void cllm_quantizer_free(cllm_quantizer *q) {
     cllm_free(q->row_scale);
     cllm_free(q->col_inverse);
-    cllm_free(q->threshold);
-    q->row_scale = q->col_inverse = q->threshold = NULL;
+    q->row_scale = q->col_inverse = NULL;
 }

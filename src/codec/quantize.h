@@ -13,7 +13,6 @@ typedef struct cllm_quantizer {
     float *row_scale;   /* s_row; owned */
     float *col_inverse; /* 1 / g_col, or NULL; owned */
     int limit;          /* largest magnitude of an integer: 127 or 2047 */
-    float *threshold;   /* rd: |w|/s between f and f+1 becomes f+1 above threshold[f] (limit + 2 values), or NULL: nearest; owned */
 } cllm_quantizer;
 
 /* Row `row` as floats. */

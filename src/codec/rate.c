@@ -45,23 +45,6 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
     return CLLM_OK;
 }
 
-void cllm_rounding_thresholds(const uint64_t *magnitudes, int limit, float lambda, float *threshold) {
-    double total = 0;
-    for (int i = 0; i <= limit; i++) total += (double)magnitudes[i];
-    double previous = 0;
-    for (int i = 0; i <= limit + 1; i++) {
-        /* A sign costs a bit; an unseen magnitude is taken for half an occurrence. */
-        double count = i <= limit ? (double)magnitudes[i] : 0;
-        double bits = -log2((count > 0 ? count : 0.5) / (total + 1)) + (i > 0);
-        double growth = bits - previous;
-        /* Rounding past the half costs at most what the next cell is dearer; beyond the histogram's noise it stays nearest. */
-        if (i > 0) threshold[i - 1] = 0.5f + (float)(0.5 * lambda * (growth < 0 ? 0 : growth > 4 ? 4 : growth));
-        if (i > 0 && threshold[i - 1] > 0.95f) threshold[i - 1] = 0.95f;
-        previous = bits;
-    }
-    threshold[limit + 1] = 0.5f;
-}
-
 /* Bits that are not code: lane lengths, offsets, padding, scales. */
 static double overhead_bits(uint32_t rows, uint32_t cols, cllm_profile profile, bool row_scales, bool col_scales) {
     double width = profile == CLLM_PROFILE_FAST ? 512 : 1024, tile = (double)(cols < width ? cols : width) * CLLM_TILE_ROWS;
@@ -71,47 +54,36 @@ static double overhead_bits(uint32_t rows, uint32_t cols, cllm_profile profile, 
     return bits + 8.0 * (CLLM_HEADER_BYTES + 32) / ((double)rows * cols);
 }
 
-static void quantize_sample(const cllm_sample *s, float step, const float *threshold, int limit, size_t count, int16_t *out) {
+static uint64_t quantize_sample(const cllm_sample *s, float step, int limit, size_t count, int16_t *out) {
+    uint64_t beyond = 0;
     for (size_t i = 0; i < count; i++) {
-        float a = fabsf(s->values[i]) / step;
-        a = a > (float)limit ? (float)limit : a;
-        int floor = (int)a, magnitude = floor + (a - (float)floor > threshold[floor]);
-        if (magnitude > limit) magnitude = limit;
-        out[i] = (int16_t)(s->values[i] < 0 ? -magnitude : magnitude);
+        float x = s->values[i] / step, l = (float)limit;
+        x = x < -l ? -l : x > l ? l : x;
+        int q = (int)(x < 0 ? x - 0.5f : x + 0.5f);
+        beyond += q < -127 || q > 127;
+        out[i] = (int16_t)q;
     }
+    return beyond;
 }
 
-double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, float lambda, cllm_profile profile,
-                        bool row_scales, bool col_scales) {
-    enum { WIDE = 2047 };
+double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, cllm_profile profile, bool row_scales,
+                        bool col_scales) {
+    enum { NARROW = 127, WIDE = 2047 };
     const size_t count = s->count / 12 * 12;
     if (!count) return 16;
     int16_t *q = cllm_alloc(s->count, sizeof *q);
-    uint64_t *magnitudes = cllm_alloc_zero(WIDE + 1, sizeof *magnitudes);
-    float *threshold = cllm_alloc(WIDE + 2, sizeof *threshold);
+    if (!q) return -1;
+    uint64_t beyond = quantize_sample(s, step, WIDE, count, q);
+    int limit = cllm_needs_wide(beyond, count) ? WIDE : NARROW;
+    if (beyond && limit == NARROW) quantize_sample(s, step, NARROW, count, q);
+    cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1,
+                              .max_abs = limit, .profile = profile};
+    float reach = s->max_abs / step + 1;
+    if (reach < (float)limit) l.max_abs = (int)reach;
+    cllm_alphabet best;
     double bits = -1;
-    if (q && magnitudes && threshold) {
-        for (int i = 0; i < WIDE + 2; i++) threshold[i] = 0.5f;
-        quantize_sample(s, step, threshold, WIDE, count, q);
-        uint64_t beyond = 0;
-        for (size_t i = 0; i < count; i++) {
-            int m = q[i] < 0 ? -q[i] : q[i];
-            magnitudes[m]++;
-            beyond += m > 127;
-        }
-        int limit = cllm_needs_wide(beyond, count) ? WIDE : 127;
-        if (lambda > 0) cllm_rounding_thresholds(magnitudes, limit, lambda, threshold);
-        if (lambda > 0 || beyond) quantize_sample(s, step, threshold, limit, count, q);
-        cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1,
-                                  .max_abs = limit, .profile = profile};
-        cllm_alphabet best;
-        float reach = s->max_abs / step + 1;
-        if (reach < (float)limit) l.max_abs = (int)reach;
-        if (cllm_alphabet_choose(q, count, &l, &best) && best.tuple)
-            bits = best.bits + overhead_bits(rows, cols, profile, row_scales, col_scales);
-    }
+    if (cllm_alphabet_choose(q, count, &l, &best) && best.tuple)
+        bits = best.bits + overhead_bits(rows, cols, profile, row_scales, col_scales);
     cllm_free(q);
-    cllm_free(magnitudes);
-    cllm_free(threshold);
     return bits;
 }

@@ -15,15 +15,12 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
                              const float *row_weight, size_t most, cllm_sample *out, cllm_error *err);
 void cllm_sample_free(cllm_sample *s);
 
-/* Estimated bits per weight of the blob with this quantizer step, everything counted, as cllm_encode would choose. lambda as in
- * cllm_encode_params. Negative: out of memory. */
-double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, float lambda, cllm_profile profile,
+/* Estimated bits per weight of the blob with this quantizer step, everything counted, as cllm_encode would choose. Negative: out of
+ * memory. */
+double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, cllm_profile profile,
                         bool row_scales, bool col_scales);
 
 /* Whether a tensor is given 16-bit integers: enough of its weights lie beyond +-127. Fewer get a coarser step for their row instead. */
 static inline bool cllm_needs_wide(uint64_t beyond, uint64_t weights) { return beyond > weights / 5000; }
-
-/* Rounding thresholds (limit + 2 values) for lambda from the magnitudes' histogram (limit + 1 counts): cllm_quantizer.threshold. */
-void cllm_rounding_thresholds(const uint64_t *magnitudes, int limit, float lambda, float *threshold);
 
 #endif

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "codec/rate.h"
-#include "container/hash.h"
 #include "convert/importance.h"
 
 enum { SAMPLE = 49152, POINTS = 4 };
@@ -48,7 +47,7 @@ static cllm_status sample_curve(const cllm_plan_item *item, double guess, curve 
     c->weights = (double)rows * cols;
     for (int i = 0; i < POINTS && s == CLLM_OK; i++) {
         c->log_step[i] = log2(p->step) + guess + DISTANCE[i];
-        c->bits[i] = cllm_sample_rate(&sample, rows, cols, (float)exp2(c->log_step[i]), p->lambda, p->profile, p->row_weight != NULL,
+        c->bits[i] = cllm_sample_rate(&sample, rows, cols, (float)exp2(c->log_step[i]), p->profile, p->row_weight != NULL,
                                       p->col_weight != NULL);
         if (c->bits[i] < 0) s = cllm_fail_memory(err, sample.count, "sampling a rate");
     }
@@ -74,7 +73,7 @@ static cllm_status check_budget(const cllm_compress_params *p, double kept_bits,
                      kept_bits / 8);
 }
 
-cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
+cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
     double weights = 0, coded = 0, kept_bits = 0;
     for (size_t i = 0; i < n; i++) {
         double count = 1;
@@ -85,7 +84,7 @@ cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p,
     }
     double budget = p->bpw * weights - kept_bits;
     cllm_status s = check_budget(p, kept_bits, budget, coded, err);
-    if (s == CLLM_OK) s = cllm_importance_rule(dir, p, items, n, err);
+    if (s == CLLM_OK) s = cllm_importance_rule(p, items, n, err);
     if (s != CLLM_OK || coded == 0) return s;
     curve *curves = cllm_alloc_zero(n, sizeof *curves);
     if (!curves) return cllm_fail_memory(err, n * sizeof *curves, "rate curves");

@@ -13,9 +13,9 @@ typedef struct cllm_plan_item {
     float *row_weight; /* the same for rows */
 } cllm_plan_item;
 
-/* Sets step (or bpw), lambda and weights of every coded item so that the whole directory, every tensor byte counted, has p->bpw bits per
+/* Sets step and weights of every coded item so that the whole directory, every tensor byte counted, has p->bpw bits per
  * weight. The result depends on the tensors and *p only, never on threads. */
-cllm_status cllm_allocate_rd(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
+cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
 
 /* Makes every coded item's step 2^bits times as large: about `bits` fewer bits a weight. For correcting a plan by what came out. */
 void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits);

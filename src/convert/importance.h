@@ -4,7 +4,7 @@
 
 #include "convert/allocate.h"
 
-/* Sets params.step (relative: only ratios between tensors matter), params.lambda, col_weight and row_weight of every coded item. */
-cllm_status cllm_importance_rule(const cllm_dir *dir, const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
+/* Sets params.step (relative: only ratios between tensors matter), and row_weight of every coded item. */
+cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err);
 
 #endif
