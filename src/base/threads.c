@@ -25,10 +25,13 @@ struct cllm_pool {
     worker *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    atomic_uint generation; /* counts loops; a change is the signal to start */
-    atomic_int sleepers, busy;
+    atomic_uint generation; /* counts loops; a change is the signal to look for work */
+    atomic_int sleepers;
     atomic_bool stop;
-    /* the current loop */
+    /* The current loop. A worker counts itself in `inside` before it looks at `open`, and the caller closes the loop before it looks at
+     * `inside`: a worker that comes late finds it closed, and nobody waits for one that has no core. */
+    atomic_bool open;
+    atomic_int inside;
     cllm_task_fn task;
     void *ctx;
     size_t count;
@@ -77,10 +80,11 @@ static void *worker_main(void *arg) {
             }
             pause_cpu();
         }
-        seen++;
+        seen = atomic_load(&p->generation);
         if (atomic_load(&p->stop)) return NULL;
-        work(p, w->index);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
+        atomic_fetch_add(&p->inside, 1);
+        if (atomic_load(&p->open)) work(p, w->index);
+        atomic_fetch_sub(&p->inside, 1);
     }
 }
 
@@ -141,12 +145,13 @@ void cllm_pool_run(cllm_pool *p, size_t count, cllm_task_fn task, void *ctx) {
     p->ctx = ctx;
     p->count = count;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, p->threads - 1, memory_order_relaxed);
+    atomic_store(&p->open, true);
     signal_workers(p);
     work(p, 0);
+    atomic_store(&p->open, false);
     int spins = 0;
-    while (atomic_load_explicit(&p->busy, memory_order_acquire) != 0) {
-        /* A worker that lost its core needs ours. */
+    while (atomic_load(&p->inside) != 0) {
+        /* A worker that lost its core inside a task needs ours. */
         if (++spins < SPIN_LIMIT) pause_cpu();
         else sched_yield();
     }
