@@ -259,7 +259,8 @@ CLLM_API uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *tokenizer);
  * written in the text become their ids; otherwise they are ordinary text. Invalid UTF-8 is read as U+FFFD. */
 CLLM_API cllm_status cllm_tokenize(const cllm_tokenizer *tokenizer, const char *text, size_t bytes, bool add_special,
                                    bool parse_special, int32_t **ids, size_t *count, cllm_error *err);
-/* Ids to UTF-8 text: *text is new, zero-terminated memory. skip_special leaves special tokens out. */
+/* Ids to UTF-8 text: *text is new, zero-terminated memory. skip_special leaves special tokens out; ids the tokenizer does not have (padding
+ * of the vocabulary) are left out. Errors: CLLM_ERR_ARGUMENT for a negative id. */
 CLLM_API cllm_status cllm_detokenize(const cllm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                      char **text, size_t *bytes, cllm_error *err);
 
@@ -299,7 +300,7 @@ CLLM_API cllm_status cllm_sampler_new(const cllm_sampler_params *params, uint32_
 CLLM_API void cllm_sampler_free(cllm_sampler *sampler);
 /* Tells the sampler of a token in the context (prompt tokens), for the repeat penalty. */
 CLLM_API void cllm_sampler_accept(cllm_sampler *sampler, int32_t token);
-/* Chooses the next token from `vocab` logits (not changed) and accepts it. NaN logits never win. */
+/* Chooses the next token from `vocab` logits (not changed) and accepts it. NaN logits never win; -1 if no logit is a number. */
 CLLM_API int32_t cllm_sampler_next(cllm_sampler *sampler, const float *logits);
 
 #ifdef __cplusplus
