@@ -102,6 +102,11 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
     g->stop = STOP_LENGTH;
     for (int i = 0; (predict < 0 || i < predict) && status == CLLM_OK; i++) {
         int32_t token = cllm_sampler_next(g->sampler, g->logits);
+        if (token < 0) {
+            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                               "the model gives no number for any token: its weights are damaged (see codecllm verify)");
+            break;
+        }
         if (is_stop(g, token)) {
             g->stop = STOP_END;
             break;

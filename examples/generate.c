@@ -50,6 +50,7 @@ int main(int argc, char **argv) {
         const char *piece;
         size_t bytes;
         int32_t token = cllm_sampler_next(sampler, logits);
+        if (token < 0) break; /* no logit is a number: damaged weights */
         check(cllm_stream_push(stream, token, &piece, &bytes, &err), &err);
         fputs(piece, stdout);
         fflush(stdout);
