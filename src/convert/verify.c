@@ -13,7 +13,8 @@
 #include "convert/decode.h"
 #include "convert/progress.h"
 
-/* ---------------------------------------------------------------- is it finished --------------------------------------------- */
+/* ---------------------------------------------------------------- is it finished
+ * --------------------------------------------- */
 
 static cllm_status look_for(const char *dir, const char *name, bool *there, cllm_error *err) {
     char *path = cllm_path_join(dir, name);
@@ -29,7 +30,7 @@ static cllm_status check_finished(const char *dir, cllm_error *err) {
     static const char partial[] = ".partial";
     if (!realpath(dir, resolved)) return cllm_fail_errno(err, errno, "cannot open %s", dir);
     size_t n = strlen(resolved), m = sizeof partial - 1;
-    bool journal, manifest, config;
+    bool journal = false, manifest = false, config = false;
     cllm_status status = look_for(dir, CLLM_JOURNAL_NAME, &journal, err);
     if (!status) status = look_for(dir, CLLM_MANIFEST_NAME, &manifest, err);
     if (!status) status = look_for(dir, "config.json", &config, err);
@@ -53,7 +54,8 @@ static cllm_status read_manifest(const char *dir, cllm_manifest *m, cllm_error *
     return status ? cllm_fail_prefix(err, status, "%s/" CLLM_MANIFEST_NAME, dir) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- files ------------------------------------------------------ */
+/* ---------------------------------------------------------------- files
+ * ------------------------------------------------------ */
 
 static cllm_status check_listing(const char *dir, const cllm_manifest *m, cllm_error *err) {
     cllm_listed *list;
@@ -62,8 +64,8 @@ static cllm_status check_listing(const char *dir, const cllm_manifest *m, cllm_e
     if (status) return status;
     for (size_t i = 0; i < n && !status; i++)
         if (strcmp(list[i].name, CLLM_MANIFEST_NAME) && !cllm_manifest_find(&m->files, list[i].name))
-            status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is not listed in " CLLM_MANIFEST_NAME, dir,
-                               cllm_show(list[i].name).text);
+            status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is not listed in " CLLM_MANIFEST_NAME,
+                               dir, cllm_show(list[i].name).text);
     cllm_list_free(list, n);
     return status;
 }
@@ -72,40 +74,45 @@ static cllm_status check_file(const char *dir, const cllm_manifest_item *item, c
     enum { STEP = 64 << 20 };
     cllm_map map;
     if (!strcmp(item->name, ".") || !strcmp(item->name, "..") || strchr(item->name, '/'))
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s/" CLLM_MANIFEST_NAME " lists %s, which is no plain file name", dir,
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "%s/" CLLM_MANIFEST_NAME " lists %s, which is no plain file name", dir,
                          cllm_show(item->name).text);
-    bool there;
+    bool there = false;
     cllm_status status = look_for(dir, item->name, &there, err);
     if (status) return status;
-    if (!there) return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is missing", dir, cllm_show(item->name).text);
+    if (!there)
+        return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is missing", dir, cllm_show(item->name).text);
     status = cllm_map_open(dir, item->name, &map, err);
     if (status) return status;
     cllm_hasher *h = cllm_hasher_new();
     if (!h) status = cllm_fail_memory(err, 0, "a hash");
     if (!status && map.bytes != item->bytes)
-        status = cllm_fail(err, CLLM_ERR_MISMATCH, map.bytes, "%s/%s has %zu bytes, " CLLM_MANIFEST_NAME " says %llu", dir,
-                           cllm_show(item->name).text, map.bytes, (unsigned long long)item->bytes);
+        status = cllm_fail(err, CLLM_ERR_MISMATCH, map.bytes, "%s/%s has %zu bytes, " CLLM_MANIFEST_NAME " says %llu",
+                           dir, cllm_show(item->name).text, map.bytes, (unsigned long long)item->bytes);
     for (size_t at = 0; at < map.bytes && !status; at += STEP) {
         size_t n = map.bytes - at < STEP ? map.bytes - at : STEP;
         cllm_hasher_add(h, map.data + at, n);
         status = cllm_progress_add(p, n, err);
     }
     if (!status && cllm_hasher_value(h) != item->hash)
-        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s was changed: its content has not the hash in " CLLM_MANIFEST_NAME,
-                           dir, cllm_show(item->name).text);
+        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
+                           "%s/%s was changed: its content has not the hash in " CLLM_MANIFEST_NAME, dir,
+                           cllm_show(item->name).text);
     cllm_hasher_free(h);
     cllm_map_close(&map);
     return status;
 }
 
-/* ---------------------------------------------------------------- tensors ---------------------------------------------------- */
+/* ---------------------------------------------------------------- tensors
+ * ---------------------------------------------------- */
 
 static cllm_status drop_rows(void *ctx, const uint8_t *data, size_t bytes, cllm_error *err) {
     (void)ctx, (void)data, (void)bytes, (void)err;
     return CLLM_OK;
 }
 
-static cllm_status check_tensor(const cllm_dir *dir, const cllm_entry *e, const cllm_manifest *m, int threads, cllm_error *err) {
+static cllm_status check_tensor(const cllm_dir *dir, const cllm_entry *e, const cllm_manifest *m, int threads,
+                                cllm_error *err) {
     size_t n = strlen(e->name);
     char *stored = cllm_alloc(n + sizeof CLLM_BLOB_SUFFIX, 1);
     if (!stored) return cllm_fail_memory(err, n, "a name");
@@ -114,17 +121,19 @@ static cllm_status check_tensor(const cllm_dir *dir, const cllm_entry *e, const 
     const cllm_manifest_item *item = cllm_manifest_find(&m->tensors, stored);
     cllm_free(stored);
     if (!item)
-        return cllm_fail(err, CLLM_ERR_MISMATCH, e->file_offset, "%s/%s holds tensor %s, which " CLLM_MANIFEST_NAME " does not list",
-                         cllm_dir_path(dir), e->file, cllm_show(e->name).text);
+        return cllm_fail(err, CLLM_ERR_MISMATCH, e->file_offset,
+                         "%s/%s holds tensor %s, which " CLLM_MANIFEST_NAME " does not list", cllm_dir_path(dir),
+                         e->file, cllm_show(e->name).text);
     if (cllm_hash(e->data, (size_t)cllm_entry_stored(e)) != item->hash)
-        return cllm_fail(err, CLLM_ERR_MISMATCH, e->file_offset, "%s/%s: tensor %s was changed", cllm_dir_path(dir), e->file,
-                         cllm_show(e->name).text);
+        return cllm_fail(err, CLLM_ERR_MISMATCH, e->file_offset, "%s/%s: tensor %s was changed", cllm_dir_path(dir),
+                         e->file, cllm_show(e->name).text);
     if (!e->compressed) return CLLM_OK;
     cllm_status status = cllm_decode_entry(e, true, threads, drop_rows, NULL, err);
     return status ? cllm_fail_entry(err, status, dir, e) : CLLM_OK;
 }
 
-static cllm_status check_tensors(const char *path, const cllm_manifest *m, int threads, cllm_progress *p, cllm_error *err) {
+static cllm_status check_tensors(const char *path, const cllm_manifest *m, int threads, cllm_progress *p,
+                                 cllm_error *err) {
     cllm_dir *dir;
     cllm_status status = cllm_dir_open(path, &dir, err);
     if (status) return status;
@@ -138,10 +147,13 @@ static cllm_status check_tensors(const char *path, const cllm_manifest *m, int t
         if (!status) status = cllm_progress_add(p, e->bytes, err);
     }
     if (!status && cllm_dir_count(dir) != m->tensors.count)
-        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s holds %zu tensors, " CLLM_MANIFEST_NAME " lists %zu", path,
-                           cllm_dir_count(dir), m->tensors.count);
-    if (!status && (weights != m->weights || bytes != m->bytes || strcmp(about->mode, m->mode) || strcmp(about->quant_method, "codecllm")))
-        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s: weights, bytes or mode differ from " CLLM_MANIFEST_NAME, path);
+        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
+                           "%s holds %zu tensors, " CLLM_MANIFEST_NAME " lists %zu", path, cllm_dir_count(dir),
+                           m->tensors.count);
+    if (!status && (weights != m->weights || bytes != m->bytes || strcmp(about->mode, m->mode) ||
+                    strcmp(about->quant_method, "codecllm")))
+        status = cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
+                           "%s: weights, bytes or mode differ from " CLLM_MANIFEST_NAME, path);
     cllm_dir_close(dir);
     return status;
 }
