@@ -1,5 +1,5 @@
-/* Any bytes as a manifest. Hardly any input has the right hash of itself, so the text is also tried with the hash put right. The same bytes
- * go through the edits that config.json gets. */
+/* Any bytes as a manifest. Hardly any input has the right hash of itself, so the text is also tried with the hash put
+ * right. The same bytes go through the edits that config.json gets. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +24,8 @@ static void use(const char *text, size_t size) {
 static void put_hash_right(char *text, size_t size) {
     cllm_json_span span;
     char hash[CLLM_HASH_DIGITS + 1];
-    if (!cllm_json_find(text, size, "manifest_xxh3", &span) || span.value_end - span.value_at != CLLM_HASH_DIGITS + 2) return;
+    if (!cllm_json_find(text, size, "manifest_xxh3", &span) || span.value_end - span.value_at != CLLM_HASH_DIGITS + 2)
+        return;
     memset(text + span.value_at + 1, '0', CLLM_HASH_DIGITS);
     cllm_hash_text(cllm_hash(text, size), hash);
     memcpy(text + span.value_at + 1, hash, CLLM_HASH_DIGITS);
@@ -40,7 +41,8 @@ static void edit(const char *text, size_t size) {
     json_decref(root);
     if (had) return;
     if (!cllm_json_insert(text, size, "quantization_config", "{\"bits\": 4}", &b)) abort();
-    if (cllm_json_parse((char *)b.data, b.size, 33, &root, NULL) || !json_object_get(root, "quantization_config")) abort();
+    if (cllm_json_parse((char *)b.data, b.size, 33, &root, NULL) || !json_object_get(root, "quantization_config"))
+        abort();
     json_decref(root);
     if (!cllm_json_find((char *)b.data, b.size, "quantization_config", &span)) abort();
     memmove(b.data + span.delete_at, b.data + span.delete_end, b.size - span.delete_end);

@@ -1,4 +1,5 @@
-/* Any bytes as a safetensors file: what is accepted lies inside of it, fills it, and is written back to a header that is accepted too. */
+/* Any bytes as a safetensors file: what is accepted lies inside of it, fills it, and is written back to a header that
+ * is accepted too. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     b.size += (size_t)(at - st.data_at);
     if (cllm_safetensors_parse(b.data, b.size, &again, &err) || again.count != st.count) abort();
     for (size_t i = 0; i < st.count; i++)
-        if (strcmp(again.tensors[i].dtype, st.tensors[i].dtype) || again.tensors[i].bytes != st.tensors[i].bytes) abort();
+        if (strcmp(again.tensors[i].dtype, st.tensors[i].dtype) || again.tensors[i].bytes != st.tensors[i].bytes)
+            abort();
     cllm_safetensors_free(&again);
     cllm_safetensors_free(&st);
     cllm_buf_free(&b);

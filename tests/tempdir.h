@@ -15,7 +15,9 @@ static int temp_remove_one(const char *path, const struct stat *st, int type, st
     return remove(path);
 }
 
-static inline void temp_remove(const char *path) { nftw(path, temp_remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+static inline void temp_remove(const char *path) {
+    nftw(path, temp_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 /* A new folder; the name is static storage of the caller's buffer. */
 static inline const char *temp_make(char path[64]) {
@@ -42,10 +44,13 @@ static inline void temp_write(const char *dir, const char *name, const void *dat
     if (!f || fwrite(data, 1, bytes, f) != bytes || fclose(f)) abort();
 }
 
-static inline void temp_write_text(const char *dir, const char *name, const char *text) { temp_write(dir, name, text, strlen(text)); }
+static inline void temp_write_text(const char *dir, const char *name, const char *text) {
+    temp_write(dir, name, text, strlen(text));
+}
 
 static inline unsigned char *temp_read(const char *dir, const char *name, size_t *bytes) {
     FILE *f = fopen(temp_path(dir, name), "rb");
+    *bytes = 0;
     if (!f) return NULL;
     fseek(f, 0, SEEK_END);
     *bytes = (size_t)ftell(f);

@@ -16,12 +16,18 @@
 #include "container/safetensors.h"
 #include "tempdir.h"
 
-/* ---------------------------------------------------------------- JSON edits ------------------------------------------------- */
+/* ---------------------------------------------------------------- JSON edits
+ * ------------------------------------------------- */
 
 static void test_json_edit(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "{}", "{ }", "{\n}\n", "{\"a\": 1}", "{\n  \"a\": 1e-05,\n  \"b\": [1, {\"m\": 2}]\n}\n", "{\"x\":{\"m\":1},\"s\":\"},\\\"m\\\":\"}",
+        "{}",
+        "{ }",
+        "{\n}\n",
+        "{\"a\": 1}",
+        "{\n  \"a\": 1e-05,\n  \"b\": [1, {\"m\": 2}]\n}\n",
+        "{\"x\":{\"m\":1},\"s\":\"},\\\"m\\\":\"}",
         " { \"a\" : \"\\\\\" } ",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -75,17 +81,20 @@ static void test_json_find_any_bytes(void **state) {
         memcpy(bad, text, n);
         for (int k = 0; n && k < 3; k++) bad[temp_random(&seed) % n] = text[temp_random(&seed) % (sizeof text - 1)];
         cllm_json_span s;
-        if (cllm_json_find(bad, n, "weight_map", &s)) assert_true(s.value_end <= n && s.delete_end <= n && s.delete_at <= s.delete_end);
+        if (cllm_json_find(bad, n, "weight_map", &s))
+            assert_true(s.value_end <= n && s.delete_end <= n && s.delete_at <= s.delete_end);
         free(bad);
     }
 }
 
-/* ---------------------------------------------------------------- index ------------------------------------------------------ */
+/* ---------------------------------------------------------------- index
+ * ------------------------------------------------------ */
 
 static void test_index(void **state) {
     (void)state;
-    static const char good[] = "{\"metadata\": {\"total_size\": 5}, \"weight_map\": {\"b\": \"m-2.safetensors\", \"a\": \"m-1.safetensors\", "
-                               "\"c\": \"m-1.safetensors\"}}";
+    static const char good[] =
+        "{\"metadata\": {\"total_size\": 5}, \"weight_map\": {\"b\": \"m-2.safetensors\", \"a\": \"m-1.safetensors\", "
+        "\"c\": \"m-1.safetensors\"}}";
     cllm_index index;
     cllm_error err;
     assert_int_equal(cllm_index_parse(good, sizeof good - 1, &index, &err), CLLM_OK);
@@ -102,9 +111,15 @@ static void test_index(void **state) {
         free(part);
     }
     static const char *const bad[] = {
-        "{}", "{\"weight_map\": {}}", "{\"weight_map\": []}", "{\"weight_map\": {\"a\": 1}}", "{\"weight_map\": {\"a\": \"model.bin\"}}",
-        "{\"weight_map\": {\"a\": \"../m.safetensors\"}}", "{\"weight_map\": {\"a\": \"/m.safetensors\"}}",
-        "{\"weight_map\": {\"a\": \".safetensors\"}}", "{\"weight_map\": {\"a\": \".m.safetensors\"}}",
+        "{}",
+        "{\"weight_map\": {}}",
+        "{\"weight_map\": []}",
+        "{\"weight_map\": {\"a\": 1}}",
+        "{\"weight_map\": {\"a\": \"model.bin\"}}",
+        "{\"weight_map\": {\"a\": \"../m.safetensors\"}}",
+        "{\"weight_map\": {\"a\": \"/m.safetensors\"}}",
+        "{\"weight_map\": {\"a\": \".safetensors\"}}",
+        "{\"weight_map\": {\"a\": \".m.safetensors\"}}",
         "{\"weight_map\": {\"a\": \"x.safetensors\", \"a\": \"x.safetensors\"}}",
         "{\"weight_map\": {\"a\": \"x.safetensors\"}, \"metadata\": [[[[[[[[[]]]]]]]]]}",
     };
@@ -122,7 +137,8 @@ static void test_index(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- manifest --------------------------------------------------- */
+/* ---------------------------------------------------------------- manifest
+ * --------------------------------------------------- */
 
 static void make_manifest(cllm_buf *out) {
     cllm_manifest m = {.mode = "rd", .bits_per_weight = 4.5, .weights = 1000, .bytes = 563};
@@ -142,14 +158,16 @@ static void test_manifest(void **state) {
     cllm_error err = {0};
     if (cllm_manifest_parse((char *)text.data, text.size, &m, &err)) fail_msg("%s", err.message);
     assert_string_equal(m.mode, "rd");
-    assert_true(m.bits_per_weight == 4.5 && m.weights == 1000 && m.bytes == 563 && m.files.count == 2 && m.tensors.count == 2);
+    assert_true(m.bits_per_weight == 4.5 && m.weights == 1000 && m.bytes == 563 && m.files.count == 2 &&
+                m.tensors.count == 2);
     assert_true(cllm_manifest_find(&m.files, "model.safetensors")->hash == 0x0123456789abcdefull);
     assert_true(cllm_manifest_find(&m.files, "model.safetensors")->bytes == 600);
     assert_true(cllm_manifest_find(&m.tensors, "a \"quoted\"")->hash == 3);
     assert_null(cllm_manifest_find(&m.tensors, "c"));
     cllm_manifest_free(&m);
     /* no prefix and no changed bit goes unnoticed */
-    for (size_t n = 0; n + 1 < text.size; n++) assert_int_not_equal(cllm_manifest_parse((char *)text.data, n, &m, &err), CLLM_OK);
+    for (size_t n = 0; n + 1 < text.size; n++)
+        assert_int_not_equal(cllm_manifest_parse((char *)text.data, n, &m, &err), CLLM_OK);
     for (size_t i = 0; i < text.size * 8; i++) {
         text.data[i / 8] ^= (uint8_t)(1 << i % 8);
         if (!cllm_manifest_parse((char *)text.data, text.size, &m, &err)) fail_msg("bit %zu may change unnoticed", i);
@@ -165,13 +183,15 @@ static void test_hash_text(void **state) {
     cllm_hash_text(0x00ab, text);
     assert_string_equal(text, "00000000000000ab");
     assert_true(cllm_hash_parse(text, &v) && v == 0xab);
-    static const char *const bad[] = {"", "00ab", "00000000000000AB", "00000000000000abc", "0000000000000-ab", " 0000000000000ab"};
+    static const char *const bad[] = {
+        "", "00ab", "00000000000000AB", "00000000000000abc", "0000000000000-ab", " 0000000000000ab"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(cllm_hash_parse(bad[i], &v));
     /* the published value of XXH3-64 of nothing, seed 0 */
     assert_true(cllm_hash("", 0) == 0x2d06800538d394c2ull);
 }
 
-/* ---------------------------------------------------------------- directories in --------------------------------------------- */
+/* ---------------------------------------------------------------- directories in
+ * --------------------------------------------- */
 
 static void write_shard(const char *dir, const char *name, cllm_st_tensor *tensors, size_t n) {
     cllm_buf b = {0};
@@ -190,7 +210,8 @@ static void expect(const char *dir, cllm_status status, const char *message) {
     cllm_dir *d;
     cllm_error err = {0};
     cllm_status got = cllm_dir_open(dir, &d, &err);
-    if (got != status || !strstr(err.message, message)) fail_msg("status %d instead of %d: %s (wanted %s)", got, status, err.message, message);
+    if (got != status || !strstr(err.message, message))
+        fail_msg("status %d instead of %d: %s (wanted %s)", got, status, err.message, message);
     if (!got) cllm_dir_close(d);
 }
 
@@ -208,7 +229,9 @@ static void test_dir_open(void **state) {
     cllm_st_tensor first[] = {tensor_b}, second[] = {tensor_a, tensor_c};
     write_shard(dir, "m-1.safetensors", first, 1);
     write_shard(dir, "m-2.safetensors", second, 2);
-    temp_write_text(dir, CLLM_INDEX_NAME, "{\"weight_map\": {\"a\": \"m-2.safetensors\", \"b\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\"}}");
+    temp_write_text(
+        dir, CLLM_INDEX_NAME,
+        "{\"weight_map\": {\"a\": \"m-2.safetensors\", \"b\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\"}}");
     cllm_dir *d;
     cllm_error err = {0};
     if (cllm_dir_open(dir, &d, &err)) fail_msg("%s", err.message);
@@ -217,7 +240,8 @@ static void test_dir_open(void **state) {
     assert_string_equal(cllm_dir_get_about(d)->architecture, "llama");
     assert_string_equal(cllm_dir_get_about(d)->quant_method, "");
     const cllm_entry *e = cllm_dir_find(d, "b");
-    assert_true(e && e->type == CLLM_DTYPE_BF16 && e->ndim == 2 && e->bytes == 12 && !e->compressed && cllm_entry_count(e) == 6);
+    assert_true(e && e->type == CLLM_DTYPE_BF16 && e->ndim == 2 && e->bytes == 12 && !e->compressed &&
+                cllm_entry_count(e) == 6);
     assert_true(e->data[0] == 'b' && e->data[11] == 'b' && e->file_offset % 64 == 0);
     assert_string_equal(e->file, "m-1.safetensors");
     assert_null(cllm_dir_find(d, "d"));
@@ -225,10 +249,13 @@ static void test_dir_open(void **state) {
     /* the map and the shards must agree in both directions */
     temp_write_text(dir, CLLM_INDEX_NAME, "{\"weight_map\": {\"a\": \"m-2.safetensors\", \"b\": \"m-1.safetensors\"}}");
     expect(dir, CLLM_ERR_FORMAT, "does not list");
-    temp_write_text(dir, CLLM_INDEX_NAME, "{\"weight_map\": {\"a\": \"m-1.safetensors\", \"b\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\"}}");
+    temp_write_text(
+        dir, CLLM_INDEX_NAME,
+        "{\"weight_map\": {\"a\": \"m-1.safetensors\", \"b\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\"}}");
     expect(dir, CLLM_ERR_FORMAT, "another file");
     temp_write_text(dir, CLLM_INDEX_NAME,
-                    "{\"weight_map\": {\"a\": \"m-2.safetensors\", \"b\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\", \"d\": \"m-1.safetensors\"}}");
+                    "{\"weight_map\": {\"a\": \"m-2.safetensors\", \"b\": \"m-1.safetensors\", \"c\": "
+                    "\"m-2.safetensors\", \"d\": \"m-1.safetensors\"}}");
     expect(dir, CLLM_ERR_FORMAT, "lacks tensor d");
     temp_write_text(dir, CLLM_INDEX_NAME, "{\"weight_map\": {\"a\": \"m-3.safetensors\"}}");
     expect(dir, CLLM_ERR_IO, "m-3.safetensors");
@@ -248,11 +275,14 @@ static void test_dir_blobs(void **state) {
     (void)state;
     char dir[64];
     temp_make(dir);
-    temp_write_text(dir, "config.json", "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 2}}");
+    temp_write_text(dir, "config.json",
+                    "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 2}}");
     expect(dir, CLLM_ERR_UNSUPPORTED, "newer codecllm");
     temp_write_text(dir, "config.json", "{\"quantization_config\": {\"quant_method\": \"codecllm\"}}");
     expect(dir, CLLM_ERR_FORMAT, "format_version");
-    temp_write_text(dir, "config.json", "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"int8\"}}");
+    temp_write_text(
+        dir, "config.json",
+        "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"int8\"}}");
     /* the content is the first letter of the name, over and over: no blob */
     cllm_st_tensor bad = {.name = "w_cllm", .dtype = "U8", .ndim = 1, .shape = {128}, .bytes = 128};
     write_shard(dir, CLLM_SINGLE_NAME, &bad, 1);
@@ -280,7 +310,8 @@ static void test_dir_blobs(void **state) {
         assert_int_equal(status, extra == 1 || extra == 2 ? CLLM_ERR_FORMAT : CLLM_OK);
         if (status) continue;
         const cllm_entry *e = cllm_dir_find(d, "w");
-        assert_true(e && e->compressed && e->shape[0] == 1 && e->shape[1] == 32 && e->bytes == 128 && e->type == CLLM_DTYPE_BF16);
+        assert_true(e && e->compressed && e->shape[0] == 1 && e->shape[1] == 32 && e->bytes == 128 &&
+                    e->type == CLLM_DTYPE_BF16);
         cllm_dir_close(d);
     }
     temp_remove(dir);
@@ -310,14 +341,16 @@ static void test_dir_corruptions(void **state) {
         cllm_dir *d;
         cllm_error err = {0};
         if (cllm_dir_open(dir, &d, &err)) continue;
-        for (size_t i = 0; i < cllm_dir_count(d); i++) assert_true(cllm_dir_at(d, i)->file_offset + cllm_dir_at(d, i)->bytes <= bytes);
+        for (size_t i = 0; i < cllm_dir_count(d); i++)
+            assert_true(cllm_dir_at(d, i)->file_offset + cllm_dir_at(d, i)->bytes <= bytes);
         cllm_dir_close(d);
     }
     free(good);
     temp_remove(dir);
 }
 
-/* ---------------------------------------------------------------- directories out -------------------------------------------- */
+/* ---------------------------------------------------------------- directories out
+ * -------------------------------------------- */
 
 static cllm_status publish(const char *in, const char *out, bool force, const char *content, cllm_error *err) {
     cllm_out_dir d;
@@ -354,7 +387,8 @@ static void test_publish(void **state) {
     temp_list_free(list, count);
     assert_int_equal(publish(out, out, true, "itself", &err), CLLM_ERR_ARGUMENT);
     static const char *const names[] = {"", "/", ".", "..", "a/..", "///"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_int_equal(publish("/", names[i], true, "x", &err), CLLM_ERR_ARGUMENT);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_int_equal(publish("/", names[i], true, "x", &err), CLLM_ERR_ARGUMENT);
     temp_remove(root);
 }
 

@@ -16,7 +16,8 @@
 #include "container/safetensors.h"
 #include "tempdir.h"
 
-/* ---------------------------------------------------------------- a model ---------------------------------------------------- */
+/* ---------------------------------------------------------------- a model
+ * ---------------------------------------------------- */
 
 enum { TENSORS = 12 };
 static const cllm_st_tensor shapes[TENSORS] = {
@@ -35,7 +36,8 @@ static const cllm_st_tensor shapes[TENSORS] = {
 };
 
 static double normal(unsigned long long *seed) {
-    double u = ((double)(temp_random(seed) >> 11) + 0.5) / 9007199254740992.0, v = (double)(temp_random(seed) >> 11) / 9007199254740992.0;
+    double u = ((double)(temp_random(seed) >> 11) + 0.5) / 9007199254740992.0,
+           v = (double)(temp_random(seed) >> 11) / 9007199254740992.0;
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
@@ -68,8 +70,9 @@ static void write_weights(const char *dir, unsigned long long seed) {
     cllm_buf_free(&b);
 }
 
-static const char config[] = "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"rms_norm_eps\": 1e-05,\n"
-                             "  \"big\": 9007199254740993,\n  \"rope_theta\": 10000.0\n}\n";
+static const char config[] =
+    "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"rms_norm_eps\": 1e-05,\n"
+    "  \"big\": 9007199254740993,\n  \"rope_theta\": 10000.0\n}\n";
 
 struct fixture {
     char root[64], in[512], out[512], partial[512], back[512];
@@ -134,7 +137,8 @@ static void check_same_file(const char *a, const char *b, const char *name) {
     free(y);
 }
 
-/* ---------------------------------------------------------------- there and back --------------------------------------------- */
+/* ---------------------------------------------------------------- there and back
+ * --------------------------------------------- */
 
 static void test_lossless_round_trip(void **state) {
     (void)state;
@@ -153,8 +157,9 @@ static void test_lossless_round_trip(void **state) {
     assert_true(info.tensors == TENSORS && info.files == 6);
     /* a, b and c; not the F32 matrix, not what is narrow, noise or no matrix */
     assert_in_range(info.compressed_tensors, 3, 4);
-    assert_false(temp_exists(f.out, "original") || temp_exists(f.out, "pytorch_model.bin") || temp_exists(f.out, ".gitattributes") ||
-                 temp_exists(f.out, "pytorch_model.bin.index.json") || temp_exists(f.root, "out.partial"));
+    assert_false(temp_exists(f.out, "original") || temp_exists(f.out, "pytorch_model.bin") ||
+                 temp_exists(f.out, ".gitattributes") || temp_exists(f.out, "pytorch_model.bin.index.json") ||
+                 temp_exists(f.root, "out.partial"));
     check_same_file(f.in, f.out, "tokenizer.json");
     check_same_file(f.in, f.out, "chat_template.jinja");
     check_same_file(f.in, f.out, "LICENSE");
@@ -185,7 +190,8 @@ static void test_layout(void **state) {
         const cllm_entry *e = cllm_dir_at(d, i), *before = i ? cllm_dir_at(d, i - 1) : NULL;
         /* coded ones first and aligned, both groups by name */
         if (e->compressed) assert_true(e->file_offset % CLLM_BLOB_ALIGN == 0 && (!before || before->compressed));
-        if (before && before->compressed == e->compressed) assert_true(strcmp(before->name, e->name) < 0 || !before->bytes || !e->bytes);
+        if (before && before->compressed == e->compressed)
+            assert_true(strcmp(before->name, e->name) < 0 || !before->bytes || !e->bytes);
         bytes += cllm_entry_stored(e);
         weights += cllm_entry_count(e);
     }
@@ -194,7 +200,8 @@ static void test_layout(void **state) {
     const char *text = cllm_dir_config(d, &n);
     assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-05"));
     assert_non_null(strstr(text, "9007199254740993"));
-    assert_non_null(strstr(text, "\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"lossless\", \"bits\": "));
+    assert_non_null(
+        strstr(text, "\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"lossless\", \"bits\": "));
     cllm_dir_close(d);
     temp_remove(f.root);
 }
@@ -296,7 +303,8 @@ static void test_shards(void **state) {
         for (size_t i = 0; i < cllm_dir_shards(d); i++) {
             size_t bytes, held = 0;
             free(temp_read(f.out, cllm_dir_shard(d, i), &bytes));
-            for (size_t k = 0; k < cllm_dir_count(d); k++) held += !strcmp(cllm_dir_at(d, k)->file, cllm_dir_shard(d, i));
+            for (size_t k = 0; k < cllm_dir_count(d); k++)
+                held += !strcmp(cllm_dir_at(d, k)->file, cllm_dir_shard(d, i));
             assert_true(bytes <= sizes[s] || held == 1);
         }
         cllm_dir_close(d);
@@ -338,7 +346,8 @@ static void test_unaligned_source(void **state) {
 
 static void test_models(void **state) {
     (void)state;
-    static const char *const models[] = {CLLM_TEST_SOURCE_DIR "/models/tiny", CLLM_TEST_SOURCE_DIR "/../shared/models/small"};
+    static const char *const models[] = {CLLM_TEST_SOURCE_DIR "/models/tiny",
+                                         CLLM_TEST_SOURCE_DIR "/../shared/models/small"};
     for (int i = 0; i < 2; i++) {
         if (!temp_exists(models[i], "config.json")) continue;
         struct fixture f = setup();
@@ -378,7 +387,8 @@ static void test_arguments(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- verify ----------------------------------------------------- */
+/* ---------------------------------------------------------------- verify
+ * ----------------------------------------------------- */
 
 static void test_verify_notices(void **state) {
     (void)state;
@@ -430,7 +440,8 @@ static void test_verify_notices(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- interruptions ---------------------------------------------- */
+/* ---------------------------------------------------------------- interruptions
+ * ---------------------------------------------- */
 
 struct stop {
     int calls, limit;
@@ -462,7 +473,8 @@ static void test_cancel_and_resume(void **state) {
             if (!status) break;
             assert_int_equal(status, CLLM_ERR_CANCELLED);
             assert_false(temp_exists(f.root, "out"));
-            if (temp_exists(f.root, "out.partial")) assert_int_not_equal(cllm_verify(f.partial, 1, NULL, NULL, &err), CLLM_OK);
+            if (temp_exists(f.root, "out.partial"))
+                assert_int_not_equal(cllm_verify(f.partial, 1, NULL, NULL, &err), CLLM_OK);
             p.progress = NULL;
             p.resume = true;
             p.force = false;
@@ -543,7 +555,8 @@ static void test_resume_from_damage(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- scarcity --------------------------------------------------- */
+/* ---------------------------------------------------------------- scarcity
+ * --------------------------------------------------- */
 
 static void test_out_of_memory(void **state) {
     (void)state;

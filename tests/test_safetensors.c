@@ -1,4 +1,5 @@
-/* The safetensors reader accepts what the format says and nothing else, for any bytes; the writer's files are read back. */
+/* The safetensors reader accepts what the format says and nothing else, for any bytes; the writer's files are read
+ * back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,7 +43,8 @@ static void check_sound(const cllm_safetensors *st, size_t bytes) {
     assert_true(at == bytes);
 }
 
-#define T(name, dtype, shape, from, to) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+#define T(name, dtype, shape, from, to)                                                                                \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
 
 static void test_accepts(void **state) {
     (void)state;
@@ -116,8 +118,10 @@ static void test_refuses(void **state) {
         cllm_safetensors st;
         cllm_error err = {0};
         cllm_status status = parse(bad[i].header, bad[i].data, &st, &err);
-        if (status != CLLM_ERR_FORMAT || !strstr(err.message, bad[i].message) || (bad[i].position && err.position != bad[i].position))
-            fail_msg("%s: status %d, \"%s\" at %llu", bad[i].header, status, err.message, (unsigned long long)err.position);
+        if (status != CLLM_ERR_FORMAT || !strstr(err.message, bad[i].message) ||
+            (bad[i].position && err.position != bad[i].position))
+            fail_msg("%s: status %d, \"%s\" at %llu", bad[i].header, status, err.message,
+                     (unsigned long long)err.position);
     }
 }
 
@@ -150,7 +154,8 @@ static void test_deep_json(void **state) {
     free(text);
 }
 
-static const char sample[] = "{\"__metadata__\":{\"format\":\"pt\"}," T("model.a.weight", "BF16", "[4,8]", 0, 64) "," T("b\\\"\\u00e9", "F32", "[2]", 64, 72) "," T("c", "I64", "[]", 72, 80) "}  ";
+static const char sample[] = "{\"__metadata__\":{\"format\":\"pt\"}," T("model.a.weight", "BF16", "[4,8]", 0, 64) "," T(
+    "b\\\"\\u00e9", "F32", "[2]", 64, 72) "," T("c", "I64", "[]", 72, 80) "}  ";
 
 static void test_prefixes(void **state) {
     (void)state;
@@ -186,7 +191,8 @@ static void test_corruptions(void **state) {
         int changes = 1 + (int)(temp_random(&seed) % 4);
         for (int k = 0; k < changes; k++) {
             size_t at = temp_random(&seed) % header;
-            bad[at] = temp_random(&seed) % 2 ? (uint8_t)letters[temp_random(&seed) % (sizeof letters - 1)] : (uint8_t)temp_random(&seed);
+            bad[at] = temp_random(&seed) % 2 ? (uint8_t)letters[temp_random(&seed) % (sizeof letters - 1)]
+                                             : (uint8_t)temp_random(&seed);
         }
         cllm_safetensors st;
         cllm_error err = {.status = CLLM_OK};
@@ -226,7 +232,8 @@ static void test_writer(void **state) {
         for (size_t i = 0; i < count; i++) {
             assert_string_equal(st.tensors[i].name, in[i].name);
             assert_string_equal(st.tensors[i].dtype, in[i].dtype);
-            assert_true(st.tensors[i].begin == in[i].begin && st.tensors[i].bytes == in[i].bytes && st.tensors[i].ndim == in[i].ndim);
+            assert_true(st.tensors[i].begin == in[i].begin && st.tensors[i].bytes == in[i].bytes &&
+                        st.tensors[i].ndim == in[i].ndim);
             assert_memory_equal(st.tensors[i].shape, in[i].shape, sizeof in[i].shape);
         }
         cllm_safetensors_free(&st);
@@ -234,7 +241,9 @@ static void test_writer(void **state) {
     }
 }
 
-static void *json_alloc(size_t n) { return cllm_alloc(n, 1); }
+static void *json_alloc(size_t n) {
+    return cllm_alloc(n, 1);
+}
 
 static void test_out_of_memory(void **state) {
     (void)state;
@@ -277,9 +286,9 @@ static void test_real_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),       cmocka_unit_test(test_refuses),       cmocka_unit_test(test_header_length),
-        cmocka_unit_test(test_deep_json),     cmocka_unit_test(test_prefixes),      cmocka_unit_test(test_corruptions),
-        cmocka_unit_test(test_writer),        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_real_file),
+        cmocka_unit_test(test_accepts),   cmocka_unit_test(test_refuses),       cmocka_unit_test(test_header_length),
+        cmocka_unit_test(test_deep_json), cmocka_unit_test(test_prefixes),      cmocka_unit_test(test_corruptions),
+        cmocka_unit_test(test_writer),    cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_real_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@
 #include "container/file.h"
 #include "container/json.h"
 
-/* ---------------------------------------------------------------- removal ---------------------------------------------------- */
+/* ---------------------------------------------------------------- removal
+ * ---------------------------------------------------- */
 
 /* Removal asks for no memory of ours, so that it also works when there is none. */
 
@@ -29,7 +30,8 @@ static int remove_files_at(int fd, const char *keep) {
         return -1;
     }
     int failed = 0;
-    bool again = true; /* what readdir says after a deletion is not defined, so it is asked until it finds nothing more */
+    bool again =
+        true; /* what readdir says after a deletion is not defined, so it is asked until it finds nothing more */
     while (again && !failed) {
         again = false;
         rewinddir(d);
@@ -50,7 +52,9 @@ static int remove_files_at(int fd, const char *keep) {
 
 static cllm_status remove_files(const char *dir, const char *keep, cllm_error *err) {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    cllm_status status = fd < 0 || remove_files_at(fd, keep) ? cllm_fail_errno(err, errno, "cannot delete the files in %s", dir) : CLLM_OK;
+    cllm_status status = fd < 0 || remove_files_at(fd, keep)
+                             ? cllm_fail_errno(err, errno, "cannot delete the files in %s", dir)
+                             : CLLM_OK;
     if (fd >= 0) close(fd);
     return status;
 }
@@ -70,7 +74,8 @@ static cllm_status remove_parts(const char *partial, cllm_error *err) {
     return status;
 }
 
-/* An unfinished directory and what we put into it; the journal goes last, so that an interruption leaves something that is still ours. */
+/* An unfinished directory and what we put into it; the journal goes last, so that an interruption leaves something that
+ * is still ours. */
 static cllm_status remove_partial(const char *partial, cllm_error *err) {
     cllm_status status = remove_parts(partial, err);
     if (!status) status = remove_files(partial, CLLM_JOURNAL_NAME, err);
@@ -93,9 +98,11 @@ cllm_status cllm_sync_dir(const char *path, cllm_error *err) {
     return status;
 }
 
-/* ---------------------------------------------------------------- what may be replaced ---------------------------------------- */
+/* ---------------------------------------------------------------- what may be replaced
+ * ---------------------------------------- */
 
-/* --force may delete a model that lies at OUT, and nothing else: no folder with folders in it, no project, no home directory. */
+/* --force may delete a model that lies at OUT, and nothing else: no folder with folders in it, no project, no home
+ * directory. */
 static cllm_status check_replaceable(const char *out, cllm_error *err) {
     cllm_listed *list;
     size_t n;
@@ -106,14 +113,17 @@ static cllm_status check_replaceable(const char *out, cllm_error *err) {
         const char *name = list[i].name, *dot = strrchr(name, '.');
         if (list[i].kind != CLLM_FILE_REGULAR)
             status = cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION,
-                               "%s is not replaced, even with --force, because it holds %s, which is no file of a model: remove it yourself",
+                               "%s is not replaced, even with --force, because it holds %s, which is no file of a "
+                               "model: remove it yourself",
                                out, cllm_show(name).text);
         config |= !strcmp(name, "config.json");
         weights |= !strcmp(name, CLLM_MANIFEST_NAME) || (dot && !strcmp(dot, ".safetensors"));
     }
     if (!status && n && !(config && weights))
         status = cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION,
-                           "%s is not replaced, even with --force, because it does not look like a model directory: remove it yourself", out);
+                           "%s is not replaced, even with --force, because it does not look like a model directory: "
+                           "remove it yourself",
+                           out);
     cllm_list_free(list, n);
     return status;
 }
@@ -126,7 +136,8 @@ static bool same_file(const char *a, const char *b) {
 static cllm_status check_target(const char *in, const cllm_out_dir *d, cllm_error *err) {
     struct stat st;
     if (same_file(in, d->out) || same_file(in, d->partial))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the output %s is the input itself: choose another folder", d->out);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "the output %s is the input itself: choose another folder", d->out);
     if (lstat(d->out, &st)) {
         if (errno == ENOENT) return CLLM_OK;
         return cllm_fail_errno(err, errno, "cannot make %s", d->out);
@@ -134,14 +145,16 @@ static cllm_status check_target(const char *in, const cllm_out_dir *d, cllm_erro
     if (!S_ISDIR(st.st_mode))
         return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is there already and is not a folder", d->out);
     if (!d->force)
-        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is there already: use --force to replace it", d->out);
+        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is there already: use --force to replace it",
+                         d->out);
     return check_replaceable(d->out, err);
 }
 
-/* ---------------------------------------------------------------- begin ------------------------------------------------------ */
+/* ---------------------------------------------------------------- begin
+ * ------------------------------------------------------ */
 
-/* What lies at OUT.partial: nothing, something of ours that holds no work (an empty folder or journal), something of ours that does, or
- * something else. */
+/* What lies at OUT.partial: nothing, something of ours that holds no work (an empty folder or journal), something of
+ * ours that does, or something else. */
 typedef enum found { FOUND_NOTHING, FOUND_STALE, FOUND_OURS, FOUND_FOREIGN } found;
 
 static cllm_status look_at_partial(const char *partial, found *what, bool *journal, cllm_error *err) {
@@ -176,7 +189,8 @@ static cllm_status lock(cllm_out_dir *d, cllm_error *err) {
     d->fd = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", d->partial);
     struct stat here, there;
-    if (!flock(d->fd, LOCK_EX | LOCK_NB) && !fstat(d->fd, &here) && !stat(d->partial, &there) && here.st_ino == there.st_ino)
+    if (!flock(d->fd, LOCK_EX | LOCK_NB) && !fstat(d->fd, &here) && !stat(d->partial, &there) &&
+        here.st_ino == there.st_ino)
         return CLLM_OK;
     close(d->fd);
     d->fd = -1; /* not ours, so nothing of it is touched */
@@ -190,12 +204,14 @@ static cllm_status prepare(const char *in, bool resume, cllm_out_dir *d, cllm_er
     if (!status) status = look_at_partial(d->partial, &what, &journal, err);
     if (status) return status;
     if (what == FOUND_FOREIGN)
-        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is there and was not made by an interrupted run: remove it yourself",
-                         d->partial);
+        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION,
+                         "%s is there and was not made by an interrupted run: remove it yourself", d->partial);
     if (what == FOUND_OURS && !resume && !d->force)
         return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION,
-                         "%s is left from an interrupted run: go on with --resume, or start over with --force", d->partial);
-    if (what == FOUND_NOTHING && mkdir(d->partial, 0777)) return cllm_fail_errno(err, errno, "cannot make the folder %s", d->partial);
+                         "%s is left from an interrupted run: go on with --resume, or start over with --force",
+                         d->partial);
+    if (what == FOUND_NOTHING && mkdir(d->partial, 0777))
+        return cllm_fail_errno(err, errno, "cannot make the folder %s", d->partial);
     if ((status = lock(d, err))) return status;
     d->resumed = journal && resume;
     if (what != FOUND_NOTHING && !d->resumed) {
@@ -212,8 +228,10 @@ cllm_status cllm_out_begin(const char *in, const char *out, bool force, bool res
     const char *last = out + n;
     while (last > out && last[-1] != '/') last--;
     size_t length = (size_t)(out + n - last);
-    if (!n || !length || (length == 1 && *last == '.') || (length == 2 && !memcmp(last, "..", 2)) || (n == 1 && *out == '/'))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "\"%s\" cannot be an output folder: give it a name", out);
+    if (!n || !length || (length == 1 && *last == '.') || (length == 2 && !memcmp(last, "..", 2)) ||
+        (n == 1 && *out == '/'))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "\"%s\" cannot be an output folder: give it a name",
+                         out);
     d->out = cllm_alloc(n + 1, 1);
     d->partial = cllm_alloc(n + sizeof ".partial", 1);
     cllm_status status = CLLM_OK;
@@ -242,7 +260,8 @@ void cllm_out_end(cllm_out_dir *d, bool discard) {
     *d = (cllm_out_dir){.fd = -1};
 }
 
-/* ---------------------------------------------------------------- commit ----------------------------------------------------- */
+/* ---------------------------------------------------------------- commit
+ * ----------------------------------------------------- */
 
 static cllm_status open_parent(const char *path, int *fd, cllm_error *err) {
     char *parent = cllm_strdup(path);
@@ -250,12 +269,14 @@ static cllm_status open_parent(const char *path, int *fd, cllm_error *err) {
     char *slash = strrchr(parent, '/');
     if (slash) slash[slash == parent] = 0;
     *fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    cllm_status status = *fd < 0 ? cllm_fail_errno(err, errno, "cannot open the folder %s", slash ? parent : ".") : CLLM_OK;
+    cllm_status status =
+        *fd < 0 ? cllm_fail_errno(err, errno, "cannot open the folder %s", slash ? parent : ".") : CLLM_OK;
     cllm_free(parent);
     return status;
 }
 
-/* Without an atomic exchange the old directory steps aside first; if the new one then cannot step in, the old one comes back. */
+/* Without an atomic exchange the old directory steps aside first; if the new one then cannot step in, the old one comes
+ * back. */
 static cllm_status replace_in_two_steps(const cllm_out_dir *d, cllm_error *err) {
     size_t n = strlen(d->out);
     char *old = cllm_alloc(n + 8, 1);
@@ -279,7 +300,9 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
     struct stat st;
     bool there = !lstat(d->out, &st);
     /* looked at again: hours may have passed since cllm_out_begin */
-    if (there && !d->force) return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s appeared meanwhile; the result is in %s", d->out, d->partial);
+    if (there && !d->force)
+        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s appeared meanwhile; the result is in %s", d->out,
+                         d->partial);
     if (!there) {
         if (!renameat2(AT_FDCWD, d->partial, AT_FDCWD, d->out, RENAME_NOREPLACE)) return CLLM_OK;
         /* a file system without RENAME_NOREPLACE: rename() still never replaces a folder that is not empty */
@@ -289,14 +312,17 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
     cllm_status status = check_replaceable(d->out, err);
     if (status) return status;
     if (renameat2(AT_FDCWD, d->partial, AT_FDCWD, d->out, RENAME_EXCHANGE))
-        return errno == EINVAL || errno == ENOSYS ? replace_in_two_steps(d, err)
-                                                  : cllm_fail_errno(err, errno, "cannot exchange %s and %s", d->partial, d->out);
-    /* now the old model is at OUT.partial: a journal marks it as something to throw away, should this process end here */
+        return errno == EINVAL || errno == ENOSYS
+                   ? replace_in_two_steps(d, err)
+                   : cllm_fail_errno(err, errno, "cannot exchange %s and %s", d->partial, d->out);
+    /* now the old model is at OUT.partial: a journal marks it as something to throw away, should this process end here
+     */
     int old = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int mark = old < 0 ? -1 : openat(old, CLLM_JOURNAL_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (mark >= 0) close(mark);
     if (old >= 0) close(old);
-    if (remove_partial(d->partial, NULL)) cllm_log(CLLM_LOG_WARNING, "the former content of %s was left in %s", d->out, d->partial);
+    if (remove_partial(d->partial, NULL))
+        cllm_log(CLLM_LOG_WARNING, "the former content of %s was left in %s", d->out, d->partial);
     return CLLM_OK;
 }
 

@@ -1,8 +1,8 @@
 /* Output directories that appear whole or not at all.
  *
- * Everything is written into OUT.partial, synced, and renamed to OUT at the end. While it is being written the directory holds a journal
- * (CLLM_JOURNAL_NAME), which marks it as ours and unfinished; it goes last, just before the rename. A lock on the directory keeps two
- * runs apart. */
+ * Everything is written into OUT.partial, synced, and renamed to OUT at the end. While it is being written the
+ * directory holds a journal (CLLM_JOURNAL_NAME), which marks it as ours and unfinished; it goes last, just before the
+ * rename. A lock on the directory keeps two runs apart. */
 #ifndef CLLM_CONTAINER_ATOMIC_H
 #define CLLM_CONTAINER_ATOMIC_H
 
@@ -16,9 +16,11 @@ typedef struct cllm_out_dir {
     bool resumed; /* partial was there with a journal that may be gone on with */
 } cllm_out_dir;
 
-/* Checks that OUT can be made (CLLM_ERR_EXISTS without `force`; with it, only a directory that looks like a model is ever replaced) and
- * makes an empty OUT.partial, or keeps what an interrupted run left there if `resume`. `in` is the source, which must be something else. */
-cllm_status cllm_out_begin(const char *in, const char *out, bool force, bool resume, cllm_out_dir *dir, cllm_error *err);
+/* Checks that OUT can be made (CLLM_ERR_EXISTS without `force`; with it, only a directory that looks like a model is
+ * ever replaced) and makes an empty OUT.partial, or keeps what an interrupted run left there if `resume`. `in` is the
+ * source, which must be something else. */
+cllm_status cllm_out_begin(const char *in, const char *out, bool force, bool resume, cllm_out_dir *dir,
+                           cllm_error *err);
 /* Removes journal and folders of parts, syncs, and puts the directory in its place. On success *dir is closed. */
 cllm_status cllm_out_commit(cllm_out_dir *dir, cllm_error *err);
 /* Closes without finishing; `discard` deletes OUT.partial too. Does nothing after a commit. */
@@ -41,7 +43,8 @@ cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cl
 /* Closes without sync and deletes the file. NULL is allowed. */
 void cllm_out_abandon(cllm_out_file *f);
 /* open, write, close. */
-cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash, cllm_error *err);
+cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
+                           cllm_error *err);
 /* Makes entries of a directory durable. */
 cllm_status cllm_sync_dir(const char *path, cllm_error *err);
 

@@ -76,12 +76,13 @@ static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
 }
 
 static cllm_status read_config(cllm_dir *d, cllm_error *err) {
-    bool there;
+    bool there = false;
     cllm_status status = look_for(d->path, "config.json", &there, err);
     if (status) return status;
     if (!there) {
         if (access(d->path, F_OK)) return cllm_fail_errno(err, errno, "cannot open %s", d->path);
-        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s has no config.json: it is no Hugging Face model directory", d->path);
+        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
+                         "%s has no config.json: it is no Hugging Face model directory", d->path);
     }
     status = cllm_read_file(d->path, "config.json", CLLM_CONFIG_LIMIT, &d->config, &d->config_bytes, err);
     if (status) return status;
@@ -120,17 +121,19 @@ static cllm_status check_index(const cllm_dir *d, const cllm_index *index, cllm_
         for (size_t i = 0; i < st->count && !status; i++) {
             int64_t at = cllm_index_find(index, st->tensors[i].name);
             if (at < 0 || index->shard_of[at] != s)
-                status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s/%s holds tensor %s, which " CLLM_INDEX_NAME " %s", d->path,
-                                   d->shards[s].name, cllm_show(st->tensors[i].name).text,
-                                   at < 0 ? "does not list" : "places in another file");
+                status =
+                    cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                              "%s/%s holds tensor %s, which " CLLM_INDEX_NAME " %s", d->path, d->shards[s].name,
+                              cllm_show(st->tensors[i].name).text, at < 0 ? "does not list" : "places in another file");
             else
                 seen[at] = true;
         }
     }
     for (size_t i = 0; i < index->count && !status; i++)
         if (!seen[i])
-            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s/%s lacks tensor %s, which " CLLM_INDEX_NAME " places there",
-                               d->path, d->shards[index->shard_of[i]].name, cllm_show(index->tensors[i]).text);
+            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                               "%s/%s lacks tensor %s, which " CLLM_INDEX_NAME " places there", d->path,
+                               d->shards[index->shard_of[i]].name, cllm_show(index->tensors[i]).text);
     cllm_free(seen);
     return status;
 }
@@ -152,7 +155,7 @@ static cllm_status open_indexed(cllm_dir *d, cllm_error *err) {
 }
 
 static cllm_status open_shards(cllm_dir *d, cllm_error *err) {
-    bool single, indexed;
+    bool single = false, indexed = false;
     cllm_status status = look_for(d->path, CLLM_SINGLE_NAME, &single, err);
     if (!status) status = look_for(d->path, CLLM_INDEX_NAME, &indexed, err);
     if (status) return status;
@@ -163,7 +166,8 @@ static cllm_status open_shards(cllm_dir *d, cllm_error *err) {
     }
     if (indexed) return open_indexed(d, err);
     return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
-                     "%s has neither " CLLM_SINGLE_NAME " nor " CLLM_INDEX_NAME ": only safetensors weights are read", d->path);
+                     "%s has neither " CLLM_SINGLE_NAME " nor " CLLM_INDEX_NAME ": only safetensors weights are read",
+                     d->path);
 }
 
 static bool is_blob(const cllm_st_tensor *t) {
@@ -177,11 +181,13 @@ static cllm_status fill_blob(cllm_entry *e, char **names, cllm_error *err) {
     cllm_status status = cllm_header_parse(e->data, e->bytes, &h, err);
     if (status) return status;
     if (h.total_bytes > stored || stored - h.total_bytes >= CLLM_BLOB_ALIGN || stored % CLLM_BLOB_ALIGN)
-        return cllm_fail(err, CLLM_ERR_FORMAT, 32, "the blob has %llu bytes, its tensor %llu, which is not the next multiple of 64",
+        return cllm_fail(err, CLLM_ERR_FORMAT, 32,
+                         "the blob has %llu bytes, its tensor %llu, which is not the next multiple of 64",
                          (unsigned long long)h.total_bytes, (unsigned long long)stored);
     for (uint64_t i = h.total_bytes; i < stored; i++)
         if (e->data[i])
-            return cllm_fail(err, CLLM_ERR_FORMAT, i, "the padding after the blob is not zero at byte %llu", (unsigned long long)i);
+            return cllm_fail(err, CLLM_ERR_FORMAT, i, "the padding after the blob is not zero at byte %llu",
+                             (unsigned long long)i);
     size_t length = strlen(e->name) - (sizeof CLLM_BLOB_SUFFIX - 1);
     memcpy(*names, e->name, length);
     (*names)[length] = 0;
@@ -207,8 +213,14 @@ static cllm_status fill_entries(cllm_dir *d, char *names, cllm_error *err) {
         for (size_t i = 0; i < shard->st.count; i++) {
             const cllm_st_tensor *t = &shard->st.tensors[i];
             cllm_entry *e = &d->entries[d->count];
-            *e = (cllm_entry){.name = t->name, .dtype = t->dtype, .type = cllm_st_type(t->dtype), .ndim = t->ndim,
-                              .data = shard->map.data + t->begin, .bytes = t->bytes, .file = shard->name, .file_offset = t->begin};
+            *e = (cllm_entry){.name = t->name,
+                              .dtype = t->dtype,
+                              .type = cllm_st_type(t->dtype),
+                              .ndim = t->ndim,
+                              .data = shard->map.data + t->begin,
+                              .bytes = t->bytes,
+                              .file = shard->name,
+                              .file_offset = t->begin};
             memcpy(e->shape, t->shape, sizeof e->shape);
             if (is_blob(t)) {
                 cllm_status status = fill_blob(e, &names, err);
@@ -235,7 +247,8 @@ static cllm_status make_entries(cllm_dir *d, cllm_error *err) {
     d->entries = cllm_alloc_zero(n, sizeof *d->entries);
     d->by_name = cllm_alloc(n, sizeof *d->by_name);
     d->names = cllm_alloc(names, 1);
-    if (!d->entries || !d->by_name || !d->names) return cllm_fail_memory(err, n * sizeof *d->entries + names, "the list of tensors");
+    if (!d->entries || !d->by_name || !d->names)
+        return cllm_fail_memory(err, n * sizeof *d->entries + names, "the list of tensors");
     cllm_status status = fill_entries(d, d->names, err);
     if (status) return status;
     qsort(d->by_name, n, sizeof *d->by_name, by_entry_name);
@@ -247,12 +260,13 @@ static cllm_status make_entries(cllm_dir *d, cllm_error *err) {
 }
 
 static cllm_status open_all(cllm_dir *d, cllm_error *err) {
-    bool journal;
+    bool journal = false;
     cllm_status status = look_for(d->path, CLLM_JOURNAL_NAME, &journal, err);
     if (status) return status;
     if (journal)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
-                         "%s is the unfinished output of an interrupted run: finish it with compress --resume", d->path);
+                         "%s is the unfinished output of an interrupted run: finish it with compress --resume",
+                         d->path);
     status = read_config(d, err);
     if (!status) status = open_shards(d, err);
     if (!status) status = make_entries(d, err);
@@ -290,12 +304,24 @@ void cllm_dir_close(cllm_dir *d) {
     cllm_free(d);
 }
 
-const char *cllm_dir_path(const cllm_dir *d) { return d->path; }
-size_t cllm_dir_count(const cllm_dir *d) { return d->count; }
-const cllm_entry *cllm_dir_at(const cllm_dir *d, size_t index) { return &d->entries[index]; }
-const cllm_dir_about *cllm_dir_get_about(const cllm_dir *d) { return &d->about; }
-size_t cllm_dir_shards(const cllm_dir *d) { return d->nshards; }
-const char *cllm_dir_shard(const cllm_dir *d, size_t index) { return d->shards[index].name; }
+const char *cllm_dir_path(const cllm_dir *d) {
+    return d->path;
+}
+size_t cllm_dir_count(const cllm_dir *d) {
+    return d->count;
+}
+const cllm_entry *cllm_dir_at(const cllm_dir *d, size_t index) {
+    return &d->entries[index];
+}
+const cllm_dir_about *cllm_dir_get_about(const cllm_dir *d) {
+    return &d->about;
+}
+size_t cllm_dir_shards(const cllm_dir *d) {
+    return d->nshards;
+}
+const char *cllm_dir_shard(const cllm_dir *d, size_t index) {
+    return d->shards[index].name;
+}
 
 const char *cllm_dir_config(const cllm_dir *d, size_t *bytes) {
     if (bytes) *bytes = d->config_bytes;

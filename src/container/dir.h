@@ -1,7 +1,7 @@
 /* A Hugging Face model directory, opened for reading: config.json and one or many memory-mapped safetensors files.
  *
- * A matrix that CodecLLM compressed is stored as a U8 vector NAME + "_cllm" (docs/FORMAT.md part 2); it is presented here as the entry
- * NAME with `compressed` set and the blob as its data.
+ * A matrix that CodecLLM compressed is stored as a U8 vector NAME + "_cllm" (docs/FORMAT.md part 2); it is presented
+ * here as the entry NAME with `compressed` set and the blob as its data.
  */
 #ifndef CLLM_CONTAINER_DIR_H
 #define CLLM_CONTAINER_DIR_H
@@ -21,20 +21,22 @@ enum {
 typedef struct cllm_dir cllm_dir;
 
 typedef struct cllm_entry {
-    const char *name;     /* without the suffix */
-    const char *dtype;    /* safetensors' own spelling: "BF16", "F16", "F32", "I64", ...; of a compressed matrix: its source dtype */
-    cllm_dtype type;      /* the same where the codec knows it, else CLLM_DTYPE_NONE */
+    const char *name;  /* without the suffix */
+    const char *dtype; /* safetensors' own spelling: "BF16", "F16", "F32", "I64", ...; of a compressed matrix: its
+                          source dtype */
+    cllm_dtype type;   /* the same where the codec knows it, else CLLM_DTYPE_NONE */
     uint32_t ndim;
-    uint64_t shape[8];    /* of a compressed matrix: its rows and cols */
-    const uint8_t *data;  /* mapped; valid until the directory is closed; may have any alignment (old files are not padded) */
-    uint64_t bytes;       /* of data: blob bytes for a compressed matrix */
+    uint64_t shape[8]; /* of a compressed matrix: its rows and cols */
+    const uint8_t
+        *data;      /* mapped; valid until the directory is closed; may have any alignment (old files are not padded) */
+    uint64_t bytes; /* of data: blob bytes for a compressed matrix */
     bool compressed;
     const char *file;     /* file name inside the directory */
     uint64_t file_offset; /* of data in that file */
 } cllm_entry;
 
-/* Opens and checks everything but tensor contents. Errors name the file and the byte position. A directory that an unfinished
- * cllm_compress left behind is refused. */
+/* Opens and checks everything but tensor contents. Errors name the file and the byte position. A directory that an
+ * unfinished cllm_compress left behind is refused. */
 cllm_status cllm_dir_open(const char *path, cllm_dir **out, cllm_error *err);
 void cllm_dir_close(cllm_dir *dir);
 const char *cllm_dir_path(const cllm_dir *dir);
@@ -49,7 +51,8 @@ const char *cllm_dir_config(const cllm_dir *dir, size_t *bytes);
 /* What config.json says of itself. */
 typedef struct cllm_dir_about {
     char architecture[64]; /* model_type, or the first of architectures; "" if neither is there */
-    char quant_method[64]; /* of quantization_config; "" if there is none, "codecllm" if this project made the directory */
+    char quant_method[64]; /* of quantization_config; "" if there is none, "codecllm" if this project made the directory
+                            */
     char mode[16];         /* quantization_config.mode of our own directories, else "" */
 } cllm_dir_about;
 const cllm_dir_about *cllm_dir_get_about(const cllm_dir *dir);
@@ -62,6 +65,7 @@ uint64_t cllm_entry_count(const cllm_entry *entry);
 uint64_t cllm_entry_stored(const cllm_entry *entry);
 
 /* Reads a whole small file (at most `limit` bytes) into new zero-terminated memory. */
-cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes, cllm_error *err);
+cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                           cllm_error *err);
 
 #endif

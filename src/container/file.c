@@ -43,14 +43,16 @@ static cllm_status open_regular(const char *dir, const char *name, int *fd, uint
     return status;
 }
 
-cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes, cllm_error *err) {
-    int fd;
-    uint64_t size;
+cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                           cllm_error *err) {
+    int fd = -1;
+    uint64_t size = 0;
     cllm_status status = open_regular(dir, name, &fd, &size, err);
     if (status) return status;
     if (size > limit) {
         close(fd);
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s/%s has %llu bytes, more than the %zu that are accepted", dir, name,
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "%s/%s has %llu bytes, more than the %zu that are accepted", dir, name,
                          (unsigned long long)size, limit);
     }
     char *p = cllm_alloc((size_t)size + 1, 1);
@@ -80,8 +82,8 @@ cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char
 
 cllm_status cllm_map_open(const char *dir, const char *name, cllm_map *out, cllm_error *err) {
     static const uint8_t nothing[1];
-    int fd;
-    uint64_t size;
+    int fd = -1;
+    uint64_t size = 0;
     *out = (cllm_map){0};
     cllm_status status = open_regular(dir, name, &fd, &size, err);
     if (status) return status;

@@ -1,5 +1,5 @@
-/* Files of a directory, read: whole small ones, maps of large ones, listings. A name that is not a regular file (a pipe, a device, a folder)
- * is an error and never blocks. */
+/* Files of a directory, read: whole small ones, maps of large ones, listings. A name that is not a regular file (a
+ * pipe, a device, a folder) is an error and never blocks. */
 #ifndef CLLM_CONTAINER_FILE_H
 #define CLLM_CONTAINER_FILE_H
 

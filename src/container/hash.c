@@ -12,7 +12,9 @@ struct cllm_hasher {
     XXH3_state_t state; /* wants 64-byte alignment, which cllm_alloc gives */
 };
 
-uint64_t cllm_hash(const void *data, size_t bytes) { return XXH3_64bits(data, bytes); }
+uint64_t cllm_hash(const void *data, size_t bytes) {
+    return XXH3_64bits(data, bytes);
+}
 
 cllm_hasher *cllm_hasher_new(void) {
     cllm_hasher *h = cllm_alloc_zero(1, sizeof *h);
@@ -20,9 +22,15 @@ cllm_hasher *cllm_hasher_new(void) {
     return h;
 }
 
-void cllm_hasher_add(cllm_hasher *h, const void *data, size_t bytes) { XXH3_64bits_update(&h->state, data, bytes); }
-uint64_t cllm_hasher_value(const cllm_hasher *h) { return XXH3_64bits_digest(&h->state); }
-void cllm_hasher_free(cllm_hasher *h) { cllm_free(h); }
+void cllm_hasher_add(cllm_hasher *h, const void *data, size_t bytes) {
+    XXH3_64bits_update(&h->state, data, bytes);
+}
+uint64_t cllm_hasher_value(const cllm_hasher *h) {
+    return XXH3_64bits_digest(&h->state);
+}
+void cllm_hasher_free(cllm_hasher *h) {
+    cllm_free(h);
+}
 
 void cllm_hash_text(uint64_t hash, char out[CLLM_HASH_DIGITS + 1]) {
     snprintf(out, CLLM_HASH_DIGITS + 1, "%016llx", (unsigned long long)hash);

@@ -15,7 +15,9 @@ static int by_shard(const void *a, const void *b) {
     return strcmp(((const struct pair *)a)->shard, ((const struct pair *)b)->shard);
 }
 
-static int by_string(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int by_string(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 static int by_tensor(const void *a, const void *b) {
     return strcmp(((const struct pair *)a)->tensor, ((const struct pair *)b)->tensor);
@@ -34,7 +36,8 @@ static cllm_status collect(json_t *map, struct pair *pairs, char *text, uint64_t
     size_t n = 0;
     json_object_foreach(map, key, value) {
         if (!json_is_string(value) || !is_plain_name(json_string_value(value)))
-            return cllm_fail(err, CLLM_ERR_FORMAT, at, "weight_map at byte %llu: tensor %s has no plain *.safetensors file name",
+            return cllm_fail(err, CLLM_ERR_FORMAT, at,
+                             "weight_map at byte %llu: tensor %s has no plain *.safetensors file name",
                              (unsigned long long)at, cllm_show(key).text);
         const char *file = json_string_value(value);
         size_t a = strlen(key) + 1, b = strlen(file) + 1;

@@ -33,7 +33,8 @@ static cllm_status check_depth(const char *text, size_t bytes, size_t max_depth,
                 if (text[i] == '\\') i++;
         } else if (c == '{' || c == '[') {
             if (++depth > max_depth)
-                return cllm_fail(err, CLLM_ERR_FORMAT, i, "JSON is nested deeper than %zu levels at byte %zu", max_depth, i);
+                return cllm_fail(err, CLLM_ERR_FORMAT, i, "JSON is nested deeper than %zu levels at byte %zu",
+                                 max_depth, i);
         } else if ((c == '}' || c == ']') && depth > 0) {
             depth--;
         }
@@ -49,9 +50,11 @@ cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, js
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
     if (!root) {
         /* jansson fills in nothing at all where it ran out of memory outside of the lexer */
-        if (json_error_code(&e) == json_error_out_of_memory || !*e.text) return cllm_fail_memory(err, bytes, "a JSON text");
+        if (json_error_code(&e) == json_error_out_of_memory || !*e.text)
+            return cllm_fail_memory(err, bytes, "a JSON text");
         uint64_t at = e.position > 0 ? (uint64_t)e.position : 0;
-        return cllm_fail(err, CLLM_ERR_FORMAT, at, "not valid JSON at byte %llu: %s", (unsigned long long)at, cllm_show(e.text).text);
+        return cllm_fail(err, CLLM_ERR_FORMAT, at, "not valid JSON at byte %llu: %s", (unsigned long long)at,
+                         cllm_show(e.text).text);
     }
     if (!json_is_object(root)) {
         json_decref(root);
@@ -61,7 +64,9 @@ cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, js
     return CLLM_OK;
 }
 
-static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+static bool is_space(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 static size_t skip_space(const char *t, size_t n, size_t i) {
     while (i < n && is_space(t[i])) i++;

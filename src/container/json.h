@@ -1,5 +1,5 @@
-/* JSON as the container reads it: any bytes give a jansson tree or an error with position; and edits of one member that leave every
- * other byte of a text alone (a configuration is not re-spelled: 1e-05 stays 1e-05). */
+/* JSON as the container reads it: any bytes give a jansson tree or an error with position; and edits of one member that
+ * leave every other byte of a text alone (a configuration is not re-spelled: 1e-05 stays 1e-05). */
 #ifndef CLLM_CONTAINER_JSON_H
 #define CLLM_CONTAINER_JSON_H
 
@@ -8,13 +8,13 @@
 #include "base/mem.h"
 #include "codecllm.h"
 
-/* Parses a whole text whose outermost value is an object. Nesting is limited to max_depth (the outermost object is 1), duplicate members
- * are refused. The tree is freed with json_decref. */
+/* Parses a whole text whose outermost value is an object. Nesting is limited to max_depth (the outermost object is 1),
+ * duplicate members are refused. The tree is freed with json_decref. */
 cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, json_t **out, cllm_error *err);
 
 /* Where a member of the outermost object stands in a text that cllm_json_parse accepted. */
 typedef struct cllm_json_span {
-    size_t key_at;            /* the quote that opens its name */
+    size_t key_at; /* the quote that opens its name */
     size_t value_at, value_end;
     size_t delete_at, delete_end; /* what to cut so that a valid object without it is left */
 } cllm_json_span;

@@ -59,14 +59,16 @@ static bool append_list(cllm_buf *b, const char *title, const cllm_manifest_list
         cllm_hash_text(l->items[i].hash, hash);
         ok = cllm_json_append_format(b, "%s\n    ", i ? "," : "") && cllm_json_append_string(b, l->items[i].name) &&
              cllm_json_append_format(b, ": {");
-        if (ok && with_bytes) ok = cllm_json_append_format(b, "\"bytes\": %llu, ", (unsigned long long)l->items[i].bytes);
+        if (ok && with_bytes)
+            ok = cllm_json_append_format(b, "\"bytes\": %llu, ", (unsigned long long)l->items[i].bytes);
         ok = ok && cllm_json_append_format(b, "\"xxh3\": \"%s\"}", hash);
     }
     return ok && cllm_json_append_format(b, "\n  }");
 }
 
 static bool append_all(const cllm_manifest *m, cllm_buf *b, size_t *hash_at) {
-    bool ok = cllm_json_append_format(b, "{\n  \"format_version\": 1,\n  \"tool\": \"codecllm %s\",\n  \"mode\": ", cllm_version()) &&
+    bool ok = cllm_json_append_format(
+                  b, "{\n  \"format_version\": 1,\n  \"tool\": \"codecllm %s\",\n  \"mode\": ", cllm_version()) &&
               cllm_json_append_string(b, m->mode) && cllm_json_append_format(b, ",\n  \"bits_per_weight\": ") &&
               cllm_append_bits(b, m->bits_per_weight) &&
               cllm_json_append_format(b, ",\n  \"weights\": %llu,\n  \"bytes\": %llu", (unsigned long long)m->weights,
@@ -102,7 +104,8 @@ static cllm_status check_own_hash(const char *text, size_t bytes, const json_t *
     uint64_t hash = cllm_hasher_value(h);
     cllm_hasher_free(h);
     if (hash != expected)
-        return cllm_fail(err, CLLM_ERR_MISMATCH, span.value_at, "the manifest itself was changed: its text has not the hash it states");
+        return cllm_fail(err, CLLM_ERR_MISMATCH, span.value_at,
+                         "the manifest itself was changed: its text has not the hash it states");
     return CLLM_OK;
 }
 
@@ -112,16 +115,18 @@ static bool read_count(const json_t *v, uint64_t *out) {
     return true;
 }
 
-static cllm_status read_list(json_t *root, const char *title, bool with_bytes, uint64_t at, cllm_manifest_list *l, cllm_error *err) {
+static cllm_status read_list(json_t *root, const char *title, bool with_bytes, uint64_t at, cllm_manifest_list *l,
+                             cllm_error *err) {
     json_t *list = json_object_get(root, title), *value;
     const char *key;
     if (!json_is_object(list)) return cllm_fail(err, CLLM_ERR_FORMAT, at, "%s is not an object", title);
     json_object_foreach(list, key, value) {
         uint64_t bytes = 0, hash;
         const char *text = json_string_value(json_object_get(value, "xxh3"));
-        if (!text || !cllm_hash_parse(text, &hash) || (with_bytes && !read_count(json_object_get(value, "bytes"), &bytes)))
-            return cllm_fail(err, CLLM_ERR_FORMAT, at, "%s at byte %llu: %s has no valid hash or size", title, (unsigned long long)at,
-                             cllm_show(key).text);
+        if (!text || !cllm_hash_parse(text, &hash) ||
+            (with_bytes && !read_count(json_object_get(value, "bytes"), &bytes)))
+            return cllm_fail(err, CLLM_ERR_FORMAT, at, "%s at byte %llu: %s has no valid hash or size", title,
+                             (unsigned long long)at, cllm_show(key).text);
         cllm_status status = cllm_manifest_add(l, key, bytes, hash, err);
         if (status) return status;
     }
@@ -140,14 +145,17 @@ static cllm_status read_all(const char *text, size_t bytes, json_t *root, cllm_m
         return cllm_fail(err, CLLM_ERR_FORMAT, position(text, bytes, "format_version"), "has no format_version");
     if (version != 1)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, position(text, bytes, "format_version"),
-                         "format_version is %llu, this program reads version 1: use a newer codecllm", (unsigned long long)version);
+                         "format_version is %llu, this program reads version 1: use a newer codecllm",
+                         (unsigned long long)version);
     cllm_status status = check_own_hash(text, bytes, root, err);
     if (status) return status;
     const char *mode = json_string_value(json_object_get(root, "mode"));
     const json_t *bits = json_object_get(root, "bits_per_weight");
-    if (!mode || strlen(mode) >= sizeof m->mode || !json_is_number(bits) || !read_count(json_object_get(root, "weights"), &m->weights) ||
+    if (!mode || strlen(mode) >= sizeof m->mode || !json_is_number(bits) ||
+        !read_count(json_object_get(root, "weights"), &m->weights) ||
         !read_count(json_object_get(root, "bytes"), &m->bytes))
-        return cllm_fail(err, CLLM_ERR_FORMAT, 0, "mode, bits_per_weight, weights or bytes is missing or of the wrong type");
+        return cllm_fail(err, CLLM_ERR_FORMAT, 0,
+                         "mode, bits_per_weight, weights or bytes is missing or of the wrong type");
     snprintf(m->mode, sizeof m->mode, "%s", mode);
     m->bits_per_weight = json_number_value(bits);
     status = read_list(root, "files", true, position(text, bytes, "files"), &m->files, err);

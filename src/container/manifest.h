@@ -24,7 +24,8 @@ typedef struct cllm_manifest {
 } cllm_manifest;
 
 /* Copies the name. */
-cllm_status cllm_manifest_add(cllm_manifest_list *list, const char *name, uint64_t bytes, uint64_t hash, cllm_error *err);
+cllm_status cllm_manifest_add(cllm_manifest_list *list, const char *name, uint64_t bytes, uint64_t hash,
+                              cllm_error *err);
 /* Sorts both lists by name (cllm_manifest_parse has done so). */
 void cllm_manifest_sort(cllm_manifest *m);
 /* NULL if there is none; the list must be sorted. */

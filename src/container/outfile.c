@@ -80,7 +80,9 @@ cllm_status cllm_out_write(cllm_out_file *f, const void *data, size_t bytes, cll
     return CLLM_OK;
 }
 
-uint64_t cllm_out_tell(const cllm_out_file *f) { return f->bytes; }
+uint64_t cllm_out_tell(const cllm_out_file *f) {
+    return f->bytes;
+}
 
 cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cllm_error *err) {
     cllm_status status = flush(f, err);
@@ -102,7 +104,8 @@ void cllm_out_abandon(cllm_out_file *f) {
     free_file(f);
 }
 
-cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash, cllm_error *err) {
+cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
+                           cllm_error *err) {
     cllm_out_file *f;
     cllm_status status = cllm_out_open(dir, name, &f, err);
     if (status) return status;

@@ -12,13 +12,13 @@ static const struct {
     uint32_t bits;
     cllm_dtype type;
 } dtypes[] = {
-    {"BF16", 16, CLLM_DTYPE_BF16},    {"F16", 16, CLLM_DTYPE_F16},      {"F32", 32, CLLM_DTYPE_F32},
-    {"I8", 8, CLLM_DTYPE_I8},         {"I16", 16, CLLM_DTYPE_I16},      {"U8", 8, CLLM_DTYPE_NONE},
-    {"BOOL", 8, CLLM_DTYPE_NONE},     {"I32", 32, CLLM_DTYPE_NONE},     {"I64", 64, CLLM_DTYPE_NONE},
-    {"U16", 16, CLLM_DTYPE_NONE},     {"U32", 32, CLLM_DTYPE_NONE},     {"U64", 64, CLLM_DTYPE_NONE},
-    {"F64", 64, CLLM_DTYPE_NONE},     {"C64", 64, CLLM_DTYPE_NONE},     {"F8_E4M3", 8, CLLM_DTYPE_NONE},
-    {"F8_E5M2", 8, CLLM_DTYPE_NONE},  {"F8_E8M0", 8, CLLM_DTYPE_NONE},  {"F4", 4, CLLM_DTYPE_NONE},
-    {"F6_E2M3", 6, CLLM_DTYPE_NONE},  {"F6_E3M2", 6, CLLM_DTYPE_NONE},
+    {"BF16", 16, CLLM_DTYPE_BF16},   {"F16", 16, CLLM_DTYPE_F16},     {"F32", 32, CLLM_DTYPE_F32},
+    {"I8", 8, CLLM_DTYPE_I8},        {"I16", 16, CLLM_DTYPE_I16},     {"U8", 8, CLLM_DTYPE_NONE},
+    {"BOOL", 8, CLLM_DTYPE_NONE},    {"I32", 32, CLLM_DTYPE_NONE},    {"I64", 64, CLLM_DTYPE_NONE},
+    {"U16", 16, CLLM_DTYPE_NONE},    {"U32", 32, CLLM_DTYPE_NONE},    {"U64", 64, CLLM_DTYPE_NONE},
+    {"F64", 64, CLLM_DTYPE_NONE},    {"C64", 64, CLLM_DTYPE_NONE},    {"F8_E4M3", 8, CLLM_DTYPE_NONE},
+    {"F8_E5M2", 8, CLLM_DTYPE_NONE}, {"F8_E8M0", 8, CLLM_DTYPE_NONE}, {"F4", 4, CLLM_DTYPE_NONE},
+    {"F6_E2M3", 6, CLLM_DTYPE_NONE}, {"F6_E3M2", 6, CLLM_DTYPE_NONE},
 };
 
 static int find_dtype(const char *name) {
@@ -51,13 +51,15 @@ bool cllm_st_count(uint32_t ndim, const uint64_t *shape, uint64_t *count) {
 bool cllm_st_bytes(const char *dtype, uint32_t ndim, const uint64_t *shape, uint64_t *bytes) {
     int i = find_dtype(dtype);
     uint64_t count, bits;
-    if (i < 0 || !cllm_st_count(ndim, shape, &count) || __builtin_mul_overflow(count, (uint64_t)dtypes[i].bits, &bits) || bits % 8)
+    if (i < 0 || !cllm_st_count(ndim, shape, &count) ||
+        __builtin_mul_overflow(count, (uint64_t)dtypes[i].bits, &bits) || bits % 8)
         return false;
     *bytes = bits / 8;
     return true;
 }
 
-/* The byte where a tensor's member stands in the file: errors are found in the parsed tree, which keeps no positions. */
+/* The byte where a tensor's member stands in the file: errors are found in the parsed tree, which keeps no positions.
+ */
 static uint64_t key_position(const uint8_t *file, size_t header, const char *name) {
     cllm_json_span span;
     return cllm_json_find((const char *)file + 8, header, name, &span) ? 8 + span.key_at : 8;
@@ -95,7 +97,8 @@ static cllm_status read_tensor(const struct parse *p, const char *name, const js
     if (json_array_size(shape) > CLLM_ST_MAX_DIMS) return bad(p, name, "has more than 8 dimensions");
     t->ndim = (uint32_t)json_array_size(shape);
     for (uint32_t i = 0; i < t->ndim; i++)
-        if (!read_size(json_array_get(shape, i), &t->shape[i])) return bad(p, name, "has a size that is no integer >= 0");
+        if (!read_size(json_array_get(shape, i), &t->shape[i]))
+            return bad(p, name, "has a size that is no integer >= 0");
     uint64_t end;
     if (json_array_size(offsets) != 2 || !read_size(json_array_get(offsets, 0), &t->begin) ||
         !read_size(json_array_get(offsets, 1), &end))
@@ -145,7 +148,8 @@ static cllm_status read_tensors(const struct parse *p, json_t *root, cllm_safete
     json_object_foreach(root, key, value) text += strlen(key) + 1;
     st->tensors = cllm_alloc_zero(n, sizeof *st->tensors);
     st->names = cllm_alloc(text, 1);
-    if (!st->tensors || !st->names) return cllm_fail_memory(p->err, n * sizeof *st->tensors + text, "a safetensors header");
+    if (!st->tensors || !st->names)
+        return cllm_fail_memory(p->err, n * sizeof *st->tensors + text, "a safetensors header");
     char *names = st->names;
     json_object_foreach(root, key, value) {
         cllm_status status;
@@ -172,9 +176,10 @@ cllm_status cllm_safetensors_parse(const uint8_t *file, size_t bytes, cllm_safet
     if (bytes < 8) return cllm_fail(err, CLLM_ERR_FORMAT, bytes, "not a safetensors file: it has %zu bytes", bytes);
     uint64_t header = cllm_load64(file);
     if (header > bytes - 8 || header > CLLM_ST_MAX_HEADER)
-        return cllm_fail(err, CLLM_ERR_FORMAT, 0,
-                         "not a safetensors file, or cut off: its header should have %llu bytes, the file has %zu (limit %d)",
-                         (unsigned long long)header, bytes, CLLM_ST_MAX_HEADER);
+        return cllm_fail(
+            err, CLLM_ERR_FORMAT, 0,
+            "not a safetensors file, or cut off: its header should have %llu bytes, the file has %zu (limit %d)",
+            (unsigned long long)header, bytes, CLLM_ST_MAX_HEADER);
     if (!header || file[8] != '{')
         return cllm_fail(err, CLLM_ERR_FORMAT, 8, "not a safetensors file: its header does not begin with '{'");
     json_t *root;
@@ -198,7 +203,8 @@ void cllm_safetensors_free(cllm_safetensors *st) {
 }
 
 static bool append_member(const cllm_st_tensor *t, uint64_t at, cllm_buf *b) {
-    bool ok = cllm_json_append_string(b, t->name) && cllm_json_append_format(b, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype);
+    bool ok =
+        cllm_json_append_string(b, t->name) && cllm_json_append_format(b, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype);
     for (uint32_t i = 0; ok && i < t->ndim; i++)
         ok = cllm_json_append_format(b, "%s%llu", i ? "," : "", (unsigned long long)t->shape[i]);
     return ok && cllm_json_append_format(b, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
@@ -209,7 +215,8 @@ cllm_status cllm_safetensors_header(cllm_st_tensor *tensors, size_t count, cllm_
     static const char spaces[] = "                                                                ";
     size_t start = out->size;
     uint64_t at = 0;
-    bool ok = cllm_buf_append(out, "\0\0\0\0\0\0\0\0", 8) && cllm_json_append_format(out, "{\"__metadata__\":{\"format\":\"pt\"}");
+    bool ok = cllm_buf_append(out, "\0\0\0\0\0\0\0\0", 8) &&
+              cllm_json_append_format(out, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; ok && i < count; i++) {
         tensors[i].begin = at;
         ok = cllm_buf_append(out, ",", 1) && append_member(&tensors[i], at, out);
@@ -220,8 +227,8 @@ cllm_status cllm_safetensors_header(cllm_st_tensor *tensors, size_t count, cllm_
     if (!ok) return cllm_fail_memory(err, out->size, "a safetensors header");
     size_t total = out->size - start;
     if (total - 8 > CLLM_ST_MAX_HEADER)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "too many tensors for one file: its header would have %zu bytes",
-                         total);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "too many tensors for one file: its header would have %zu bytes", total);
     cllm_store64(out->data + start, total - 8);
     for (size_t i = 0; i < count; i++) tensors[i].begin += total;
     return CLLM_OK;

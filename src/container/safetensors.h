@@ -27,8 +27,8 @@ typedef struct cllm_safetensors {
     char *names;
 } cllm_safetensors;
 
-/* Checks the whole header against the file: lengths, types, shapes, and that the tensors fill the data exactly, without overlap or hole.
- * `file` needs no alignment and is not kept. */
+/* Checks the whole header against the file: lengths, types, shapes, and that the tensors fill the data exactly, without
+ * overlap or hole. `file` needs no alignment and is not kept. */
 cllm_status cllm_safetensors_parse(const uint8_t *file, size_t bytes, cllm_safetensors *out, cllm_error *err);
 void cllm_safetensors_free(cllm_safetensors *st);
 
@@ -41,8 +41,8 @@ bool cllm_st_bytes(const char *dtype, uint32_t ndim, const uint64_t *shape, uint
 /* Product of the shape; false on overflow. */
 bool cllm_st_count(uint32_t ndim, const uint64_t *shape, uint64_t *count);
 
-/* Appends length and header of a file that holds `tensors` (name, dtype, shape, bytes) one after another, and sets their `begin`.
- * Padded with spaces so that the data begins at a multiple of CLLM_ST_ALIGN. */
+/* Appends length and header of a file that holds `tensors` (name, dtype, shape, bytes) one after another, and sets
+ * their `begin`. Padded with spaces so that the data begins at a multiple of CLLM_ST_ALIGN. */
 cllm_status cllm_safetensors_header(cllm_st_tensor *tensors, size_t count, cllm_buf *out, cllm_error *err);
 
 #endif

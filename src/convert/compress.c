@@ -17,7 +17,8 @@ enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
 static const double RATE_TOLERANCE = 0.003;
 
 void cllm_compress_params_default(cllm_compress_params *p) {
-    *p = (cllm_compress_params){.mode = CLLM_MODE_RD, .bpw = 4.5, .profile = CLLM_PROFILE_SMALL, .shard_bytes = 5000000000u};
+    *p = (cllm_compress_params){
+        .mode = CLLM_MODE_RD, .bpw = 4.5, .profile = CLLM_PROFILE_SMALL, .shard_bytes = 5000000000u};
 }
 
 static const char *mode_name(cllm_mode mode) {
@@ -28,16 +29,19 @@ static cllm_status check_params(const cllm_compress_params *p, cllm_error *err) 
     if (p->mode != CLLM_MODE_INT8 && p->mode != CLLM_MODE_RD && p->mode != CLLM_MODE_LOSSLESS)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the mode must be int8, rd or lossless");
     if (p->mode == CLLM_MODE_RD && !(p->bpw > 0 && p->bpw <= 32))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%g bits per weight is impossible: ask for more than 0 and at most 32",
-                         p->bpw);
-    if (!p->shard_bytes) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the shard size must be more than 0");
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "%g bits per weight is impossible: ask for more than 0 and at most 32", p->bpw);
+    if (!p->shard_bytes)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the shard size must be more than 0");
     return CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- plan ------------------------------------------------------- */
+/* ---------------------------------------------------------------- plan
+ * ------------------------------------------------------- */
 
 static bool is_codable(const cllm_entry *e, const cllm_compress_params *p) {
-    if (e->ndim != 2 || e->shape[0] < 1 || e->shape[1] < MIN_CODED_COLS || e->shape[0] > UINT32_MAX || e->shape[1] > UINT32_MAX)
+    if (e->ndim != 2 || e->shape[0] < 1 || e->shape[1] < MIN_CODED_COLS || e->shape[0] > UINT32_MAX ||
+        e->shape[1] > UINT32_MAX)
         return false;
     if (e->type == CLLM_DTYPE_F32) return p->mode != CLLM_MODE_LOSSLESS || p->convert_f32;
     return e->type == CLLM_DTYPE_BF16 || e->type == CLLM_DTYPE_F16;
@@ -50,15 +54,16 @@ static cllm_status check_source(const cllm_dir *dir, cllm_error *err) {
                          cllm_dir_path(dir));
     if (*method)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
-                         "%s is quantized already (quantization_config of its config.json says %s): compress the original model instead",
+                         "%s is quantized already (quantization_config of its config.json says %s): compress the "
+                         "original model instead",
                          cllm_dir_path(dir), method);
     for (size_t i = 0; i < cllm_dir_count(dir); i++) {
         const cllm_entry *e = cllm_dir_at(dir, i);
         size_t n = strlen(e->name), m = sizeof CLLM_BLOB_SUFFIX - 1;
         if (e->compressed || (n >= m && !strcmp(e->name + n - m, CLLM_BLOB_SUFFIX)))
             return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
-                             "tensor %s of %s has a name that marks compressed tensors (" CLLM_BLOB_SUFFIX ")", cllm_show(e->name).text,
-                             cllm_dir_path(dir));
+                             "tensor %s of %s has a name that marks compressed tensors (" CLLM_BLOB_SUFFIX ")",
+                             cllm_show(e->name).text, cllm_dir_path(dir));
     }
     return CLLM_OK;
 }
@@ -81,14 +86,17 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
         if (!item->coded && item->entry->type == CLLM_DTYPE_F32 && item->entry->ndim == 2) kept += item->entry->bytes;
     }
     if (kept && job->p->mode == CLLM_MODE_LOSSLESS && !job->p->convert_f32)
-        cllm_log(CLLM_LOG_INFO, "%llu bytes of F32 matrices are kept as they are; lossless codes 16-bit numbers (conversion is a choice)",
-                 (unsigned long long)kept);
+        cllm_log(
+            CLLM_LOG_INFO,
+            "%llu bytes of F32 matrices are kept as they are; lossless codes 16-bit numbers (conversion is a choice)",
+            (unsigned long long)kept);
     if (job->p->mode == CLLM_MODE_LOSSLESS && job->p->convert_f32)
         cllm_log(CLLM_LOG_INFO, "F32 matrices are converted to BF16; decompress gives them back as BF16");
     return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->p, job->items, n, err) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- journal ---------------------------------------------------- */
+/* ---------------------------------------------------------------- journal
+ * ---------------------------------------------------- */
 
 /* What tensors the source has; their contents are compared one by one as they come. */
 static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *err) {
@@ -110,8 +118,9 @@ static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *e
 }
 
 static void describe_params(const cllm_compress_params *p, char out[256]) {
-    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d", cllm_version(), mode_name(p->mode),
-             p->profile == CLLM_PROFILE_FAST ? "fast" : "small", p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32);
+    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d", cllm_version(),
+             mode_name(p->mode), p->profile == CLLM_PROFILE_FAST ? "fast" : "small",
+             p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32);
 }
 
 static cllm_status open_journal(cllm_job *job, cllm_error *err) {
@@ -119,17 +128,21 @@ static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     char params[256];
     cllm_status status = hash_source(job->dir, &source, err);
     describe_params(job->p, params);
-    if (!status) status = cllm_journal_open(job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
+    if (!status)
+        status = cllm_journal_open(job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
     if (!status && job->out.resumed) status = cllm_out_clear_files(&job->out, err);
     if (status) return status;
     job->parts = cllm_path_join(job->out.partial, CLLM_PARTS_NAME);
     if (!job->parts) return cllm_fail_memory(err, strlen(job->out.partial), "a path");
-    if (mkdir(job->parts, 0777) && errno != EEXIST) return cllm_fail_errno(err, errno, "cannot make the folder %s", job->parts);
-    if (job->journal.finished) cllm_log(CLLM_LOG_INFO, "%zu tensors are there from the interrupted run", job->journal.finished);
+    if (mkdir(job->parts, 0777) && errno != EEXIST)
+        return cllm_fail_errno(err, errno, "cannot make the folder %s", job->parts);
+    if (job->journal.finished)
+        cllm_log(CLLM_LOG_INFO, "%zu tensors are there from the interrupted run", job->journal.finished);
     return CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- assembly --------------------------------------------------- */
+/* ---------------------------------------------------------------- assembly
+ * --------------------------------------------------- */
 
 struct stored {
     char *name; /* as stored */
@@ -164,7 +177,8 @@ static cllm_status produce(void *ctx, size_t index, cllm_out_file *f, uint64_t *
     if (status) return status;
     *hash = cllm_hash(map.data, map.bytes);
     if (*hash != r->hash || map.bytes != r->bytes)
-        status = cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s/%s does not read as it was written: check the disk", a->job->parts, name);
+        status = cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s/%s does not read as it was written: check the disk",
+                           a->job->parts, name);
     else
         status = cllm_out_write(f, map.data, map.bytes, err);
     cllm_map_close(&map);
@@ -199,7 +213,8 @@ static cllm_status write_tensors(cllm_job *job, const cllm_output *o, cllm_error
     struct assembly a = {job, cllm_alloc_zero(job->count, sizeof *a.order)};
     cllm_st_tensor *tensors = cllm_alloc_zero(job->count, sizeof *tensors);
     cllm_status status = CLLM_OK;
-    if (!a.order || !tensors) status = cllm_fail_memory(err, job->count * (sizeof *a.order + sizeof *tensors), "the list of tensors");
+    if (!a.order || !tensors)
+        status = cllm_fail_memory(err, job->count * (sizeof *a.order + sizeof *tensors), "the list of tensors");
     for (size_t i = 0; i < job->count && !status; i++) status = describe_stored(job, i, &a.order[i], err);
     if (!status) {
         qsort(a.order, job->count, sizeof *a.order, by_place);
@@ -220,16 +235,20 @@ static cllm_status write_config(const cllm_job *job, const cllm_output *o, cllm_
     bool ok = true;
     /* a null member is as good as none, but may not be there twice */
     if (cllm_json_find(config, bytes, "quantization_config", &span)) {
-        ok = cllm_buf_append(&base, config, span.delete_at) && cllm_buf_append(&base, config + span.delete_end, bytes - span.delete_end);
+        ok = cllm_buf_append(&base, config, span.delete_at) &&
+             cllm_buf_append(&base, config + span.delete_end, bytes - span.delete_end);
         config = (const char *)base.data;
         bytes = base.size;
     }
     ok = ok &&
-         cllm_json_append_format(&value, "{\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"%s\", \"bits\": ",
+         cllm_json_append_format(&value,
+                                 "{\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"%s\", \"bits\": ",
                                  o->manifest->mode) &&
-         cllm_append_bits(&value, o->manifest->bits_per_weight) && cllm_buf_append(&value, "}", sizeof "}") && /* with its zero */
+         cllm_append_bits(&value, o->manifest->bits_per_weight) &&
+         cllm_buf_append(&value, "}", sizeof "}") && /* with its zero */
          cllm_json_insert(config, bytes, "quantization_config", (const char *)value.data, &text);
-    cllm_status status = ok ? cllm_write_text(o, "config.json", text.data, text.size, err) : cllm_fail_memory(err, bytes, "config.json");
+    cllm_status status =
+        ok ? cllm_write_text(o, "config.json", text.data, text.size, err) : cllm_fail_memory(err, bytes, "config.json");
     cllm_buf_free(&value);
     cllm_buf_free(&text);
     cllm_buf_free(&base);
@@ -257,7 +276,8 @@ static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
     return status;
 }
 
-/* ---------------------------------------------------------------- whole ------------------------------------------------------ */
+/* ---------------------------------------------------------------- whole
+ * ------------------------------------------------------ */
 
 /* How far the encoded tensors are from the asked size, in bits per coded weight. */
 static double bits_off(const cllm_job *job) {
@@ -316,7 +336,8 @@ static void leave(cllm_job *job, cllm_error *err) {
     bool keep = job->out.resumed || job->journal.finished > 0;
     if (keep && err && err->status != CLLM_ERR_ARGUMENT) {
         size_t n = strlen(err->message);
-        snprintf(err->message + n, sizeof err->message - n, " (finished parts are kept in %s: go on with --resume)", job->out.partial);
+        snprintf(err->message + n, sizeof err->message - n, " (finished parts are kept in %s: go on with --resume)",
+                 job->out.partial);
     }
     cllm_out_end(&job->out, !keep);
 }
@@ -333,7 +354,8 @@ static cllm_status compress_dir(const cllm_dir *dir, const char *out, const cllm
     return status;
 }
 
-cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info, cllm_error *err) {
+cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info,
+                          cllm_error *err) {
     cllm_compress_params defaults;
     if (!params) {
         cllm_compress_params_default(&defaults);

@@ -9,12 +9,12 @@ enum { CHUNK_BYTES = 32 << 20 };
 
 cllm_status cllm_fail_entry(cllm_error *err, cllm_status status, const cllm_dir *dir, const cllm_entry *e) {
     if (err && err->position != CLLM_NO_POSITION) err->position += e->file_offset;
-    return cllm_fail_prefix(err, status, "%s/%s: tensor %s (from byte %llu)", cllm_dir_path(dir), e->file, cllm_show(e->name).text,
-                            (unsigned long long)e->file_offset);
+    return cllm_fail_prefix(err, status, "%s/%s: tensor %s (from byte %llu)", cllm_dir_path(dir), e->file,
+                            cllm_show(e->name).text, (unsigned long long)e->file_offset);
 }
 
-static cllm_status decode_rows(const cllm_tensor *t, uint32_t rows, cllm_dtype as, int threads, cllm_rows_fn fn, void *ctx,
-                               cllm_error *err) {
+static cllm_status decode_rows(const cllm_tensor *t, uint32_t rows, cllm_dtype as, int threads, cllm_rows_fn fn,
+                               void *ctx, cllm_error *err) {
     size_t row = cllm_tensor_decoded_bytes(t, 1, as);
     if (!row) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "cannot be decoded to its source's type");
     /* whole tiles, so that none is decoded twice */
@@ -34,7 +34,8 @@ static cllm_status decode_rows(const cllm_tensor *t, uint32_t rows, cllm_dtype a
     return status;
 }
 
-cllm_status cllm_decode_entry(const cllm_entry *e, bool integers, int threads, cllm_rows_fn fn, void *ctx, cllm_error *err) {
+cllm_status cllm_decode_entry(const cllm_entry *e, bool integers, int threads, cllm_rows_fn fn, void *ctx,
+                              cllm_error *err) {
     cllm_tensor *t;
     cllm_tensor_info info;
     cllm_status status = cllm_tensor_open(e->data, (size_t)e->bytes, &t, err);

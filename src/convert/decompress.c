@@ -45,7 +45,8 @@ static cllm_status write_tensors(const cllm_dir *dir, int threads, const cllm_ou
     struct work w = {dir, cllm_alloc(n, sizeof *w.order), threads};
     cllm_st_tensor *tensors = cllm_alloc(n, sizeof *tensors);
     cllm_status status = CLLM_OK;
-    if (!w.order || !tensors) status = cllm_fail_memory(err, n * (sizeof *w.order + sizeof *tensors), "the list of tensors");
+    if (!w.order || !tensors)
+        status = cllm_fail_memory(err, n * (sizeof *w.order + sizeof *tensors), "the list of tensors");
     if (!status) {
         for (size_t i = 0; i < n; i++) w.order[i] = cllm_dir_at(dir, i);
         qsort(w.order, n, sizeof *w.order, by_name);
@@ -66,10 +67,13 @@ static cllm_status write_config(const cllm_dir *dir, const cllm_output *o, cllm_
     const char *config = cllm_dir_config(dir, &bytes);
     cllm_json_span span;
     if (!cllm_json_find(config, bytes, "quantization_config", &span))
-        return cllm_fail(err, CLLM_ERR_FORMAT, 0, "%s/config.json spells quantization_config with escapes", cllm_dir_path(dir));
+        return cllm_fail(err, CLLM_ERR_FORMAT, 0, "%s/config.json spells quantization_config with escapes",
+                         cllm_dir_path(dir));
     cllm_buf b = {0};
-    bool ok = cllm_buf_append(&b, config, span.delete_at) && cllm_buf_append(&b, config + span.delete_end, bytes - span.delete_end);
-    cllm_status status = ok ? cllm_write_text(o, "config.json", b.data, b.size, err) : cllm_fail_memory(err, bytes, "config.json");
+    bool ok = cllm_buf_append(&b, config, span.delete_at) &&
+              cllm_buf_append(&b, config + span.delete_end, bytes - span.delete_end);
+    cllm_status status =
+        ok ? cllm_write_text(o, "config.json", b.data, b.size, err) : cllm_fail_memory(err, bytes, "config.json");
     cllm_buf_free(&b);
     return status;
 }
@@ -83,14 +87,15 @@ static cllm_status write_all(const cllm_dir *dir, int threads, const cllm_output
     return status;
 }
 
-cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress, void *user,
-                            cllm_error *err) {
+cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress,
+                            void *user, cllm_error *err) {
     cllm_dir *dir;
     cllm_out_dir target;
     cllm_status status = cllm_dir_open(in, &dir, err);
     if (status) return status;
     if (strcmp(cllm_dir_get_about(dir)->quant_method, "codecllm"))
-        status = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%s is not compressed: its config.json names no codecllm", in);
+        status = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                           "%s is not compressed: its config.json names no codecllm", in);
     if (!status) status = cllm_out_begin(in, out, force, false, &target, err);
     if (!status) {
         cllm_progress p = {.fn = progress, .user = user, .what = "decompress"};

@@ -11,9 +11,13 @@
 #include "container/hash.h"
 #include "container/json.h"
 
-void cllm_part_name(size_t index, char out[32]) { snprintf(out, 32, "%06zu.blob", index); }
+void cllm_part_name(size_t index, char out[32]) {
+    snprintf(out, 32, "%06zu.blob", index);
+}
 
-static bool has_part(const cllm_result *r) { return r->kind == CLLM_RESULT_CODED || r->kind == CLLM_RESULT_CONVERTED; }
+static bool has_part(const cllm_result *r) {
+    return r->kind == CLLM_RESULT_CODED || r->kind == CLLM_RESULT_CONVERTED;
+}
 
 uint64_t cllm_job_stored(const cllm_job *job, size_t index) {
     const cllm_result *r = &job->results[index];
@@ -29,19 +33,28 @@ static bool is_converted(const cllm_plan_item *item) {
 static uint64_t hash_params(const cllm_plan_item *item) {
     const cllm_encode_params *p = &item->params;
     const cllm_entry *e = item->entry;
-    uint64_t words[16] = {
-        (uint64_t)p->mode, (uint64_t)p->profile, cllm_float_bits(p->step), cllm_float_bits(p->bpw),
-        (uint64_t)p->tuple, (uint64_t)p->levels, (uint64_t)p->planes, (uint64_t)p->max_length, (uint64_t)p->tile_cols,
-        p->col_weight ? cllm_hash(p->col_weight, (size_t)e->shape[1] * sizeof(float)) : 0,
-        p->row_weight ? cllm_hash(p->row_weight, (size_t)e->shape[0] * sizeof(float)) : 0,
-        (p->col_weight != NULL) * 2u + (p->row_weight != NULL), is_converted(item)};
+    uint64_t words[16] = {(uint64_t)p->mode,
+                          (uint64_t)p->profile,
+                          cllm_float_bits(p->step),
+                          cllm_float_bits(p->bpw),
+                          (uint64_t)p->tuple,
+                          (uint64_t)p->levels,
+                          (uint64_t)p->planes,
+                          (uint64_t)p->max_length,
+                          (uint64_t)p->tile_cols,
+                          p->col_weight ? cllm_hash(p->col_weight, (size_t)e->shape[1] * sizeof(float)) : 0,
+                          p->row_weight ? cllm_hash(p->row_weight, (size_t)e->shape[0] * sizeof(float)) : 0,
+                          (p->col_weight != NULL) * 2u + (p->row_weight != NULL),
+                          is_converted(item)};
     return cllm_hash(words, sizeof words);
 }
 
-/* ---------------------------------------------------------------- one tensor ------------------------------------------------- */
+/* ---------------------------------------------------------------- one tensor
+ * ------------------------------------------------- */
 
 /* The source as the encoder may have it: aligned, and as BF16 where it is converted. *owned is freed by the caller. */
-static cllm_status prepare_source(const cllm_plan_item *item, const void **src, cllm_dtype *type, void **owned, cllm_error *err) {
+static cllm_status prepare_source(const cllm_plan_item *item, const void **src, cllm_dtype *type, void **owned,
+                                  cllm_error *err) {
     const cllm_entry *e = item->entry;
     *owned = NULL;
     *src = e->data;
@@ -67,8 +80,8 @@ static cllm_status prepare_source(const cllm_plan_item *item, const void **src, 
 }
 
 /* The part appears under its name only when it is whole; the journal's line comes after it. */
-static cllm_status write_part(const cllm_job *job, size_t index, const uint8_t *data, size_t bytes, size_t padding, cllm_result *r,
-                              cllm_error *err) {
+static cllm_status write_part(const cllm_job *job, size_t index, const uint8_t *data, size_t bytes, size_t padding,
+                              cllm_result *r, cllm_error *err) {
     static const uint8_t zeros[CLLM_BLOB_ALIGN];
     char name[32];
     cllm_part_name(index, name);
@@ -93,14 +106,16 @@ static cllm_status write_part(const cllm_job *job, size_t index, const uint8_t *
     return status;
 }
 
-static cllm_status store(const cllm_job *job, size_t index, const uint8_t *blob, size_t bytes, cllm_result *r, cllm_error *err) {
+static cllm_status store(const cllm_job *job, size_t index, const uint8_t *blob, size_t bytes, cllm_result *r,
+                         cllm_error *err) {
     const cllm_plan_item *item = &job->items[index];
     cllm_header h;
     cllm_status status = cllm_header_parse(blob, bytes, &h, err);
     if (status) return status;
     if (h.mode != CLLM_MODE_RAW) {
         r->kind = CLLM_RESULT_CODED;
-        return write_part(job, index, blob, bytes, (CLLM_BLOB_ALIGN - bytes % CLLM_BLOB_ALIGN) % CLLM_BLOB_ALIGN, r, err);
+        return write_part(job, index, blob, bytes, (CLLM_BLOB_ALIGN - bytes % CLLM_BLOB_ALIGN) % CLLM_BLOB_ALIGN, r,
+                          err);
     }
     /* coding does not shrink it: a plain tensor says the same without a header */
     if (is_converted(item)) {
@@ -125,8 +140,8 @@ static cllm_status encode_one(const cllm_job *job, size_t index, cllm_result *r,
     status = cllm_encode(src, type, (uint32_t)e->shape[0], (uint32_t)e->shape[1], &item->params, &blob, &bytes, &inner);
     cllm_free(owned);
     if (status == CLLM_ERR_ARGUMENT && inner.position != CLLM_NO_POSITION) {
-        cllm_log(CLLM_LOG_WARNING, "%s is kept uncompressed: weight %llu is not a finite number", cllm_show(e->name).text,
-                 (unsigned long long)inner.position);
+        cllm_log(CLLM_LOG_WARNING, "%s is kept uncompressed: weight %llu is not a finite number",
+                 cllm_show(e->name).text, (unsigned long long)inner.position);
         r->kind = CLLM_RESULT_NOT_FINITE;
         return CLLM_OK;
     }
@@ -139,7 +154,8 @@ static cllm_status encode_one(const cllm_job *job, size_t index, cllm_result *r,
     return status;
 }
 
-/* ---------------------------------------------------------------- all of them ------------------------------------------------ */
+/* ---------------------------------------------------------------- all of them
+ * ------------------------------------------------ */
 
 static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *r) {
     char name[32];
@@ -163,7 +179,8 @@ static cllm_status do_item(cllm_job *job, size_t index, cllm_error *err) {
     const cllm_result *newest = cllm_journal_newest(&job->journal, index);
     if (newest && newest->source_hash != now.source_hash)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "tensor %s has changed since the interrupted run: use --force to start over", cllm_show(item->entry->name).text);
+                         "tensor %s has changed since the interrupted run: use --force to start over",
+                         cllm_show(item->entry->name).text);
     const cllm_result *old = cllm_journal_find(&job->journal, index, now.params_hash);
     if (old) {
         now = *old;

@@ -1,5 +1,5 @@
-/* The coded tensors of a compression, one part file each, so that nothing but one tensor is ever in memory and an interrupted run
- * can go on. */
+/* The coded tensors of a compression, one part file each, so that nothing but one tensor is ever in memory and an
+ * interrupted run can go on. */
 #ifndef CLLM_CONVERT_ENCODE_H
 #define CLLM_CONVERT_ENCODE_H
 
@@ -20,10 +20,12 @@ typedef struct cllm_job {
     cllm_progress progress;
 } cllm_job;
 
-/* Encodes the items whose indices are listed, or takes what the journal knows of them. May be called again for some of them after their
- * params were changed. An item that holds NaN or infinity, which int8 and rd cannot say, becomes one that is not coded. */
+/* Encodes the items whose indices are listed, or takes what the journal knows of them. May be called again for some of
+ * them after their params were changed. An item that holds NaN or infinity, which int8 and rd cannot say, becomes one
+ * that is not coded. */
 cllm_status cllm_encode_items(cllm_job *job, const size_t *which, size_t n, cllm_error *err);
-/* The journal outlives parts that were encoded again with other params: makes sure that every part is the one of job->results. */
+/* The journal outlives parts that were encoded again with other params: makes sure that every part is the one of
+ * job->results. */
 cllm_status cllm_encode_settle(cllm_job *job, cllm_error *err);
 /* Bytes the tensor takes in the output, once encoded. */
 uint64_t cllm_job_stored(const cllm_job *job, size_t index);

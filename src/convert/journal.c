@@ -46,12 +46,14 @@ const cllm_result *cllm_journal_newest(const cllm_journal *j, size_t index) {
 }
 
 static bool is_kind(char c) {
-    return c == CLLM_RESULT_CODED || c == CLLM_RESULT_CONVERTED || c == CLLM_RESULT_PLAIN || c == CLLM_RESULT_NOT_FINITE;
+    return c == CLLM_RESULT_CODED || c == CLLM_RESULT_CONVERTED || c == CLLM_RESULT_PLAIN ||
+           c == CLLM_RESULT_NOT_FINITE;
 }
 
 static void format_line(size_t index, const cllm_result *r, char out[LINE_BYTES]) {
-    int n = snprintf(out, LINE_BYTES, "%zu %c %016llx %016llx %llu %016llx", index, (char)r->kind, (unsigned long long)r->source_hash,
-                     (unsigned long long)r->params_hash, (unsigned long long)r->bytes, (unsigned long long)r->hash);
+    int n = snprintf(out, LINE_BYTES, "%zu %c %016llx %016llx %llu %016llx", index, (char)r->kind,
+                     (unsigned long long)r->source_hash, (unsigned long long)r->params_hash,
+                     (unsigned long long)r->bytes, (unsigned long long)r->hash);
     snprintf(out + n, LINE_BYTES - (size_t)n, " %016llx\n", (unsigned long long)cllm_hash(out, (size_t)n));
 }
 
@@ -62,7 +64,8 @@ static bool parse_line(const char *line, size_t bytes, size_t count, size_t *ind
     if (bytes >= sizeof text) return false;
     memcpy(text, line, bytes);
     text[bytes] = 0;
-    if (sscanf(text, "%zu %c %16llx %16llx %llu %16llx", index, &kind, &source, &params, &size, &hash) != 6) return false;
+    if (sscanf(text, "%zu %c %16llx %16llx %llu %16llx", index, &kind, &source, &params, &size, &hash) != 6)
+        return false;
     if (*index >= count || !is_kind(kind)) return false;
     *r = (cllm_result){(cllm_result_kind)kind, source, params, size, hash};
     format_line(*index, r, again);
@@ -75,23 +78,26 @@ static const char *line_end(const char *p, const char *end) {
 }
 
 /* Reads what is there. *keep is the length of the sound beginning; 0 means that the journal has to be begun anew. */
-static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *j, size_t *keep,
-                              cllm_error *err) {
+static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *j,
+                              size_t *keep, cllm_error *err) {
     const char *end = text + bytes, *p = text, *next;
     char expected[64];
     *keep = 0;
     snprintf(expected, sizeof expected, "source %016llx\n", (unsigned long long)source);
     const char *source_line = bytes >= sizeof first_line - 1 ? text + sizeof first_line - 1 : NULL;
     const char *params_line = source_line ? line_end(source_line, end) : NULL;
-    if (!params_line || !(p = line_end(params_line, end)) || memcmp(text, first_line, sizeof first_line - 1)) return CLLM_OK;
+    if (!params_line || !(p = line_end(params_line, end)) || memcmp(text, first_line, sizeof first_line - 1))
+        return CLLM_OK;
     size_t n = (size_t)(p - params_line) - 1;
     if (n != strlen(params) || memcmp(params_line, params, n))
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "the interrupted run was made with other options (%.*s; now: %s): use the same ones, or --force to start over",
+                         "the interrupted run was made with other options (%.*s; now: %s): use the same ones, or "
+                         "--force to start over",
                          (int)(n < 150 ? n : 150), params_line, params);
     if (strlen(expected) != (size_t)(params_line - source_line) || memcmp(expected, source_line, strlen(expected)))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "the interrupted run read another source, or the source has changed: use --force to start over");
+        return cllm_fail(
+            err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+            "the interrupted run read another source, or the source has changed: use --force to start over");
     *keep = (size_t)(p - text);
     while ((next = line_end(p, end))) {
         size_t index;
@@ -118,7 +124,8 @@ static cllm_status put(cllm_journal *j, const char *text, cllm_error *err) {
     return CLLM_OK;
 }
 
-static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, const char *params, size_t keep, cllm_error *err) {
+static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, const char *params, size_t keep,
+                         cllm_error *err) {
     j->path = cllm_path_join(dir, CLLM_JOURNAL_NAME);
     if (!j->path) return cllm_fail_memory(err, strlen(dir), "a path");
     j->fd = open(j->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -136,8 +143,8 @@ static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, cons
     return status;
 }
 
-cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count, cllm_journal *j,
-                              cllm_error *err) {
+cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count,
+                              cllm_journal *j, cllm_error *err) {
     *j = (cllm_journal){.fd = -1, .count = count};
     j->newest = cllm_alloc_zero(count, sizeof *j->newest);
     if (!j->newest) return cllm_fail_memory(err, count * sizeof *j->newest, "a journal");

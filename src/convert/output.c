@@ -8,7 +8,8 @@
 #include "container/index.h"
 #include "container/json.h"
 
-/* ---------------------------------------------------------------- shards ----------------------------------------------------- */
+/* ---------------------------------------------------------------- shards
+ * ----------------------------------------------------- */
 
 /* At most this many bytes of header describe a tensor. */
 static uint64_t header_share(const cllm_st_tensor *t) {
@@ -23,7 +24,9 @@ static size_t shard_length(const cllm_st_tensor *tensors, size_t count, size_t f
     size_t n = 0;
     for (; first + n < count; n++) {
         uint64_t share = header_share(&tensors[first + n]), more;
-        if (__builtin_add_overflow(share, tensors[first + n].bytes, &more) || __builtin_add_overflow(bytes, more, &more)) more = UINT64_MAX;
+        if (__builtin_add_overflow(share, tensors[first + n].bytes, &more) ||
+            __builtin_add_overflow(bytes, more, &more))
+            more = UINT64_MAX;
         if (n && (more > limit || header + share > CLLM_ST_MAX_HEADER)) break;
         bytes = more;
         header += share;
@@ -42,15 +45,16 @@ static cllm_status list_file(const cllm_output *o, const char *name, uint64_t by
     return o->manifest ? cllm_manifest_add(&o->manifest->files, name, bytes, hash, err) : CLLM_OK;
 }
 
-static cllm_status write_tensors(const cllm_output *o, const cllm_st_tensor *tensors, size_t first, size_t n, cllm_produce_fn produce,
-                                 void *ctx, cllm_out_file *f, cllm_error *err) {
+static cllm_status write_tensors(const cllm_output *o, const cllm_st_tensor *tensors, size_t first, size_t n,
+                                 cllm_produce_fn produce, void *ctx, cllm_out_file *f, cllm_error *err) {
     for (size_t i = 0; i < n; i++) {
         const cllm_st_tensor *t = &tensors[first + i];
         uint64_t hash = 0, before = cllm_out_tell(f);
         cllm_status status = produce(ctx, first + i, f, &hash, err);
         if (!status && cllm_out_tell(f) - before != t->bytes)
-            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "tensor %s gave %llu bytes instead of %llu", cllm_show(t->name).text,
-                               (unsigned long long)(cllm_out_tell(f) - before), (unsigned long long)t->bytes);
+            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "tensor %s gave %llu bytes instead of %llu",
+                               cllm_show(t->name).text, (unsigned long long)(cllm_out_tell(f) - before),
+                               (unsigned long long)t->bytes);
         if (!status && o->manifest) status = cllm_manifest_add(&o->manifest->tensors, t->name, t->bytes, hash, err);
         if (!status) status = cllm_progress_add(o->progress, t->bytes, err);
         if (status) return status;
@@ -76,11 +80,13 @@ static cllm_status write_shard(const cllm_output *o, cllm_st_tensor *tensors, si
     return status ? status : list_file(o, name, bytes, hash, err);
 }
 
-static cllm_status write_index(const cllm_output *o, const cllm_st_tensor *tensors, size_t count, size_t shards, cllm_error *err) {
+static cllm_status write_index(const cllm_output *o, const cllm_st_tensor *tensors, size_t count, size_t shards,
+                               cllm_error *err) {
     uint64_t total = 0;
     cllm_buf b = {0};
     for (size_t i = 0; i < count; i++) total += tensors[i].bytes;
-    bool ok = cllm_json_append_format(&b, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {", (unsigned long long)total);
+    bool ok = cllm_json_append_format(&b, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {",
+                                      (unsigned long long)total);
     size_t shard = 0, next = shard_length(tensors, count, 0, o->shard_bytes);
     for (size_t i = 0; ok && i < count; i++) {
         if (i == next) {
@@ -93,13 +99,14 @@ static cllm_status write_index(const cllm_output *o, const cllm_st_tensor *tenso
              cllm_json_append_format(&b, ": \"%s\"", name);
     }
     ok = ok && cllm_json_append_format(&b, "\n  }\n}\n");
-    cllm_status status = ok ? cllm_write_text(o, CLLM_INDEX_NAME, b.data, b.size, err) : cllm_fail_memory(err, b.size, "an index");
+    cllm_status status =
+        ok ? cllm_write_text(o, CLLM_INDEX_NAME, b.data, b.size, err) : cllm_fail_memory(err, b.size, "an index");
     cllm_buf_free(&b);
     return status;
 }
 
-cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, size_t count, cllm_produce_fn produce, void *ctx,
-                              cllm_error *err) {
+cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, size_t count, cllm_produce_fn produce,
+                              void *ctx, cllm_error *err) {
     size_t shards = 0, first = 0;
     for (size_t i = 0; i < count; i += shard_length(tensors, count, i, o->shard_bytes)) shards++;
     for (size_t s = 0; s < shards; s++) {
@@ -113,7 +120,8 @@ cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, siz
     return shards > 1 ? write_index(o, tensors, count, shards, err) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- other files ------------------------------------------------ */
+/* ---------------------------------------------------------------- other files
+ * ------------------------------------------------ */
 
 cllm_status cllm_write_text(const cllm_output *o, const char *name, const void *text, size_t bytes, cllm_error *err) {
     uint64_t hash;
@@ -128,9 +136,10 @@ static bool ends_in(const char *name, const char *end) {
 
 /* Why a file is not copied; NULL if it is. "" for files that have another one in their place, which needs no word. */
 static const char *why_left_out(const cllm_dir *from, const cllm_listed *f) {
-    static const char *const weights[] = {".safetensors", ".bin", ".pt",  ".pth",  ".gguf",     ".ggml", ".onnx",
+    static const char *const weights[] = {".safetensors", ".bin", ".pt",  ".pth",  ".gguf",    ".ggml",      ".onnx",
                                           ".h5",          ".ot",  ".npz", ".ckpt", ".msgpack", ".index.json"};
-    if (!strcmp(f->name, "config.json") || !strcmp(f->name, CLLM_MANIFEST_NAME) || !strcmp(f->name, CLLM_INDEX_NAME)) return "";
+    if (!strcmp(f->name, "config.json") || !strcmp(f->name, CLLM_MANIFEST_NAME) || !strcmp(f->name, CLLM_INDEX_NAME))
+        return "";
     for (size_t i = 0; i < cllm_dir_shards(from); i++)
         if (!strcmp(f->name, cllm_dir_shard(from, i))) return "";
     if (f->kind == CLLM_FILE_DIRECTORY) return "a folder";

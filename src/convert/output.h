@@ -21,8 +21,8 @@ typedef struct cllm_output {
 } cllm_output;
 
 /* Writes `count` tensors, in this order, into one or several safetensors files. */
-cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, size_t count, cllm_produce_fn produce, void *ctx,
-                              cllm_error *err);
+cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, size_t count, cllm_produce_fn produce,
+                              void *ctx, cllm_error *err);
 /* Copies tokenizer and other small files byte for byte; what is left out is logged. */
 cllm_status cllm_copy_others(const cllm_output *o, const cllm_dir *from, cllm_error *err);
 /* Writes a small file. */
