@@ -22,7 +22,8 @@ static cllm_status parse(const char *text, cllm_config *c, cllm_error *err) {
 static cllm_status parse_llama(const char *more, cllm_config *c, cllm_error *err) {
     char text[2048];
     snprintf(text, sizeof text,
-             "{\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":3,"
+             "{\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_"
+             "layers\":3,"
              "\"num_attention_heads\":4%s%s}",
              *more ? "," : "", more);
     return parse(text, c, err);
@@ -46,10 +47,12 @@ static void test_defaults(void **state) {
     for (int i = 0; i < 3; i++) assert_int_equal(c.window[i], 0);
     cllm_config_free(&c);
 
-    assert_int_equal(parse("{\"architectures\":[\"Qwen3ForCausalLM\"],\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,"
-                           "\"num_hidden_layers\":1,\"num_attention_heads\":64,\"head_dim\":null}",
-                           &c, &err),
-                     CLLM_OK);
+    assert_int_equal(
+        parse(
+            "{\"architectures\":[\"Qwen3ForCausalLM\"],\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,"
+            "\"num_hidden_layers\":1,\"num_attention_heads\":64,\"head_dim\":null}",
+            &c, &err),
+        CLLM_OK);
     assert_int_equal(c.arch, CLLM_ARCH_QWEN3);
     assert_int_equal(c.head_dim, 128);
     assert_int_equal(c.kv_heads, 32);
@@ -68,14 +71,19 @@ static void test_windows(void **state) {
         {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":null", {0, 0, 0}},
         {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":9", {9, 9, 9}},
         {"qwen2", "\"num_key_value_heads\":2,\"sliding_window\":9", {0, 0, 0}},
-        {"qwen2", "\"num_key_value_heads\":2,\"sliding_window\":9,\"use_sliding_window\":true,\"max_window_layers\":2", {0, 0, 9}},
-        {"qwen3", "\"num_key_value_heads\":2,\"sliding_window\":9,\"use_sliding_window\":true,\"layer_types\":"
-                  "[\"sliding_attention\",\"full_attention\",\"sliding_attention\"]", {9, 0, 9}},
+        {"qwen2",
+         "\"num_key_value_heads\":2,\"sliding_window\":9,\"use_sliding_window\":true,\"max_window_layers\":2",
+         {0, 0, 9}},
+        {"qwen3",
+         "\"num_key_value_heads\":2,\"sliding_window\":9,\"use_sliding_window\":true,\"layer_types\":"
+         "[\"sliding_attention\",\"full_attention\",\"sliding_attention\"]",
+         {9, 0, 9}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[1024];
         snprintf(text, sizeof text,
-                 "{\"model_type\":\"%s\",\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":3,"
+                 "{\"model_type\":\"%s\",\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_"
+                 "layers\":3,"
                  "\"num_attention_heads\":4,%s}",
                  cases[i].type, cases[i].more);
         cllm_config c;
@@ -99,8 +107,9 @@ static void test_eos(void **state) {
     assert_int_equal(c.n_eos, 2);
     assert_int_equal(c.eos[1], 9);
     cllm_config_free(&c);
-    static const char config[] = "{\"model_type\":\"llama\",\"vocab_size\":9,\"hidden_size\":8,\"intermediate_size\":9,\"num_hidden_layers\":1,"
-                                 "\"num_attention_heads\":4,\"eos_token_id\":2}";
+    static const char config[] =
+        "{\"model_type\":\"llama\",\"vocab_size\":9,\"hidden_size\":8,\"intermediate_size\":9,\"num_hidden_layers\":1,"
+        "\"num_attention_heads\":4,\"eos_token_id\":2}";
     static const char generation[] = "{\"eos_token_id\":[4,5,6],\"bos_token_id\":1}";
     assert_int_equal(cllm_config_parse(config, strlen(config), generation, strlen(generation), &c, &err), CLLM_OK);
     assert_int_equal(c.n_eos, 3);
@@ -118,15 +127,17 @@ static void test_refusals(void **state) {
     } cases[] = {
         {"\"hidden_act\":\"gelu\"", CLLM_ERR_UNSUPPORTED, "gelu"},
         {"\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", CLLM_ERR_UNSUPPORTED, "dynamic"},
-        {"\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}", CLLM_ERR_UNSUPPORTED, "full_attention"},
+        {"\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}", CLLM_ERR_UNSUPPORTED,
+         "full_attention"},
         {"\"partial_rotary_factor\":0.5", CLLM_ERR_UNSUPPORTED, "partial_rotary_factor"},
-        {"\"architectures\":[\"LlamaForSequenceClassification\"]", CLLM_ERR_UNSUPPORTED, "LlamaForSequenceClassification"},
+        {"\"architectures\":[\"LlamaForSequenceClassification\"]", CLLM_ERR_UNSUPPORTED,
+         "LlamaForSequenceClassification"},
         {"\"rope_scaling\":{\"type\":\"linear\"}", CLLM_ERR_FORMAT, "factor"},
         {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}", CLLM_ERR_FORMAT, "factor"},
         {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":1e-300}", CLLM_ERR_FORMAT, "finite"},
         {"\"rope_scaling\":7", CLLM_ERR_FORMAT, "rope_scaling"},
-        {"\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}", CLLM_ERR_FORMAT,
-         "high_freq_factor"},
+        {"\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}",
+         CLLM_ERR_FORMAT, "high_freq_factor"},
         {"\"rope_theta\":-1", CLLM_ERR_FORMAT, "rope_theta"},
         {"\"rope_theta\":\"x\"", CLLM_ERR_FORMAT, "rope_theta"},
         {"\"num_key_value_heads\":3", CLLM_ERR_FORMAT, "num_key_value_heads"},
@@ -145,7 +156,8 @@ static void test_refusals(void **state) {
         cllm_config c;
         cllm_error err;
         cllm_status s = parse_llama(cases[i].more, &c, &err);
-        if (s != cases[i].status || !strstr(err.message, cases[i].says)) fail_msg("%s: %d %s", cases[i].more, s, err.message);
+        if (s != cases[i].status || !strstr(err.message, cases[i].says))
+            fail_msg("%s: %d %s", cases[i].more, s, err.message);
         assert_int_equal(parse_llama(cases[i].more, &c, NULL), cases[i].status);
     }
     cllm_config c;
@@ -189,7 +201,8 @@ static void same_in_both(const char *folder) {
     char *now = (char *)temp_read(folder, "config.json", &n), *old = (char *)temp_read(folder, "config_old.json", &m);
     cllm_config a, b;
     cllm_error err;
-    if (cllm_config_parse(now, n, NULL, 0, &a, &err) || cllm_config_parse(old, m, NULL, 0, &b, &err)) fail_msg("%s: %s", folder, err.message);
+    if (cllm_config_parse(now, n, NULL, 0, &a, &err) || cllm_config_parse(old, m, NULL, 0, &b, &err))
+        fail_msg("%s: %s", folder, err.message);
     assert_same(&a, &b);
     cllm_config_free(&a);
     cllm_config_free(&b);
@@ -214,8 +227,10 @@ static void hostile(const char *folder) {
         for (size_t k = 0; i >= n && k < 1 + i % 4; k++) copy[temp_random(&rng) % n] = (char)temp_random(&rng);
         cllm_config c;
         cllm_error err = {0};
-        if (cllm_config_parse(copy, length, NULL, 0, &c, &err) == CLLM_OK) cllm_config_free(&c);
-        else assert_true(err.status != CLLM_OK && err.message[0]);
+        if (cllm_config_parse(copy, length, NULL, 0, &c, &err) == CLLM_OK)
+            cllm_config_free(&c);
+        else
+            assert_true(err.status != CLLM_OK && err.message[0]);
         free(copy);
     }
     free(text);
@@ -245,8 +260,8 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_windows), cmocka_unit_test(test_eos),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_dialects), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_windows),  cmocka_unit_test(test_eos),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_dialects), cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,9 @@
 
 static unsigned long long rng = 1;
 
-static float uniform(void) { return (float)((double)(temp_random(&rng) >> 11) / 4503599627370496.0 - 1.0); }
+static float uniform(void) {
+    return (float)((double)(temp_random(&rng) >> 11) / 4503599627370496.0 - 1.0);
+}
 
 static float *numbers(size_t n, float scale) {
     float *p = cllm_alloc(n, sizeof *p);
@@ -33,7 +35,8 @@ static int tiers(const cllm_kernels *out[2]) {
 
 static const cllm_kernels *const plain = &cllm_kernels_scalar;
 
-/* ---------------------------------------------------------------- integers ------------------------------------------------ */
+/* ---------------------------------------------------------------- integers
+ * ------------------------------------------------ */
 
 /* Weight (row, column) of a tile of layout 8, biased. */
 static void set_weight(uint32_t *regs, uint32_t row, uint32_t column, int8_t w) {
@@ -42,14 +45,15 @@ static void set_weight(uint32_t *regs, uint32_t row, uint32_t column, int8_t w) 
     *word = (*word & ~(0xffu << shift)) | (uint32_t)(uint8_t)((uint8_t)w ^ 0x80u) << shift;
 }
 
-static cllm_quantized quantized(const cllm_kernels *k, const float *x, size_t ldx, const float *mul, uint32_t n, uint32_t padded,
-                                uint32_t chunk, uint32_t tokens) {
+static cllm_quantized quantized(const cllm_kernels *k, const float *x, size_t ldx, const float *mul, uint32_t n,
+                                uint32_t padded, uint32_t chunk, uint32_t tokens) {
     cllm_quantized q = {.stride = (size_t)padded * 2, .chunks = (padded + chunk - 1) / chunk};
     q.x = cllm_alloc(tokens, q.stride);
     q.scale = cllm_alloc(tokens * q.chunks, sizeof(float));
     q.offset = cllm_alloc(tokens * q.chunks, sizeof(int32_t));
     for (uint32_t t = 0; t < tokens; t++)
-        k->quantize(x + t * ldx, mul, n, padded, chunk, q.x + t * q.stride, q.scale + t * q.chunks, q.offset + t * q.chunks);
+        k->quantize(x + t * ldx, mul, n, padded, chunk, q.x + t * q.stride, q.scale + t * q.chunks,
+                    q.offset + t * q.chunks);
     return q;
 }
 
@@ -138,13 +142,15 @@ static void test_quantize_edges(void **state) {
             memset(acc, 0, sizeof acc);
             q = quantized(all[i], x, 64, NULL, 64, 64, 256, 1);
             all[i]->int_tile(regs, 64, 256, &q, 1, acc);
-            for (int r = 0; r < 16; r++) assert_true(b < 2 ? fabsf(acc[r]) < 1e-30f : fabsf(acc[r] / 3e38f - 1) < 1e-4f);
+            for (int r = 0; r < 16; r++)
+                assert_true(b < 2 ? fabsf(acc[r]) < 1e-30f : fabsf(acc[r] / 3e38f - 1) < 1e-4f);
             release(&q);
         }
     }
 }
 
-/* ---------------------------------------------------------------- floats ---------------------------------------------------- */
+/* ---------------------------------------------------------------- floats
+ * ---------------------------------------------------- */
 
 static void test_expand(void **state) {
     (void)state;
@@ -160,7 +166,10 @@ static void test_expand(void **state) {
         plain->expand(types[d], src + 1, count, a);
         for (size_t i = 0; i < count; i++) {
             uint16_t h = (uint16_t)i;
-            float want = d == 0 ? cllm_bf16_to_f32(h) : d == 1 ? cllm_f16_to_f32(h) : d == 2 ? (float)(int16_t)h : cllm_loadf(src + 1 + 4 * i);
+            float want = d == 0   ? cllm_bf16_to_f32(h)
+                         : d == 1 ? cllm_f16_to_f32(h)
+                         : d == 2 ? (float)(int16_t)h
+                                  : cllm_loadf(src + 1 + 4 * i);
             assert_true(cllm_float_bits(want) == cllm_float_bits(a[i]) || (isnan(want) && isnan(a[i])));
         }
         for (int i = 0; i < n; i++) {
@@ -178,11 +187,14 @@ static void product_case(uint32_t cols, uint32_t tokens) {
     uint32_t whole = (cols + 15) / 16 * 16;
     uint8_t *src = cllm_alloc((size_t)CLLM_ROWS * cols, 2);
     for (size_t i = 0; i < (size_t)CLLM_ROWS * cols; i++) cllm_store16(src + 2 * i, cllm_f32_to_bf16(uniform()));
-    float *w = cllm_alloc_zero((size_t)CLLM_ROWS * whole, sizeof *w), *x = cllm_alloc_zero((size_t)tokens * whole, sizeof *x);
-    for (uint32_t r = 0; r < CLLM_ROWS; r++) plain->expand(CLLM_DTYPE_BF16, src + (size_t)r * cols * 2, cols, w + r * whole);
+    float *w = cllm_alloc_zero((size_t)CLLM_ROWS * whole, sizeof *w),
+          *x = cllm_alloc_zero((size_t)tokens * whole, sizeof *x);
+    for (uint32_t r = 0; r < CLLM_ROWS; r++)
+        plain->expand(CLLM_DTYPE_BF16, src + (size_t)r * cols * 2, cols, w + r * whole);
     for (uint32_t t = 0; t < tokens; t++)
         for (uint32_t c = 0; c < cols; c++) x[t * whole + c] = uniform();
-    float *expected = cllm_alloc((size_t)tokens * CLLM_ROWS, sizeof *expected), *got = cllm_alloc((size_t)tokens * CLLM_ROWS, sizeof *got);
+    float *expected = cllm_alloc((size_t)tokens * CLLM_ROWS, sizeof *expected),
+          *got = cllm_alloc((size_t)tokens * CLLM_ROWS, sizeof *got);
     float *acc = cllm_alloc((size_t)tokens * CLLM_ROWS * CLLM_VF, sizeof *acc);
     for (uint32_t t = 0; t < tokens; t++) {
         plain->dot_rows(CLLM_DTYPE_BF16, src, (size_t)cols * 2, cols, x + t * whole, expected + t * CLLM_ROWS);
@@ -246,7 +258,8 @@ static void test_weighted(void **state) {
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
         for (uint32_t tokens = 1; tokens < 7; tokens++) {
             uint32_t dim = dims[d], count = 37;
-            float *p = numbers((size_t)tokens * 40, 1), *factor = numbers(tokens, 1), *v = numbers((size_t)count * dim, 1);
+            float *p = numbers((size_t)tokens * 40, 1), *factor = numbers(tokens, 1),
+                  *v = numbers((size_t)count * dim, 1);
             float *a = cllm_alloc((size_t)tokens * dim, sizeof *a), *b = cllm_alloc((size_t)tokens * dim, sizeof *b);
             plain->weighted(p, 40, factor, tokens, v, count, dim, a);
             for (uint32_t t = 0; t < tokens; t++)
@@ -291,8 +304,8 @@ static void test_norm_and_swiglu(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_int_tile),       cmocka_unit_test(test_quantize_edges), cmocka_unit_test(test_expand),
-        cmocka_unit_test(test_float_products), cmocka_unit_test(test_softmax),        cmocka_unit_test(test_weighted),
+        cmocka_unit_test(test_int_tile),        cmocka_unit_test(test_quantize_edges), cmocka_unit_test(test_expand),
+        cmocka_unit_test(test_float_products),  cmocka_unit_test(test_softmax),        cmocka_unit_test(test_weighted),
         cmocka_unit_test(test_norm_and_swiglu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,13 +17,14 @@
 #include "engine/engine.h"
 #include "tempdir.h"
 
-#define TINY CLLM_TEST_SOURCE_DIR "/models/tiny"
-#define SMALL CLLM_TEST_SOURCE_DIR "/../shared/models/small"
+#define TINY   CLLM_TEST_SOURCE_DIR "/models/tiny"
+#define SMALL  CLLM_TEST_SOURCE_DIR "/../shared/models/small"
 #define MODELS CLLM_TEST_SOURCE_DIR "/tests/data/models"
 
 static char temp[64]; /* this run's folder */
 
-/* ---------------------------------------------------------------- helpers ------------------------------------------------- */
+/* ---------------------------------------------------------------- helpers
+ * ------------------------------------------------- */
 
 static cllm_model *open_model(const char *dir, cllm_weights weights, int threads, cllm_tier tier) {
     cllm_model_params params;
@@ -100,7 +101,8 @@ static void some_ids(int32_t *ids, uint32_t n, uint32_t vocab) {
     for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(temp_random(&rng) % vocab);
 }
 
-/* ---------------------------------------------------------------- golden values -------------------------------------------- */
+/* ---------------------------------------------------------------- golden values
+ * -------------------------------------------- */
 
 static void check_prompt(cllm_session *s, const json_t *prompt, uint32_t vocab, float *logits) {
     int32_t ids[1024], wanted[1024];
@@ -160,14 +162,16 @@ static void test_golden_small(void **state) {
     check_golden(compressed(SMALL, "small-lossless", CLLM_MODE_LOSSLESS), SMALL, CLLM_WEIGHTS_AUTO);
 }
 
-/* Mean negative log likelihood by the golden rule: windows of BOS and the next 511 tokens, every token but BOS scored. */
+/* Mean negative log likelihood by the golden rule: windows of BOS and the next 511 tokens, every token but BOS scored.
+ */
 static double golden_nll(cllm_model *model, const char *dir, uint64_t *scored) {
     size_t bytes = 0;
     char *text = (char *)temp_read(dir, "heldout.txt", &bytes);
     int32_t *ids, window[512];
     size_t n;
     cllm_error err;
-    if (cllm_tokenize(cllm_model_tokenizer(model), text, bytes, false, false, &ids, &n, &err)) fail_msg("%s", err.message);
+    if (cllm_tokenize(cllm_model_tokenizer(model), text, bytes, false, false, &ids, &n, &err))
+        fail_msg("%s", err.message);
     uint32_t vocab = model->config.vocab;
     cllm_session *s = new_session(model, 512);
     float *logits = cllm_alloc((size_t)512 * vocab, sizeof *logits);
@@ -211,7 +215,8 @@ static void test_perplexity(void **state) {
     check_perplexity(compressed(TINY, "int8", CLLM_MODE_INT8), 0.003);
 }
 
-/* ---------------------------------------------------------------- reference models ------------------------------------------ */
+/* ---------------------------------------------------------------- reference models
+ * ------------------------------------------ */
 
 static float *check_reference(const char *dir, const char *source, cllm_weights weights, double tolerance) {
     json_t *expected = load_json(source, "expected.json");
@@ -226,7 +231,8 @@ static float *check_reference(const char *dir, const char *source, cllm_weights 
         for (uint32_t k = 0; k < vocab; k++) {
             double want = json_number_value(json_array_get(json_array_get(rows, i), k));
             double got = logits[(size_t)json_integer_value(json_array_get(positions, i)) * vocab + k];
-            if (!(fabs(got - want) < tolerance)) fail_msg("%s: row %zu, logit %u: %g, transformers says %g", dir, i, k, got, want);
+            if (!(fabs(got - want) < tolerance))
+                fail_msg("%s: row %zu, logit %u: %g, transformers says %g", dir, i, k, got, want);
         }
     json_decref(expected);
     cllm_model_close(model);
@@ -245,7 +251,8 @@ static void test_reference_models(void **state) {
         for (int mode = CLLM_MODE_INT8; mode <= CLLM_MODE_LOSSLESS; mode++) {
             snprintf(name, sizeof name, "%s-%d", list[i]->d_name, mode);
             const char *dir = compressed(source, name, (cllm_mode)mode);
-            /* rounding the weights to 4.5 bits moves these random networks a lot; what counts is that both forms agree */
+            /* rounding the weights to 4.5 bits moves these random networks a lot; what counts is that both forms agree
+             */
             double tolerance = mode == CLLM_MODE_LOSSLESS ? 2e-4 : mode == CLLM_MODE_INT8 ? 4 : 1e9;
             float *a = check_reference(dir, source, CLLM_WEIGHTS_COMPRESSED, tolerance);
             float *b = check_reference(dir, source, CLLM_WEIGHTS_DECODED, tolerance);
@@ -259,7 +266,8 @@ static void test_reference_models(void **state) {
     temp_list_free(list, n);
 }
 
-/* ---------------------------------------------------------------- invariance ------------------------------------------------- */
+/* ---------------------------------------------------------------- invariance
+ * ------------------------------------------------- */
 
 enum { IDS = 300 }; /* more than one batch */
 
@@ -342,7 +350,8 @@ static void *use_model(void *arg) {
 
 static void test_sessions_in_threads(void **state) {
     (void)state;
-    cllm_model *model = open_model(compressed(TINY, "int8", CLLM_MODE_INT8), CLLM_WEIGHTS_COMPRESSED, 2, CLLM_TIER_AUTO);
+    cllm_model *model =
+        open_model(compressed(TINY, "int8", CLLM_MODE_INT8), CLLM_WEIGHTS_COMPRESSED, 2, CLLM_TIER_AUTO);
     int32_t ids[60];
     some_ids(ids, 60, model->config.vocab);
     float *want = logits_by(model, ids, 60, 60);
@@ -361,7 +370,8 @@ static void test_sessions_in_threads(void **state) {
     cllm_model_close(model);
 }
 
-/* ---------------------------------------------------------------- errors ----------------------------------------------------- */
+/* ---------------------------------------------------------------- errors
+ * ----------------------------------------------------- */
 
 static void test_arguments(void **state) {
     (void)state;
@@ -413,7 +423,8 @@ static void refuses(const char *from, const char *to, cllm_status status, const 
 
 static void test_refusals(void **state) {
     (void)state;
-    refuses("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", CLLM_ERR_FORMAT, "model.layers.2.input_layernorm.weight is missing");
+    refuses("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", CLLM_ERR_FORMAT,
+            "model.layers.2.input_layernorm.weight is missing");
     refuses("\"vocab_size\": 80", "\"vocab_size\": 81", CLLM_ERR_FORMAT, "[80, 40]");
     refuses("\"hidden_size\": 40", "\"hidden_size\": 48", CLLM_ERR_FORMAT, "embed_tokens");
     refuses("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", CLLM_ERR_FORMAT, "k_proj");
@@ -517,7 +528,8 @@ static void test_out_of_memory(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- main ------------------------------------------------------ */
+/* ---------------------------------------------------------------- main
+ * ------------------------------------------------------ */
 
 static int make_folder(void **state) {
     (void)state;
@@ -533,18 +545,12 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_tiny),
-        cmocka_unit_test(test_golden_lossless),
-        cmocka_unit_test(test_golden_small),
-        cmocka_unit_test(test_perplexity),
-        cmocka_unit_test(test_reference_models),
-        cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_rewind),
-        cmocka_unit_test(test_sessions_in_threads),
-        cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_corrupt_tile),
+        cmocka_unit_test(test_golden_tiny),      cmocka_unit_test(test_golden_lossless),
+        cmocka_unit_test(test_golden_small),     cmocka_unit_test(test_perplexity),
+        cmocka_unit_test(test_reference_models), cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_rewind),           cmocka_unit_test(test_sessions_in_threads),
+        cmocka_unit_test(test_arguments),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_cancel),           cmocka_unit_test(test_corrupt_tile),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

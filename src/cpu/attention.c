@@ -1,5 +1,6 @@
-/* RoPE, the KV cache and attention. Keys and values are float32: with float16 the logits would miss the reference's by more than the
- * products do. A head's keys lie one after another, so that scores are a product of float rows like any other. */
+/* RoPE, the KV cache and attention. Keys and values are float32: with float16 the logits would miss the reference's by
+ * more than the products do. A head's keys lie one after another, so that scores are a product of float rows like any
+ * other. */
 #include <math.h>
 #include <string.h>
 
@@ -55,7 +56,8 @@ static void place_head(const attention_loop *l, uint32_t t, uint32_t kv) {
     float *k = s->k + t * s->ld_kv + (size_t)kv * c->head_dim;
     turn_head(s, k, &l->norms->k_norm, t);
     store_head(s, cache_at(s, s->keys, l->layer, kv, s->position + t), k);
-    store_head(s, cache_at(s, s->values, l->layer, kv, s->position + t), s->v + t * s->ld_kv + (size_t)kv * c->head_dim);
+    store_head(s, cache_at(s, s->values, l->layer, kv, s->position + t),
+               s->v + t * s->ld_kv + (size_t)kv * c->head_dim);
 }
 
 static void place_task(void *ctx, size_t index, int worker) {
@@ -71,39 +73,44 @@ static uint32_t first_seen(const attention_loop *l, uint32_t position) {
 }
 
 /* scores[query][j - first] for keys first..last of one kv head. */
-static void score(const attention_loop *l, cpu_worker *w, uint32_t kv, uint32_t queries, uint32_t first, uint32_t last, size_t ld) {
+static void score(const attention_loop *l, cpu_worker *w, uint32_t kv, uint32_t queries, uint32_t first, uint32_t last,
+                  size_t ld) {
     const cpu_session *s = l->s;
     uint32_t stride = s->model->head_stride;
     for (uint32_t j = first; j <= last; j += CLLM_ROWS) {
-        s->model->kernels->fma_rows(cache_at(s, s->keys, l->layer, kv, j), stride, stride, w->queries, stride, queries, false, w->partial);
+        s->model->kernels->fma_rows(cache_at(s, s->keys, l->layer, kv, j), stride, stride, w->queries, stride, queries,
+                                    false, w->partial);
         s->model->kernels->sum_rows(w->partial, queries, w->scores + (j - first), ld);
     }
 }
 
-/* Attention of tokens t0..t1-1 of one kv head's group. A softmax runs over exactly the keys its query sees, so that it does not
- * depend on which other queries share the block. */
+/* Attention of tokens t0..t1-1 of one kv head's group. A softmax runs over exactly the keys its query sees, so that it
+ * does not depend on which other queries share the block. */
 static void attend(const attention_loop *l, cpu_worker *w, uint32_t kv, uint32_t t0, uint32_t t1) {
     cpu_session *s = l->s;
     const cllm_config *c = s->model->config;
     uint32_t group = l->group, queries = (t1 - t0) * group, stride = s->model->head_stride;
     uint32_t first = first_seen(l, s->position + t0), last = s->position + t1 - 1;
-    size_t ld = ((size_t)(last - first) + 1 + CLLM_ROWS - 1) / CLLM_ROWS * CLLM_ROWS, head0 = (size_t)kv * group * c->head_dim;
+    size_t ld = ((size_t)(last - first) + 1 + CLLM_ROWS - 1) / CLLM_ROWS * CLLM_ROWS,
+           head0 = (size_t)kv * group * c->head_dim;
     for (uint32_t i = 0; i < queries; i++)
-        store_head(s, w->queries + (size_t)i * stride, s->q + (t0 + i / group) * s->ld_q + head0 + i % group * (size_t)c->head_dim);
+        store_head(s, w->queries + (size_t)i * stride,
+                   s->q + (t0 + i / group) * s->ld_q + head0 + i % group * (size_t)c->head_dim);
     score(l, w, kv, queries, first, last, ld);
     float scale = 1.0f / sqrtf((float)c->head_dim);
     for (uint32_t i = 0; i < queries; i++) {
-        uint32_t position = s->position + t0 + i / group, from = first_seen(l, position) - first, to = position - first + 1;
+        uint32_t position = s->position + t0 + i / group, from = first_seen(l, position) - first,
+                 to = position - first + 1;
         float *row = w->scores + i * ld;
         w->factor[i] = 1.0f / s->model->kernels->softmax(row + from, to - from, scale);
         memset(row, 0, from * sizeof *row);
         memset(row + to, 0, (last - first + 1 - to) * sizeof *row);
     }
-    s->model->kernels->weighted(w->scores, ld, w->factor, queries, cache_at(s, s->values, l->layer, kv, first), last - first + 1, stride,
-                                w->mixed);
+    s->model->kernels->weighted(w->scores, ld, w->factor, queries, cache_at(s, s->values, l->layer, kv, first),
+                                last - first + 1, stride, w->mixed);
     for (uint32_t i = 0; i < queries; i++)
-        memcpy(s->mixed + (t0 + i / group) * s->ld_q + head0 + i % group * (size_t)c->head_dim, w->mixed + (size_t)i * stride,
-               c->head_dim * sizeof(float));
+        memcpy(s->mixed + (t0 + i / group) * s->ld_q + head0 + i % group * (size_t)c->head_dim,
+               w->mixed + (size_t)i * stride, c->head_dim * sizeof(float));
 }
 
 static void attend_task(void *ctx, size_t index, int worker) {
@@ -120,7 +127,10 @@ static void attend_task(void *ctx, size_t index, int worker) {
 
 void cpu_attention(cpu_session *s, uint32_t layer) {
     const cllm_config *c = s->model->config;
-    attention_loop l = {.s = s, .layer = layer, .group = c->heads / c->kv_heads, .norms = &s->model->weights->layers[layer],
+    attention_loop l = {.s = s,
+                        .layer = layer,
+                        .group = c->heads / c->kv_heads,
+                        .norms = &s->model->weights->layers[layer],
                         .blocks = (s->tokens + s->query_block - 1) / s->query_block};
     if (s->tokens > 1) cllm_pool_run(s->pool, s->tokens, place_task, &l);
     cllm_pool_run(s->pool, (size_t)l.blocks * c->kv_heads, attend_task, &l);

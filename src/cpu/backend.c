@@ -21,22 +21,33 @@ static matrix_pair pair_at(cpu_model *m, size_t index) {
     const cllm_layer *from = &m->weights->layers[(index - 2) / PER_LAYER];
     cpu_layer *to = &m->layers[(index - 2) / PER_LAYER];
     switch ((index - 2) % PER_LAYER) {
-    case 0: return (matrix_pair){&from->q, &to->q};
-    case 1: return (matrix_pair){&from->k, &to->k};
-    case 2: return (matrix_pair){&from->v, &to->v};
-    case 3: return (matrix_pair){&from->o, &to->o};
-    case 4: return (matrix_pair){&from->gate, &to->gate};
-    case 5: return (matrix_pair){&from->up, &to->up};
-    default: return (matrix_pair){&from->down, &to->down};
+    case 0:
+        return (matrix_pair){&from->q, &to->q};
+    case 1:
+        return (matrix_pair){&from->k, &to->k};
+    case 2:
+        return (matrix_pair){&from->v, &to->v};
+    case 3:
+        return (matrix_pair){&from->o, &to->o};
+    case 4:
+        return (matrix_pair){&from->gate, &to->gate};
+    case 5:
+        return (matrix_pair){&from->up, &to->up};
+    default:
+        return (matrix_pair){&from->down, &to->down};
     }
 }
 
-static size_t pair_count(const cpu_model *m) { return 2 + (size_t)m->config->layers * PER_LAYER; }
+static size_t pair_count(const cpu_model *m) {
+    return 2 + (size_t)m->config->layers * PER_LAYER;
+}
 
-static bool skip(const cpu_model *m, size_t index) { return index == 1 && m->weights->tied; }
+static bool skip(const cpu_model *m, size_t index) {
+    return index == 1 && m->weights->tied;
+}
 
-/* Decoded weights are what products run fastest on; they are worth up to three quarters of the memory that is free, which leaves
- * the rest for caches of sessions. */
+/* Decoded weights are what products run fastest on; they are worth up to three quarters of the memory that is free,
+ * which leaves the rest for caches of sessions. */
 static bool decode_fits(cpu_model *m) {
     uint64_t need = 0, available = cllm_available_memory();
     for (size_t i = 0; i < pair_count(m); i++)
@@ -81,8 +92,8 @@ static void model_free(void *model) {
     cllm_free(m);
 }
 
-static cllm_status model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, void **model,
-                             cllm_error *err) {
+static cllm_status model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                             void **model, cllm_error *err) {
     cllm_tier tier = params->tier == CLLM_TIER_AUTO ? cllm_best_tier() : params->tier;
     if (!cllm_cpu_has_tier(tier))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "this processor has no %s; its best tier is %s",
@@ -97,20 +108,24 @@ static cllm_status model_new(const cllm_config *config, const cllm_weight_set *w
     m->head = weights->tied ? &m->embedding : &m->head_own;
     m->head_stride = (config->head_dim + CLLM_VF - 1) / CLLM_VF * CLLM_VF;
     m->layers = cllm_alloc_zero(config->layers, sizeof *m->layers);
-    m->decoded = params->weights == CLLM_WEIGHTS_DECODED || (params->weights == CLLM_WEIGHTS_AUTO && m->layers && decode_fits(m));
+    m->decoded = params->weights == CLLM_WEIGHTS_DECODED ||
+                 (params->weights == CLLM_WEIGHTS_AUTO && m->layers && decode_fits(m));
     cllm_pool *pool = cllm_pool_new(params->threads);
-    cllm_status s = m->layers && pool ? load_matrices(m, params, pool, err)
-                                      : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers and threads");
+    cllm_status s = m->layers && pool
+                        ? load_matrices(m, params, pool, err)
+                        : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers and threads");
     cllm_pool_free(pool);
-    if (s) model_free(m);
-    else *model = m;
+    if (s)
+        model_free(m);
+    else
+        *model = m;
     return s;
 }
 
 static void model_info(const void *model, cllm_backend_model_info *info) {
     const cpu_model *m = model;
-    *info = (cllm_backend_model_info){.read_per_token = m->read_per_token, .weights_decoded = m->decoded,
-                                      .max_batch = CLLM_CPU_MAX_BATCH};
+    *info = (cllm_backend_model_info){
+        .read_per_token = m->read_per_token, .weights_decoded = m->decoded, .max_batch = CLLM_CPU_MAX_BATCH};
     info->memory[CLLM_MEMORY_WEIGHTS] = m->weight_bytes;
 }
 

@@ -1,4 +1,5 @@
-/* The insides of the CPU backend: weights as they lie in memory, a session's cache and scratch, and the steps of `forward`. */
+/* The insides of the CPU backend: weights as they lie in memory, a session's cache and scratch, and the steps of
+ * `forward`. */
 #ifndef CLLM_CPU_CPU_H
 #define CLLM_CPU_CPU_H
 
@@ -14,8 +15,8 @@ enum {
     CLLM_CPU_SLOTS = 3        /* matrices that share an input (q, k, v) may each need it in a form of their own */
 };
 
-/* How the numbers of a matrix lie in memory. Row-major numbers serve the uncompressed baseline, decoded lossless weights and (a row
- * block at a time) compressed ones: one product, the same bits. */
+/* How the numbers of a matrix lie in memory. Row-major numbers serve the uncompressed baseline, decoded lossless
+ * weights and (a row block at a time) compressed ones: one product, the same bits. */
 typedef enum cpu_form {
     CPU_ROWS,       /* row-major numbers of `dtype` */
     CPU_ROWS_CODED, /* the same after decoding a row block: layout 16, compressed */
@@ -30,10 +31,11 @@ typedef struct cpu_matrix {
     cllm_dtype dtype;    /* BF16, F16, F32 or I16; I8 for tiles of layout 8 */
     const uint8_t *data; /* row-major numbers, or the tiles one after another */
     const cllm_tensor *coded;
-    uint32_t padded, tile_cols, chunk; /* tiles: all widths together, one width, columns that share an activation scale */
-    float *row_scale, *col_scale;      /* NULL: all 1. Owned */
-    void *owned;                       /* `data` where it is not borrowed */
-    uint64_t bytes;                    /* memory the weights take as loaded, and what a product reads */
+    uint32_t padded, tile_cols,
+        chunk;                    /* tiles: all widths together, one width, columns that share an activation scale */
+    float *row_scale, *col_scale; /* NULL: all 1. Owned */
+    void *owned;                  /* `data` where it is not borrowed */
+    uint64_t bytes;               /* memory the weights take as loaded, and what a product reads */
 } cpu_matrix;
 
 typedef struct cpu_layer {
@@ -52,18 +54,18 @@ typedef struct cpu_model {
     bool decoded;
     bool scales_inputs; /* some float product has column multipliers */
     uint64_t weight_bytes, read_per_token;
-    uint32_t head_stride; /* head_dim rounded up to whole vectors */
+    uint32_t head_stride;           /* head_dim rounded up to whole vectors */
     size_t tile_words, block_bytes; /* largest tile, largest row block of decoded 16-bit rows */
 } cpu_model;
 
 /* Scratch of one thread. */
 typedef struct cpu_worker {
-    uint32_t *tile;   /* one decoded tile */
-    uint8_t *block;   /* 16 decoded rows of 16-bit numbers */
-    float *rows;      /* CLLM_ROWS x CLLM_CPU_COLS weights as floats */
-    float *partial;   /* tokens x CLLM_ROWS x CLLM_VF */
-    float *y, *y2;    /* tokens x 16 results of a row block */
-    float *scores;    /* attention */
+    uint32_t *tile; /* one decoded tile */
+    uint8_t *block; /* 16 decoded rows of 16-bit numbers */
+    float *rows;    /* CLLM_ROWS x CLLM_CPU_COLS weights as floats */
+    float *partial; /* tokens x CLLM_ROWS x CLLM_VF */
+    float *y, *y2;  /* tokens x 16 results of a row block */
+    float *scores;  /* attention */
     float *queries, *mixed, *factor;
     cllm_error error; /* the first of this worker; status 0 if none */
 } cpu_worker;
@@ -79,19 +81,19 @@ typedef struct cpu_slot {
 typedef struct cpu_session {
     cpu_model *model;
     cllm_pool *pool;
-    uint32_t n_ctx, ctx_room;  /* ctx_room: rounded up to CLLM_ROWS */
-    float *keys, *values;      /* [layer][kv head][ctx_room][head_stride] */
+    uint32_t n_ctx, ctx_room; /* ctx_room: rounded up to CLLM_ROWS */
+    float *keys, *values;     /* [layer][kv head][ctx_room][head_stride] */
     cpu_worker *workers;
     int n_workers;
     uint32_t batch;
     size_t ld_hidden, ld_q, ld_kv, ld_ffn; /* row lengths of the buffers below, in whole vectors */
     cpu_slot slots[CLLM_CPU_SLOTS];
-    float *x, *normed;         /* [batch][ld_hidden] */
-    float *q, *mixed;          /* [batch][ld_q] */
-    float *k, *v;              /* [batch][ld_kv] */
-    float *act;                /* [batch][ld_ffn] */
-    float *cosine, *sine;      /* [batch][head_dim/2] */
-    uint32_t query_block;      /* tokens of an attention task */
+    float *x, *normed;    /* [batch][ld_hidden] */
+    float *q, *mixed;     /* [batch][ld_q] */
+    float *k, *v;         /* [batch][ld_kv] */
+    float *act;           /* [batch][ld_ffn] */
+    float *cosine, *sine; /* [batch][head_dim/2] */
+    uint32_t query_block; /* tokens of an attention task */
     uint64_t scratch_bytes, kv_bytes;
     /* the call in progress */
     uint32_t position, tokens;
@@ -99,21 +101,24 @@ typedef struct cpu_session {
 } cpu_session;
 
 /* matrix.c */
-cllm_status cpu_matrix_load(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out, cllm_error *err);
+cllm_status cpu_matrix_load(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out,
+                            cllm_error *err);
 void cpu_matrix_release(cpu_matrix *m);
 /* Bytes `m` would take in memory if decoded, and as it is. */
 uint64_t cpu_matrix_decoded_bytes(const cllm_matrix *m);
 uint64_t cpu_matrix_borrowed_bytes(const cllm_matrix *m);
 /* Row `row` as floats; w: the calling worker's scratch. */
-cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t row, cpu_worker *w, float *dst, cllm_error *err);
+cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t row, cpu_worker *w, float *dst,
+                           cllm_error *err);
 /* Decodes the tiles of a row block of layout 16 into row-major 16-bit numbers, `padded` a row. */
-cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block, uint32_t *tile, uint8_t *dst, cllm_error *err);
+cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block, uint32_t *tile, uint8_t *dst,
+                             cllm_error *err);
 
 /* product.c */
 typedef enum cpu_epilogue {
-    CPU_STORE,  /* out = y + bias */
-    CPU_ADD,    /* out += y + bias */
-    CPU_SWIGLU  /* out = silu(y) * y2, y2 being the partner's product */
+    CPU_STORE, /* out = y + bias */
+    CPU_ADD,   /* out += y + bias */
+    CPU_SWIGLU /* out = silu(y) * y2, y2 being the partner's product */
 } cpu_epilogue;
 
 typedef struct cpu_job {
@@ -138,8 +143,8 @@ void cpu_attention(cpu_session *s, uint32_t layer);
 void cpu_rope_angles(cpu_session *s);
 
 /* forward.c */
-cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
-                        cllm_error *err);
+cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
+                        float *logits, cllm_error *err);
 
 /* session.c */
 cllm_status cpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err);

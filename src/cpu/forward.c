@@ -22,12 +22,14 @@ static void prepare_task(void *ctx, size_t index, int worker) {
     uint32_t t = (uint32_t)index;
     const cllm_config *c = s->model->config;
     if (l->norm)
-        s->model->kernels->rmsnorm(s->x + (l->from + t) * s->ld_hidden, l->norm, c->hidden, c->rms_eps, s->normed + t * s->ld_hidden);
+        s->model->kernels->rmsnorm(s->x + (l->from + t) * s->ld_hidden, l->norm, c->hidden, c->rms_eps,
+                                   s->normed + t * s->ld_hidden);
     for (int i = 0; i < l->group->n; i++)
         if (l->group->slot[i] == i) cpu_slot_fill(s->model->kernels, l->group->m[i], &s->slots[i], t);
 }
 
-/* Brings the input of a group into the forms its matrices want. `x` holds it, or will hold the normalized rows of s->x. */
+/* Brings the input of a group into the forms its matrices want. `x` holds it, or will hold the normalized rows of s->x.
+ */
 static void prepare(cpu_session *s, input_group *g, const float *norm, const float *x, size_t ldx, uint32_t from,
                     uint32_t tokens) {
     cpu_slots_assign(g->m, g->n, g->slot);
@@ -69,7 +71,8 @@ static void self_attention(cpu_session *s, uint32_t layer) {
     cpu_attention(s, layer);
     input_group og = {.m = {&m->o}, .n = 1};
     prepare(s, &og, NULL, s->mixed, s->ld_q, 0, s->tokens);
-    cpu_job o = {.m = &m->o, .slot = &s->slots[0], .bias = &w->o_bias, .epilogue = CPU_ADD, .out = s->x, .ldo = s->ld_hidden};
+    cpu_job o = {
+        .m = &m->o, .slot = &s->slots[0], .bias = &w->o_bias, .epilogue = CPU_ADD, .out = s->x, .ldo = s->ld_hidden};
     cpu_product(s, &o, 1, s->tokens);
 }
 
@@ -78,12 +81,24 @@ static void feed_forward(cpu_session *s, uint32_t layer) {
     const cllm_layer *w = &s->model->weights->layers[layer];
     input_group g = {.m = {&m->gate, &m->up}, .n = 2};
     prepare(s, &g, w->ffn_norm.data, s->normed, s->ld_hidden, 0, s->tokens);
-    cpu_job gate_up = {.m = &m->gate, .partner = &m->up, .slot = &s->slots[g.slot[0]], .partner_slot = &s->slots[g.slot[1]],
-                       .bias = &w->gate_bias, .partner_bias = &w->up_bias, .epilogue = CPU_SWIGLU, .out = s->act, .ldo = s->ld_ffn};
+    cpu_job gate_up = {.m = &m->gate,
+                       .partner = &m->up,
+                       .slot = &s->slots[g.slot[0]],
+                       .partner_slot = &s->slots[g.slot[1]],
+                       .bias = &w->gate_bias,
+                       .partner_bias = &w->up_bias,
+                       .epilogue = CPU_SWIGLU,
+                       .out = s->act,
+                       .ldo = s->ld_ffn};
     cpu_product(s, &gate_up, 1, s->tokens);
     input_group dg = {.m = {&m->down}, .n = 1};
     prepare(s, &dg, NULL, s->act, s->ld_ffn, 0, s->tokens);
-    cpu_job down = {.m = &m->down, .slot = &s->slots[0], .bias = &w->down_bias, .epilogue = CPU_ADD, .out = s->x, .ldo = s->ld_hidden};
+    cpu_job down = {.m = &m->down,
+                    .slot = &s->slots[0],
+                    .bias = &w->down_bias,
+                    .epilogue = CPU_ADD,
+                    .out = s->x,
+                    .ldo = s->ld_hidden};
     cpu_product(s, &down, 1, s->tokens);
 }
 
@@ -95,8 +110,8 @@ static void output_head(cpu_session *s, cllm_logits want, float *logits) {
     cpu_product(s, &head, 1, rows);
 }
 
-cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
-                        cllm_error *err) {
+cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
+                        float *logits, cllm_error *err) {
     cpu_session *s = session;
     s->position = position;
     s->tokens = n;

@@ -6,8 +6,9 @@
 /* the lanes come first */
 #include "cpu/kernels_impl.h"
 
-/* Four rows (one 64-byte group of the tile) over one chunk. There is no exact product of unsigned bytes in AVX2 (maddubs saturates), so bytes
- * are widened: 16 weights cost 1 widening load, 1 multiply-add of 16-bit pairs and 1 add. */
+/* Four rows (one 64-byte group of the tile) over one chunk. There is no exact product of unsigned bytes in AVX2
+ * (maddubs saturates), so bytes are widened: 16 weights cost 1 widening load, 1 multiply-add of 16-bit pairs and 1 add.
+ */
 LANES __m128i four_rows(const uint32_t *group, uint32_t steps, const uint8_t *x) {
     __m256i a[4];
     for (int r = 0; r < 4; r++) a[r] = _mm256_setzero_si256();
@@ -30,7 +31,8 @@ LANES __m128i four_rows(const uint32_t *group, uint32_t steps, const uint8_t *x)
 /* The groups of rows 0-3, 4-7, 8-11, 12-15 within a step of 128 words. */
 static const uint32_t group_at[4] = {0, 16, 32, 48};
 
-KERNEL void int_tile(const uint32_t *regs, uint32_t width, uint32_t chunk, const cllm_quantized *x, uint32_t tokens, float *acc) {
+KERNEL void int_tile(const uint32_t *regs, uint32_t width, uint32_t chunk, const cllm_quantized *x, uint32_t tokens,
+                     float *acc) {
     for (uint32_t c = 0, i = 0; c < width; c += chunk, i++) {
         uint32_t w = width - c < chunk ? width - c : chunk;
         const uint32_t *base = regs + (size_t)(c / 32) * 128;
@@ -38,7 +40,8 @@ KERNEL void int_tile(const uint32_t *regs, uint32_t width, uint32_t chunk, const
             const uint8_t *xt = x->x + t * x->stride + 2 * (size_t)c;
             __m128i s[4];
             for (int g = 0; g < 4; g++)
-                s[g] = _mm_sub_epi32(four_rows(base + group_at[g], w / 32, xt), _mm_set1_epi32(x->offset[t * x->chunks + i]));
+                s[g] = _mm_sub_epi32(four_rows(base + group_at[g], w / 32, xt),
+                                     _mm_set1_epi32(x->offset[t * x->chunks + i]));
             __m128 scale = _mm_set1_ps(x->scale[t * x->chunks + i]), f[4];
             for (int g = 0; g < 4; g++) f[g] = _mm_cvtepi32_ps(s[g]);
             _MM_TRANSPOSE4_PS(f[0], f[1], f[2], f[3]);

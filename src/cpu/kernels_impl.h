@@ -1,4 +1,5 @@
-/* The float kernels and the quantizer, written once over the sixteen lanes of a lanes_*.h and compiled once for each tier. */
+/* The float kernels and the quantizer, written once over the sixteen lanes of a lanes_*.h and compiled once for each
+ * tier. */
 
 #include "base/bytes.h"
 #include "cpu/kernels.h"
@@ -39,14 +40,20 @@ LANES void vf_store_part(float *p, uint32_t n, vf a) {
 
 LANES vf load_number(cllm_dtype dtype, const uint8_t *p) {
     switch (dtype) {
-    case CLLM_DTYPE_BF16: return vf_load_bf16(p);
-    case CLLM_DTYPE_F16: return vf_load_f16(p);
-    case CLLM_DTYPE_I16: return vf_load_i16(p);
-    default: return vf_load((const float *)(const void *)p);
+    case CLLM_DTYPE_BF16:
+        return vf_load_bf16(p);
+    case CLLM_DTYPE_F16:
+        return vf_load_f16(p);
+    case CLLM_DTYPE_I16:
+        return vf_load_i16(p);
+    default:
+        return vf_load((const float *)(const void *)p);
     }
 }
 
-LANES size_t number_bytes(cllm_dtype dtype) { return dtype == CLLM_DTYPE_F32 ? 4 : 2; }
+LANES size_t number_bytes(cllm_dtype dtype) {
+    return dtype == CLLM_DTYPE_F32 ? 4 : 2;
+}
 
 LANES vf load_number_part(cllm_dtype dtype, const uint8_t *p, uint32_t n) {
     uint8_t t[CLLM_VF * 4] = {0};
@@ -54,10 +61,13 @@ LANES vf load_number_part(cllm_dtype dtype, const uint8_t *p, uint32_t n) {
     return load_number(dtype, t);
 }
 
-/* ---------------------------------------------------------------- activations ------------------------------------------ */
+/* ---------------------------------------------------------------- activations
+ * ------------------------------------------ */
 
-/* A chunk's numbers as integers. The scale of a chunk that holds a NaN or an infinity is NaN, so that the products are. */
-LANES void quantize_chunk(const float *x, const float *mul, uint32_t n, uint32_t padded, uint8_t *q, float *scale, int32_t *offset) {
+/* A chunk's numbers as integers. The scale of a chunk that holds a NaN or an infinity is NaN, so that the products are.
+ */
+LANES void quantize_chunk(const float *x, const float *mul, uint32_t n, uint32_t padded, uint8_t *q, float *scale,
+                          int32_t *offset) {
     vf max = vf_set1(0), bad = vf_set1(0);
     for (uint32_t i = 0; i < n; i += CLLM_VF) {
         vf v = vf_load_part(x + i, n - i);
@@ -82,15 +92,16 @@ LANES void quantize_chunk(const float *x, const float *mul, uint32_t n, uint32_t
     *offset = 128 * sum;
 }
 
-KERNEL void quantize(const float *x, const float *mul, uint32_t n, uint32_t padded, uint32_t chunk, uint8_t *q, float *scale,
-                     int32_t *offset) {
+KERNEL void quantize(const float *x, const float *mul, uint32_t n, uint32_t padded, uint32_t chunk, uint8_t *q,
+                     float *scale, int32_t *offset) {
     for (uint32_t c = 0, i = 0; c < padded; c += chunk, i++) {
         uint32_t width = padded - c < chunk ? padded - c : chunk, have = c >= n ? 0 : n - c < width ? n - c : width;
         quantize_chunk(x + c, mul ? mul + c : NULL, have, width, q + 2 * (size_t)c, scale + i, offset + i);
     }
 }
 
-/* ---------------------------------------------------------------- float products ---------------------------------------- */
+/* ---------------------------------------------------------------- float products
+ * ---------------------------------------- */
 
 LANES void expand_as(cllm_dtype dtype, const uint8_t *src, size_t n, float *dst) {
     size_t i = 0, bytes = number_bytes(dtype);
@@ -100,16 +111,24 @@ LANES void expand_as(cllm_dtype dtype, const uint8_t *src, size_t n, float *dst)
 
 KERNEL void expand(cllm_dtype dtype, const uint8_t *src, size_t n, float *dst) {
     switch (dtype) {
-    case CLLM_DTYPE_BF16: expand_as(CLLM_DTYPE_BF16, src, n, dst); break;
-    case CLLM_DTYPE_F16: expand_as(CLLM_DTYPE_F16, src, n, dst); break;
-    case CLLM_DTYPE_I16: expand_as(CLLM_DTYPE_I16, src, n, dst); break;
-    default: expand_as(CLLM_DTYPE_F32, src, n, dst); break;
+    case CLLM_DTYPE_BF16:
+        expand_as(CLLM_DTYPE_BF16, src, n, dst);
+        break;
+    case CLLM_DTYPE_F16:
+        expand_as(CLLM_DTYPE_F16, src, n, dst);
+        break;
+    case CLLM_DTYPE_I16:
+        expand_as(CLLM_DTYPE_I16, src, n, dst);
+        break;
+    default:
+        expand_as(CLLM_DTYPE_F32, src, n, dst);
+        break;
     }
 }
 
-/* One token reads each weight once, so this is bound by memory: per row and 16 columns it is 1 load-convert (2 operations for BF16) and 1
- * fused multiply-add for 32 bytes, about 20 bytes a cycle where one core's share of the outer caches is 5 to 10. Eight rows
- * in flight hide the latency of the multiply-add. */
+/* One token reads each weight once, so this is bound by memory: per row and 16 columns it is 1 load-convert (2
+ * operations for BF16) and 1 fused multiply-add for 32 bytes, about 20 bytes a cycle where one core's share of the
+ * outer caches is 5 to 10. Eight rows in flight hide the latency of the multiply-add. */
 LANES void dot_rows_as(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32_t n, const float *x, float *y) {
     vf a[CLLM_ROWS];
     size_t bytes = number_bytes(dtype);
@@ -119,7 +138,8 @@ LANES void dot_rows_as(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32
     for (; i + CLLM_VF <= n; i += CLLM_VF) {
         vf v = vf_load(x + i);
 #pragma GCC unroll 8
-        for (int r = 0; r < CLLM_ROWS; r++) a[r] = vf_fma(load_number(dtype, w + (size_t)r * stride + i * bytes), v, a[r]);
+        for (int r = 0; r < CLLM_ROWS; r++)
+            a[r] = vf_fma(load_number(dtype, w + (size_t)r * stride + i * bytes), v, a[r]);
     }
     if (i < n) {
         vf v = vf_load(x + i);
@@ -135,30 +155,37 @@ LANES void dot_rows_as(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32
 
 KERNEL void dot_rows(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32_t n, const float *x, float *y) {
     switch (dtype) {
-    case CLLM_DTYPE_BF16: dot_rows_as(CLLM_DTYPE_BF16, w, stride, n, x, y); break;
-    case CLLM_DTYPE_F16: dot_rows_as(CLLM_DTYPE_F16, w, stride, n, x, y); break;
-    case CLLM_DTYPE_I16: dot_rows_as(CLLM_DTYPE_I16, w, stride, n, x, y); break;
-    default: dot_rows_as(CLLM_DTYPE_F32, w, stride, n, x, y); break;
+    case CLLM_DTYPE_BF16:
+        dot_rows_as(CLLM_DTYPE_BF16, w, stride, n, x, y);
+        break;
+    case CLLM_DTYPE_F16:
+        dot_rows_as(CLLM_DTYPE_F16, w, stride, n, x, y);
+        break;
+    case CLLM_DTYPE_I16:
+        dot_rows_as(CLLM_DTYPE_I16, w, stride, n, x, y);
+        break;
+    default:
+        dot_rows_as(CLLM_DTYPE_F32, w, stride, n, x, y);
+        break;
     }
 }
 
 /* R rows times T tokens in registers: R*T multiply-adds for R + T loads. */
-#define DEFINE_FMA(NAME, R, T)                                                                                                       \
-    LANES void NAME(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx, bool go_on, float *acc) {                    \
-        vf a[R][T];                                                                                                                  \
-        _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++)                                                                        \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)                                                          \
-                a[r][t] = go_on ? vf_load(acc + (t * CLLM_ROWS + r) * CLLM_VF) : vf_set1(0);                                         \
-        for (uint32_t i = 0; i < n; i += CLLM_VF) {                                                                                  \
-            vf v[T];                                                                                                                 \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) v[t] = vf_load(x + (size_t)t * ldx + i);                           \
-            _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++) {                                                                  \
-                vf m = vf_load(w + (size_t)r * ldw + i);                                                                             \
-                _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) a[r][t] = vf_fma(m, v[t], a[r][t]);                            \
-            }                                                                                                                        \
-        }                                                                                                                            \
-        _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++)                                                                        \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) vf_store(acc + (t * CLLM_ROWS + r) * CLLM_VF, a[r][t]);            \
+#define DEFINE_FMA(NAME, R, T)                                                                                         \
+    LANES void NAME(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx, bool go_on, float *acc) {      \
+        vf a[R][T];                                                                                                    \
+        _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++) _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)    \
+            a[r][t] = go_on ? vf_load(acc + (t * CLLM_ROWS + r) * CLLM_VF) : vf_set1(0);                               \
+        for (uint32_t i = 0; i < n; i += CLLM_VF) {                                                                    \
+            vf v[T];                                                                                                   \
+            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) v[t] = vf_load(x + (size_t)t * ldx + i);             \
+            _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++) {                                                    \
+                vf m = vf_load(w + (size_t)r * ldw + i);                                                               \
+                _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) a[r][t] = vf_fma(m, v[t], a[r][t]);              \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 8") for (int r = 0; r < (R); r++) _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)    \
+            vf_store(acc + (t * CLLM_ROWS + r) * CLLM_VF, a[r][t]);                                                    \
     }
 
 DEFINE_FMA(fma_many, FMA_ROWS, FMA_TOKENS)
@@ -171,7 +198,8 @@ KERNEL void fma_rows(const float *w, size_t ldw, uint32_t n, const float *x, siz
         const float *wr = w + r * ldw;
         float *ar = acc + (size_t)r * CLLM_VF;
         uint32_t t = 0;
-        for (; t + FMA_TOKENS <= tokens; t += FMA_TOKENS) fma_many(wr, ldw, n, x + t * ldx, ldx, go_on, ar + t * per_token);
+        for (; t + FMA_TOKENS <= tokens; t += FMA_TOKENS)
+            fma_many(wr, ldw, n, x + t * ldx, ldx, go_on, ar + t * per_token);
         for (; t < tokens; t++) fma_one(wr, ldw, n, x + t * ldx, ldx, go_on, ar + t * per_token);
     }
 }
@@ -180,7 +208,8 @@ KERNEL void sum_rows(const float *acc, uint32_t tokens, float *y, size_t ldy) {
     for (uint32_t t = 0; t < tokens; t++) vf_sum8(acc + (size_t)t * CLLM_ROWS * CLLM_VF, y + t * ldy);
 }
 
-/* ---------------------------------------------------------------- everything between the products ------------------------ */
+/* ---------------------------------------------------------------- everything between the products
+ * ------------------------ */
 
 KERNEL void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *y) {
     vf sum = vf_set1(0);
@@ -215,22 +244,22 @@ KERNEL float softmax(float *s, uint32_t n, float scale) {
 }
 
 /* D registers of a row of v times T tokens: D*T multiply-adds for D loads and T broadcasts. */
-#define DEFINE_PV(NAME, D, T)                                                                                                        \
-    LANES void NAME(const float *p, size_t ldp, const float *factor, const float *v, uint32_t count, uint32_t dim, float *out) {     \
-        vf a[D][T];                                                                                                                  \
-        _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++)                                                                        \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) a[d][t] = vf_set1(0);                                              \
-        for (uint32_t j = 0; j < count; j++) {                                                                                       \
-            vf w[T];                                                                                                                 \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) w[t] = vf_set1(p[(size_t)t * ldp + j]);                            \
-            _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++) {                                                                  \
-                vf m = vf_load(v + (size_t)j * dim + d * CLLM_VF);                                                                   \
-                _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) a[d][t] = vf_fma(w[t], m, a[d][t]);                            \
-            }                                                                                                                        \
-        }                                                                                                                            \
-        _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++)                                                                        \
-            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)                                                                    \
-                vf_store(out + (size_t)t * dim + d * CLLM_VF, vf_mul(a[d][t], vf_set1(factor[t])));                                  \
+#define DEFINE_PV(NAME, D, T)                                                                                          \
+    LANES void NAME(const float *p, size_t ldp, const float *factor, const float *v, uint32_t count, uint32_t dim,     \
+                    float *out) {                                                                                      \
+        vf a[D][T];                                                                                                    \
+        _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++) _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)    \
+            a[d][t] = vf_set1(0);                                                                                      \
+        for (uint32_t j = 0; j < count; j++) {                                                                         \
+            vf w[T];                                                                                                   \
+            _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) w[t] = vf_set1(p[(size_t)t * ldp + j]);              \
+            _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++) {                                                    \
+                vf m = vf_load(v + (size_t)j * dim + d * CLLM_VF);                                                     \
+                _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++) a[d][t] = vf_fma(w[t], m, a[d][t]);              \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 8") for (int d = 0; d < (D); d++) _Pragma("GCC unroll 8") for (int t = 0; t < (T); t++)    \
+            vf_store(out + (size_t)t * dim + d * CLLM_VF, vf_mul(a[d][t], vf_set1(factor[t])));                        \
     }
 
 DEFINE_PV(pv_many, PV_BLOCKS, PV_TOKENS)
@@ -238,20 +267,24 @@ DEFINE_PV(pv_many_narrow, 1, PV_TOKENS)
 DEFINE_PV(pv_one, PV_BLOCKS, 1)
 DEFINE_PV(pv_one_narrow, 1, 1)
 
-KERNEL void weighted(const float *p, size_t ldp, const float *factor, uint32_t tokens, const float *v, uint32_t count, uint32_t dim,
-                     float *out) {
+KERNEL void weighted(const float *p, size_t ldp, const float *factor, uint32_t tokens, const float *v, uint32_t count,
+                     uint32_t dim, float *out) {
     for (uint32_t d = 0; d < dim;) {
         bool wide = d + PV_BLOCKS * CLLM_VF <= dim;
         uint32_t t = 0;
         for (; t + PV_TOKENS <= tokens; t += PV_TOKENS) {
             float *o = out + (size_t)t * dim + d;
-            if (wide) pv_many(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
-            else pv_many_narrow(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
+            if (wide)
+                pv_many(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
+            else
+                pv_many_narrow(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
         }
         for (; t < tokens; t++) {
             float *o = out + (size_t)t * dim + d;
-            if (wide) pv_one(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
-            else pv_one_narrow(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
+            if (wide)
+                pv_one(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
+            else
+                pv_one_narrow(p + t * ldp, ldp, factor + t, v + d, count, dim, o);
         }
         d += wide ? PV_BLOCKS * CLLM_VF : CLLM_VF;
     }
@@ -265,6 +298,8 @@ KERNEL void swiglu(const float *gate, const float *up, uint32_t n, float *y) {
     }
 }
 
-#define KERNEL_TABLE                                                                                                                 \
-    {.quantize = quantize, .int_tile = int_tile, .expand = expand, .dot_rows = dot_rows, .fma_rows = fma_rows, .sum_rows = sum_rows, \
-     .rmsnorm = rmsnorm, .softmax = softmax, .weighted = weighted, .swiglu = swiglu}
+#define KERNEL_TABLE                                                                                                   \
+    {                                                                                                                  \
+        .quantize = quantize, .int_tile = int_tile, .expand = expand, .dot_rows = dot_rows, .fma_rows = fma_rows,      \
+        .sum_rows = sum_rows, .rmsnorm = rmsnorm, .softmax = softmax, .weighted = weighted, .swiglu = swiglu           \
+    }

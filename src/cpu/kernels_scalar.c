@@ -5,7 +5,8 @@
 
 #include "base/cpu.h"
 
-/* The partial sums of integers need no order: they are exact. Unsigned arithmetic, because a corrupt tile may hold anything. */
+/* The partial sums of integers need no order: they are exact. Unsigned arithmetic, because a corrupt tile may hold
+ * anything. */
 static int32_t row_sum(const uint32_t *regs, uint32_t row, uint32_t column, uint32_t width, const uint8_t *x) {
     uint32_t sum = 0, g = row % 8, i0 = row / 8;
     for (uint32_t c = column; c < column + width; c += 4) {
@@ -18,12 +19,14 @@ static int32_t row_sum(const uint32_t *regs, uint32_t row, uint32_t column, uint
     return (int32_t)sum;
 }
 
-static void int_tile(const uint32_t *regs, uint32_t width, uint32_t chunk, const cllm_quantized *x, uint32_t tokens, float *acc) {
+static void int_tile(const uint32_t *regs, uint32_t width, uint32_t chunk, const cllm_quantized *x, uint32_t tokens,
+                     float *acc) {
     for (uint32_t t = 0; t < tokens; t++)
         for (uint32_t c = 0, i = 0; c < width; c += chunk, i++) {
             uint32_t w = width - c < chunk ? width - c : chunk;
             for (uint32_t r = 0; r < 16; r++) {
-                uint32_t sum = (uint32_t)row_sum(regs, r, c, w, x->x + t * x->stride) - (uint32_t)x->offset[t * x->chunks + i];
+                uint32_t sum =
+                    (uint32_t)row_sum(regs, r, c, w, x->x + t * x->stride) - (uint32_t)x->offset[t * x->chunks + i];
                 float *a = acc + 16 * (size_t)t + 4 * (r % 4) + r / 4;
                 *a = fmaf((float)(int32_t)sum, x->scale[t * x->chunks + i], *a);
             }

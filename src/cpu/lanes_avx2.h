@@ -6,28 +6,48 @@
 #include <stdint.h>
 
 #define AVX2_TARGET "avx2,fma,f16c"
-#define LANES static inline __attribute__((always_inline, target(AVX2_TARGET)))
-#define KERNEL static __attribute__((target(AVX2_TARGET)))
-#define FMA_ROWS 2
-#define FMA_TOKENS 3
-#define PV_BLOCKS 2
-#define PV_TOKENS 2
+#define LANES       static inline __attribute__((always_inline, target(AVX2_TARGET)))
+#define KERNEL      static __attribute__((target(AVX2_TARGET)))
+#define FMA_ROWS    2
+#define FMA_TOKENS  3
+#define PV_BLOCKS   2
+#define PV_TOKENS   2
 
-typedef struct vf { __m256 a, b; } vf;
+typedef struct vf {
+    __m256 a, b;
+} vf;
 
-LANES vf vf_set1(float x) { return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-LANES vf vf_load(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+LANES vf vf_set1(float x) {
+    return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+LANES vf vf_load(const float *p) {
+    return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 LANES void vf_store(float *p, vf x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
 }
-LANES vf vf_add(vf x, vf y) { return (vf){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
-LANES vf vf_sub(vf x, vf y) { return (vf){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-LANES vf vf_mul(vf x, vf y) { return (vf){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
-LANES vf vf_div(vf x, vf y) { return (vf){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
-LANES vf vf_fma(vf x, vf y, vf z) { return (vf){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
-LANES vf vf_max(vf x, vf y) { return (vf){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
-LANES vf vf_min(vf x, vf y) { return (vf){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+LANES vf vf_add(vf x, vf y) {
+    return (vf){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+LANES vf vf_sub(vf x, vf y) {
+    return (vf){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+LANES vf vf_mul(vf x, vf y) {
+    return (vf){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+LANES vf vf_div(vf x, vf y) {
+    return (vf){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+}
+LANES vf vf_fma(vf x, vf y, vf z) {
+    return (vf){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+LANES vf vf_max(vf x, vf y) {
+    return (vf){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
+LANES vf vf_min(vf x, vf y) {
+    return (vf){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
 LANES vf vf_abs(vf x) {
     __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     return (vf){_mm256_and_ps(x.a, m), _mm256_and_ps(x.b, m)};
@@ -39,15 +59,27 @@ LANES vf vf_rint(vf x) {
 LANES __m256 pow2_half(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
-LANES vf vf_pow2(vf n) { return (vf){pow2_half(n.a), pow2_half(n.b)}; }
-LANES __m128i load8x16(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
+LANES vf vf_pow2(vf n) {
+    return (vf){pow2_half(n.a), pow2_half(n.b)};
+}
+LANES __m128i load8x16(const uint8_t *p) {
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
 LANES __m256 bf16_half(const uint8_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load8x16(p)), 16));
 }
-LANES vf vf_load_bf16(const uint8_t *p) { return (vf){bf16_half(p), bf16_half(p + 16)}; }
-LANES vf vf_load_f16(const uint8_t *p) { return (vf){_mm256_cvtph_ps(load8x16(p)), _mm256_cvtph_ps(load8x16(p + 16))}; }
-LANES __m256 i16_half(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(load8x16(p))); }
-LANES vf vf_load_i16(const uint8_t *p) { return (vf){i16_half(p), i16_half(p + 16)}; }
+LANES vf vf_load_bf16(const uint8_t *p) {
+    return (vf){bf16_half(p), bf16_half(p + 16)};
+}
+LANES vf vf_load_f16(const uint8_t *p) {
+    return (vf){_mm256_cvtph_ps(load8x16(p)), _mm256_cvtph_ps(load8x16(p + 16))};
+}
+LANES __m256 i16_half(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(load8x16(p)));
+}
+LANES vf vf_load_i16(const uint8_t *p) {
+    return (vf){i16_half(p), i16_half(p + 16)};
+}
 LANES float vf_sum(vf x) {
     __m256 s8 = _mm256_add_ps(x.a, x.b);
     __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

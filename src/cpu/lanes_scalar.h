@@ -6,39 +6,89 @@
 
 #include "base/bytes.h"
 
-#define LANES static inline __attribute__((always_inline))
-#define KERNEL static
-#define FMA_ROWS 4
+#define LANES      static inline __attribute__((always_inline))
+#define KERNEL     static
+#define FMA_ROWS   4
 #define FMA_TOKENS 1
-#define PV_BLOCKS 1
-#define PV_TOKENS 1
+#define PV_BLOCKS  1
+#define PV_TOKENS  1
 
-typedef struct vf { float v[16]; } vf;
+typedef struct vf {
+    float v[16];
+} vf;
 
-#define EACH(expr)                                                                                                                   \
-    do {                                                                                                                             \
-        for (int i = 0; i < 16; i++) r.v[i] = (expr);                                                                                \
-        return r;                                                                                                                    \
+#define EACH(expr)                                                                                                     \
+    do {                                                                                                               \
+        for (int i = 0; i < 16; i++) r.v[i] = (expr);                                                                  \
+        return r;                                                                                                      \
     } while (0)
 
-LANES vf vf_set1(float a) { vf r; EACH(a); }
-LANES vf vf_load(const float *p) { vf r; memcpy(r.v, p, sizeof r.v); return r; }
-LANES void vf_store(float *p, vf a) { memcpy(p, a.v, sizeof a.v); }
-LANES vf vf_add(vf a, vf b) { vf r; EACH(a.v[i] + b.v[i]); }
-LANES vf vf_sub(vf a, vf b) { vf r; EACH(a.v[i] - b.v[i]); }
-LANES vf vf_mul(vf a, vf b) { vf r; EACH(a.v[i] * b.v[i]); }
-LANES vf vf_div(vf a, vf b) { vf r; EACH(a.v[i] / b.v[i]); }
-LANES vf vf_fma(vf a, vf b, vf c) { vf r; EACH(fmaf(a.v[i], b.v[i], c.v[i])); }
+LANES vf vf_set1(float a) {
+    vf r;
+    EACH(a);
+}
+LANES vf vf_load(const float *p) {
+    vf r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+LANES void vf_store(float *p, vf a) {
+    memcpy(p, a.v, sizeof a.v);
+}
+LANES vf vf_add(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] + b.v[i]);
+}
+LANES vf vf_sub(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] - b.v[i]);
+}
+LANES vf vf_mul(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] * b.v[i]);
+}
+LANES vf vf_div(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] / b.v[i]);
+}
+LANES vf vf_fma(vf a, vf b, vf c) {
+    vf r;
+    EACH(fmaf(a.v[i], b.v[i], c.v[i]));
+}
 /* a > b ? a : b, so that a NaN in b stays. */
-LANES vf vf_max(vf a, vf b) { vf r; EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
-LANES vf vf_min(vf a, vf b) { vf r; EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
-LANES vf vf_abs(vf a) { vf r; EACH(fabsf(a.v[i])); }
-LANES vf vf_rint(vf a) { vf r; EACH(rintf(a.v[i])); }
+LANES vf vf_max(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+}
+LANES vf vf_min(vf a, vf b) {
+    vf r;
+    EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+}
+LANES vf vf_abs(vf a) {
+    vf r;
+    EACH(fabsf(a.v[i]));
+}
+LANES vf vf_rint(vf a) {
+    vf r;
+    EACH(rintf(a.v[i]));
+}
 /* 2^n for integral n in -126..127; anything for NaN. */
-LANES vf vf_pow2(vf n) { vf r; EACH(n.v[i] == n.v[i] ? cllm_bits_float((uint32_t)((int32_t)n.v[i] + 127) << 23) : 0); }
-LANES vf vf_load_bf16(const uint8_t *p) { vf r; EACH(cllm_bf16_to_f32(cllm_load16(p + 2 * i))); }
-LANES vf vf_load_f16(const uint8_t *p) { vf r; EACH(cllm_f16_to_f32(cllm_load16(p + 2 * i))); }
-LANES vf vf_load_i16(const uint8_t *p) { vf r; EACH((float)(int16_t)cllm_load16(p + 2 * i)); }
+LANES vf vf_pow2(vf n) {
+    vf r;
+    EACH(n.v[i] == n.v[i] ? cllm_bits_float((uint32_t)((int32_t)n.v[i] + 127) << 23) : 0);
+}
+LANES vf vf_load_bf16(const uint8_t *p) {
+    vf r;
+    EACH(cllm_bf16_to_f32(cllm_load16(p + 2 * i)));
+}
+LANES vf vf_load_f16(const uint8_t *p) {
+    vf r;
+    EACH(cllm_f16_to_f32(cllm_load16(p + 2 * i)));
+}
+LANES vf vf_load_i16(const uint8_t *p) {
+    vf r;
+    EACH((float)(int16_t)cllm_load16(p + 2 * i));
+}
 LANES float vf_sum(vf a) {
     for (int n = 8; n > 0; n /= 2)
         for (int i = 0; i < n; i++) a.v[i] += a.v[i + n];

@@ -11,9 +11,13 @@ static uint32_t padded_cols(const cllm_header *h) {
     return (blocks - 1) * (uint32_t)h->tile_cols + cllm_tile_width(h, blocks - 1);
 }
 
-static uint32_t block_count(uint32_t rows) { return (rows + 15) / 16; }
+static uint32_t block_count(uint32_t rows) {
+    return (rows + 15) / 16;
+}
 
-static size_t plain_bytes(cllm_dtype dtype) { return dtype == CLLM_DTYPE_F32 ? 4 : 2; }
+static size_t plain_bytes(cllm_dtype dtype) {
+    return dtype == CLLM_DTYPE_F32 ? 4 : 2;
+}
 
 uint64_t cpu_matrix_decoded_bytes(const cllm_matrix *m) {
     if (!m->coded || m->coded->h.mode == CLLM_MODE_RAW) return 0;
@@ -32,12 +36,14 @@ static cllm_status load_scales(const cllm_matrix *m, cpu_matrix *out, cllm_error
     if (h->row_scale != CLLM_ROW_SCALE_NONE) {
         /* whole row blocks, so that products need not look where the matrix ends */
         size_t n = (size_t)out->row_blocks * 16;
-        if (!(out->row_scale = cllm_alloc_zero(n, sizeof(float)))) return cllm_fail_memory(err, n * sizeof(float), m->name);
+        if (!(out->row_scale = cllm_alloc_zero(n, sizeof(float))))
+            return cllm_fail_memory(err, n * sizeof(float), m->name);
         if ((s = cllm_tensor_row_scales(m->coded, out->row_scale, h->rows, err))) return s;
     }
     if (h->col_scale != CLLM_COL_SCALE_NONE) {
         size_t n = ((size_t)h->cols + 31) / 32 * 32;
-        if (!(out->col_scale = cllm_alloc_zero(n, sizeof(float)))) return cllm_fail_memory(err, n * sizeof(float), m->name);
+        if (!(out->col_scale = cllm_alloc_zero(n, sizeof(float))))
+            return cllm_fail_memory(err, n * sizeof(float), m->name);
         if ((s = cllm_tensor_col_scales(m->coded, out->col_scale, h->cols, err))) return s;
     }
     return CLLM_OK;
@@ -47,7 +53,8 @@ static void bias_tile(uint32_t *regs, size_t words) {
     for (size_t i = 0; i < words; i++) regs[i] ^= CLLM_BIAS;
 }
 
-cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block, uint32_t *tile, uint8_t *dst, cllm_error *err) {
+cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block, uint32_t *tile, uint8_t *dst,
+                             cllm_error *err) {
     const cllm_header *h = &m->coded->h;
     const size_t row_bytes = (size_t)m->padded * 2;
     for (uint32_t cb = 0; cb < m->coded->col_blocks; cb++) {
@@ -57,7 +64,8 @@ cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block
         /* register 4k+i of lanes 4g..4g+3: eight consecutive columns of one row */
         for (uint32_t r = 0, n = cllm_tile_registers(h, cllm_tile_width(h, cb)); r < n; r++)
             for (uint32_t g = 0; g < 8; g++)
-                memcpy(base + (g + 8 * (r % 2)) * row_bytes + r / 4 * 32 + r % 4 / 2 * 16, tile + (size_t)r * 32 + 4 * g, 16);
+                memcpy(base + (g + 8 * (r % 2)) * row_bytes + r / 4 * 32 + r % 4 / 2 * 16,
+                       tile + (size_t)r * 32 + 4 * g, 16);
     }
     return CLLM_OK;
 }
@@ -89,7 +97,8 @@ static void decode_task(void *ctx, size_t index, int worker) {
     const decode_job *d = ctx;
     cllm_error *err = &d->errors[worker];
     if (err->status) return;
-    if (d->m->form == CPU_INT) decode_int_block(d, (uint32_t)index, err);
+    if (d->m->form == CPU_INT)
+        decode_int_block(d, (uint32_t)index, err);
     else
         cpu_matrix_block(d->m, d->tier, (uint32_t)index, d->tiles + (size_t)worker * d->tile_words,
                          d->dst + index * 16 * d->m->padded * 2, err);
@@ -123,7 +132,8 @@ static cllm_status decode_all(const cllm_matrix *m, cllm_tier tier, cllm_pool *p
     return s;
 }
 
-static cllm_status load_coded(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out, cllm_error *err) {
+static cllm_status load_coded(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out,
+                              cllm_error *err) {
     const cllm_header *h = &m->coded->h;
     out->coded = m->coded;
     out->padded = padded_cols(h);
@@ -144,9 +154,15 @@ static cllm_status load_coded(const cllm_matrix *m, bool decode, cllm_tier tier,
     return s;
 }
 
-cllm_status cpu_matrix_load(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out, cllm_error *err) {
-    *out = (cpu_matrix){.name = m->name, .rows = m->rows, .cols = m->cols, .row_blocks = block_count(m->rows), .padded = m->cols,
-                        .dtype = m->dtype, .bytes = cpu_matrix_borrowed_bytes(m)};
+cllm_status cpu_matrix_load(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out,
+                            cllm_error *err) {
+    *out = (cpu_matrix){.name = m->name,
+                        .rows = m->rows,
+                        .cols = m->cols,
+                        .row_blocks = block_count(m->rows),
+                        .padded = m->cols,
+                        .dtype = m->dtype,
+                        .bytes = cpu_matrix_borrowed_bytes(m)};
     cllm_status s = CLLM_OK;
     if (m->coded && m->coded->h.mode != CLLM_MODE_RAW) {
         s = load_coded(m, decode, tier, pool, out, err);
@@ -176,7 +192,8 @@ static void tile_row(const uint32_t *regs, uint32_t width, uint32_t row, uint32_
     }
 }
 
-static cllm_status int_row(const cpu_matrix *m, cllm_tier tier, uint32_t row, uint32_t *tile, float *dst, cllm_error *err) {
+static cllm_status int_row(const cpu_matrix *m, cllm_tier tier, uint32_t row, uint32_t *tile, float *dst,
+                           cllm_error *err) {
     uint32_t block = row / 16;
     const uint32_t *regs = NULL;
     if (m->form != CPU_INT_CODED) regs = (const uint32_t *)(const void *)(m->data + (size_t)block * 16 * m->padded);
@@ -195,17 +212,22 @@ static cllm_status int_row(const cpu_matrix *m, cllm_tier tier, uint32_t row, ui
     return CLLM_OK;
 }
 
-cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t row, cpu_worker *w, float *dst, cllm_error *err) {
+cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t row, cpu_worker *w, float *dst,
+                           cllm_error *err) {
     cllm_status s = CLLM_OK;
     size_t row_bytes = (size_t)m->padded * plain_bytes(m->dtype);
     switch (m->form) {
-    case CPU_ROWS: model->kernels->expand(m->dtype, m->data + row * row_bytes, m->cols, dst); break;
+    case CPU_ROWS:
+        model->kernels->expand(m->dtype, m->data + row * row_bytes, m->cols, dst);
+        break;
     case CPU_ROWS_CODED:
         s = cpu_matrix_block(m, model->tier, row / 16, w->tile, w->block, err);
         if (!s) model->kernels->expand(m->dtype, w->block + row % 16 * row_bytes, m->cols, dst);
         break;
     case CPU_INT:
-    case CPU_INT_CODED: s = int_row(m, model->tier, row, w->tile, dst, err); break;
+    case CPU_INT_CODED:
+        s = int_row(m, model->tier, row, w->tile, dst, err);
+        break;
     }
     if (s) return cllm_fail_prefix(err, s, "%s", m->name);
     if (m->row_scale)

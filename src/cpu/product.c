@@ -1,13 +1,17 @@
-/* Matrix products: a parallel loop over blocks of 16 rows, every product of a group (q, k, v; gate and up) in the same loop. */
+/* Matrix products: a parallel loop over blocks of 16 rows, every product of a group (q, k, v; gate and up) in the same
+ * loop. */
 #include <string.h>
 
 #include "base/error.h"
 #include "base/mem.h"
 #include "cpu/cpu.h"
 
-/* ---------------------------------------------------------------- inputs ------------------------------------------------ */
+/* ---------------------------------------------------------------- inputs
+ * ------------------------------------------------ */
 
-static bool is_int(const cpu_matrix *m) { return m->form == CPU_INT || m->form == CPU_INT_CODED; }
+static bool is_int(const cpu_matrix *m) {
+    return m->form == CPU_INT || m->form == CPU_INT_CODED;
+}
 
 static bool same_input(const cpu_matrix *a, const cpu_matrix *b) {
     if (a->col_scale || b->col_scale || is_int(a) != is_int(b)) return false;
@@ -38,11 +42,13 @@ void cpu_slot_fill(const cllm_kernels *kernels, const cpu_matrix *m, cpu_slot *s
     }
 }
 
-/* ---------------------------------------------------------------- one row block ------------------------------------------- */
+/* ---------------------------------------------------------------- one row block
+ * ------------------------------------------- */
 
-/* y[token][0..16) = the 16 rows of a block of row-major numbers times each token. Rows past the end repeat the last one. */
-static void block_of_rows(const cpu_session *s, const cpu_matrix *m, const uint8_t *rows, uint32_t have, const cpu_slot *slot,
-                          uint32_t tokens, cpu_worker *w, float *y) {
+/* y[token][0..16) = the 16 rows of a block of row-major numbers times each token. Rows past the end repeat the last
+ * one. */
+static void block_of_rows(const cpu_session *s, const cpu_matrix *m, const uint8_t *rows, uint32_t have,
+                          const cpu_slot *slot, uint32_t tokens, cpu_worker *w, float *y) {
     const cllm_kernels *k = s->model->kernels;
     const float *x = m->col_scale ? slot->scaled : slot->x;
     size_t number = m->dtype == CLLM_DTYPE_F32 ? 4 : 2, stride = (size_t)m->padded * number;
@@ -71,16 +77,18 @@ static void block_of_rows(const cpu_session *s, const cpu_matrix *m, const uint8
     }
 }
 
-static cllm_status block_of_tiles(const cpu_session *s, const cpu_matrix *m, uint32_t block, const cpu_slot *slot, uint32_t tokens,
-                                  cpu_worker *w, float *y) {
-    const uint32_t *regs = m->form == CPU_INT ? (const uint32_t *)(const void *)(m->data + (size_t)block * 16 * m->padded) : w->tile;
+static cllm_status block_of_tiles(const cpu_session *s, const cpu_matrix *m, uint32_t block, const cpu_slot *slot,
+                                  uint32_t tokens, cpu_worker *w, float *y) {
+    const uint32_t *regs =
+        m->form == CPU_INT ? (const uint32_t *)(const void *)(m->data + (size_t)block * 16 * m->padded) : w->tile;
     float *acc = w->partial;
     memset(acc, 0, (size_t)tokens * 16 * sizeof *acc);
     uint32_t tiles = m->coded->col_blocks;
     for (uint32_t cb = 0; cb < tiles; cb++) {
         uint32_t width = cb + 1 < tiles ? m->tile_cols : m->padded - cb * m->tile_cols, c0 = cb * m->tile_cols;
         if (m->form == CPU_INT_CODED) {
-            cllm_status st = cllm_tile_decode(m->coded, s->model->tier, cllm_tile_index(m->coded, block, cb), w->tile, &w->error);
+            cllm_status st =
+                cllm_tile_decode(m->coded, s->model->tier, cllm_tile_index(m->coded, block, cb), w->tile, &w->error);
             if (st) return st;
             for (uint32_t i = 0; i < width * 4; i++) w->tile[i] ^= CLLM_BIAS;
         }
@@ -97,15 +105,16 @@ static cllm_status block_of_tiles(const cpu_session *s, const cpu_matrix *m, uin
 }
 
 /* y[token][0..16) of one block, scales and bias included. */
-static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t block, const cpu_slot *slot, const cllm_vector *bias,
-                             uint32_t tokens, cpu_worker *w, float *y) {
+static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t block, const cpu_slot *slot,
+                             const cllm_vector *bias, uint32_t tokens, cpu_worker *w, float *y) {
     uint32_t have = m->rows - block * 16 < 16 ? m->rows - block * 16 : 16;
     cllm_status st = CLLM_OK;
     if (is_int(m)) {
         st = block_of_tiles(s, m, block, slot, tokens, w, y);
     } else {
-        const uint8_t *rows = m->form == CPU_ROWS ? m->data + (size_t)block * 16 * m->padded * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
-                                                  : w->block;
+        const uint8_t *rows = m->form == CPU_ROWS
+                                  ? m->data + (size_t)block * 16 * m->padded * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
+                                  : w->block;
         if (m->form == CPU_ROWS_CODED) st = cpu_matrix_block(m, s->model->tier, block, w->tile, w->block, &w->error);
         if (!st) block_of_rows(s, m, rows, have, slot, tokens, w, y);
     }
@@ -119,18 +128,21 @@ static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t
     return CLLM_OK;
 }
 
-static void finish(const cpu_session *s, const cpu_job *job, uint32_t block, uint32_t tokens, float *y, const float *y2) {
+static void finish(const cpu_session *s, const cpu_job *job, uint32_t block, uint32_t tokens, float *y,
+                   const float *y2) {
     uint32_t have = job->m->rows - block * 16 < 16 ? job->m->rows - block * 16 : 16;
     if (job->epilogue == CPU_SWIGLU) s->model->kernels->swiglu(y, y2, tokens * 16, y);
     for (uint32_t t = 0; t < tokens; t++) {
         float *out = job->out + t * job->ldo + (size_t)block * 16;
         if (job->epilogue == CPU_ADD)
             for (uint32_t r = 0; r < have; r++) out[r] += y[16 * t + r];
-        else memcpy(out, y + 16 * t, have * sizeof *out);
+        else
+            memcpy(out, y + 16 * t, have * sizeof *out);
     }
 }
 
-/* ---------------------------------------------------------------- the loop ------------------------------------------------- */
+/* ---------------------------------------------------------------- the loop
+ * ------------------------------------------------- */
 
 typedef struct product_loop {
     cpu_session *s;
@@ -149,7 +161,9 @@ static void product_task(void *ctx, size_t index, int worker) {
         while (b - base >= job->m->row_blocks) base += job++->m->row_blocks;
         uint32_t block = b - base;
         if (row_block(l->s, job->m, block, job->slot, job->bias, l->tokens, w, w->y)) return;
-        if (job->partner && row_block(l->s, job->partner, block, job->partner_slot, job->partner_bias, l->tokens, w, w->y2)) return;
+        if (job->partner &&
+            row_block(l->s, job->partner, block, job->partner_slot, job->partner_bias, l->tokens, w, w->y2))
+            return;
         finish(l->s, job, block, l->tokens, w->y, w->y2);
     }
 }

@@ -6,15 +6,21 @@
 /* At least this many query rows share a key that is in registers. */
 enum { QUERY_ROWS = 32 };
 
-static uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint32_t max_u32(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
 
-static size_t whole_vectors(uint32_t n) { return ((size_t)n + 31) / 32 * 32; }
+static size_t whole_vectors(uint32_t n) {
+    return ((size_t)n + 31) / 32 * 32;
+}
 
 /* Counts what it hands out; *failed is set instead of returning early, so that callers need one check. */
 static void *take(size_t count, size_t size, bool zero, uint64_t *bytes, bool *failed) {
     void *p = *failed ? NULL : zero ? cllm_alloc_zero(count, size) : cllm_alloc(count, size);
-    if (!p) *failed = true;
-    else *bytes += count * size;
+    if (!p)
+        *failed = true;
+    else
+        *bytes += count * size;
     return p;
 }
 
@@ -39,7 +45,8 @@ static bool take_workers(cpu_session *s) {
         w->tile = take(m->tile_words, sizeof *w->tile, false, bytes, &failed);
         w->block = take(m->block_bytes, 1, false, bytes, &failed);
         w->rows = take((size_t)CLLM_ROWS * CLLM_CPU_COLS, sizeof *w->rows, true, bytes, &failed);
-        w->partial = take((size_t)max_u32(s->batch, rows) * CLLM_ROWS * CLLM_VF, sizeof *w->partial, false, bytes, &failed);
+        w->partial =
+            take((size_t)max_u32(s->batch, rows) * CLLM_ROWS * CLLM_VF, sizeof *w->partial, false, bytes, &failed);
         w->y = take((size_t)s->batch * 16, sizeof *w->y, false, bytes, &failed);
         w->y2 = take((size_t)s->batch * 16, sizeof *w->y2, false, bytes, &failed);
         w->scores = take(rows * ((size_t)s->ctx_room + CLLM_VF), sizeof *w->scores, false, bytes, &failed);
@@ -57,7 +64,8 @@ static bool take_slots(cpu_session *s) {
         cpu_slot *slot = &s->slots[i];
         size_t widest = s->ld_ffn > s->ld_q ? s->ld_ffn : s->ld_q;
         if (s->ld_hidden > widest) widest = s->ld_hidden;
-        if (s->model->scales_inputs) slot->scaled = take(s->batch * widest, sizeof(float), false, &s->scratch_bytes, &failed);
+        if (s->model->scales_inputs)
+            slot->scaled = take(s->batch * widest, sizeof(float), false, &s->scratch_bytes, &failed);
         slot->q.stride = ((size_t)padded + 31) / 32 * 64;
         slot->q.chunks = ((size_t)padded + 127) / 128;
         slot->q.x = take(s->batch, slot->q.stride, false, &s->scratch_bytes, &failed);
@@ -74,7 +82,7 @@ static bool take_buffers(cpu_session *s) {
     const struct {
         float **buffer;
         size_t ld;
-    } rows[] = {{&s->x, s->ld_hidden}, {&s->normed, s->ld_hidden}, {&s->q, s->ld_q},  {&s->mixed, s->ld_q},
+    } rows[] = {{&s->x, s->ld_hidden}, {&s->normed, s->ld_hidden}, {&s->q, s->ld_q},    {&s->mixed, s->ld_q},
                 {&s->k, s->ld_kv},     {&s->v, s->ld_kv},          {&s->act, s->ld_ffn}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         *rows[i].buffer = take(s->batch * rows[i].ld, sizeof(float), true, &s->scratch_bytes, &failed);
@@ -87,7 +95,8 @@ static bool take_buffers(cpu_session *s) {
 static cllm_status take_cache(cpu_session *s, cllm_error *err) {
     const cllm_config *c = s->model->config;
     size_t one;
-    bool fits = cllm_mul((size_t)c->layers * c->kv_heads, s->ctx_room, &one) && cllm_mul(one, s->model->head_stride, &one);
+    bool fits =
+        cllm_mul((size_t)c->layers * c->kv_heads, s->ctx_room, &one) && cllm_mul(one, s->model->head_stride, &one);
     bool failed = !fits;
     s->keys = take(one, sizeof(float), false, &s->kv_bytes, &failed);
     s->values = take(one, sizeof(float), false, &s->kv_bytes, &failed);
@@ -116,9 +125,12 @@ cllm_status cpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_er
     cllm_status st = CLLM_OK;
     if (!s->workers || !take_workers(s) || !take_slots(s) || !take_buffers(s))
         st = cllm_fail_memory(err, (size_t)s->scratch_bytes, "a session's buffers and threads");
-    else st = take_cache(s, err);
-    if (st) cpu_session_free(s);
-    else *session = s;
+    else
+        st = take_cache(s, err);
+    if (st)
+        cpu_session_free(s);
+    else
+        *session = s;
     return st;
 }
 
@@ -136,7 +148,8 @@ void cpu_session_free(void *session) {
         cllm_free(s->slots[i].q.scale);
         cllm_free(s->slots[i].q.offset);
     }
-    void *all[] = {s->workers, s->x, s->normed, s->q, s->k, s->v, s->mixed, s->act, s->cosine, s->sine, s->keys, s->values};
+    void *all[] = {s->workers, s->x,   s->normed, s->q,    s->k,    s->v,
+                   s->mixed,   s->act, s->cosine, s->sine, s->keys, s->values};
     for (size_t j = 0; j < sizeof all / sizeof all[0]; j++) cllm_free(all[j]);
     cllm_pool_free(s->pool);
     cllm_free(s);

@@ -1,12 +1,13 @@
 /* The one seam between the engine and what computes: a table of functions that a backend fills in.
  *
- * The engine (this directory) reads the directory, checks names and shapes, opens every coded matrix, keeps positions and checks
- * arguments. A backend gets the checked weights once, copies, decodes or uploads them as it likes, and then evaluates batches of
- * tokens for sessions whose KV cache it owns. Everything crosses as plain C structs and callbacks, so that a backend can live in a
- * library of its own that is loaded at run time and shares no symbols with this one: it finds CLLM_BACKEND_ENTRY by name.
+ * The engine (this directory) reads the directory, checks names and shapes, opens every coded matrix, keeps positions
+ * and checks arguments. A backend gets the checked weights once, copies, decodes or uploads them as it likes, and then
+ * evaluates batches of tokens for sessions whose KV cache it owns. Everything crosses as plain C structs and callbacks,
+ * so that a backend can live in a library of its own that is loaded at run time and shares no symbols with this one: it
+ * finds CLLM_BACKEND_ENTRY by name.
  *
- * Threads: model_new and model_free are called once each; sessions of one model may be created, used and freed from different threads at
- * the same time, one thread per session at a time.
+ * Threads: model_new and model_free are called once each; sessions of one model may be created, used and freed from
+ * different threads at the same time, one thread per session at a time.
  */
 #ifndef CLLM_ENGINE_BACKEND_H
 #define CLLM_ENGINE_BACKEND_H
@@ -15,11 +16,11 @@
 #include "codecllm.h"
 #include "model/config.h"
 
-#define CLLM_BACKEND_ABI 1u
+#define CLLM_BACKEND_ABI   1u
 #define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
 
-/* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at `data`, at any
- * alignment. Both stay valid until model_free. */
+/* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at
+ * `data`, at any alignment. Both stay valid until model_free. */
 typedef struct cllm_matrix {
     const char *name; /* for messages */
     uint32_t rows, cols;
@@ -73,8 +74,8 @@ typedef struct cllm_backend {
     const char *name;
 
     /* config and weights stay valid until model_free. */
-    cllm_status (*model_new)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, void **model,
-                             cllm_error *err);
+    cllm_status (*model_new)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                             void **model, cllm_error *err);
     void (*model_free)(void *model);
     void (*model_info)(const void *model, cllm_backend_model_info *info);
 
@@ -83,12 +84,13 @@ typedef struct cllm_backend {
     void (*session_free)(void *session);
     void (*session_memory)(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);
 
-    /* Evaluates n (1..max_batch) tokens at positions [position, position + n): ids are below vocab, position + n <= n_ctx, and earlier
-     * positions hold what earlier calls left there; later ones hold nothing (after a rewind they are simply overwritten). Writes 0, 1
-     * or n rows of vocab float32 logits to host memory. Results must not depend on how tokens were cut into calls beyond float
-     * rounding. After an error, positions below `position` must still be intact. */
-    cllm_status (*forward)(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
-                           cllm_error *err);
+    /* Evaluates n (1..max_batch) tokens at positions [position, position + n): ids are below vocab, position + n <=
+     * n_ctx, and earlier positions hold what earlier calls left there; later ones hold nothing (after a rewind they are
+     * simply overwritten). Writes 0, 1 or n rows of vocab float32 logits to host memory. Results must not depend on how
+     * tokens were cut into calls beyond float rounding. After an error, positions below `position` must still be
+     * intact. */
+    cllm_status (*forward)(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
+                           float *logits, cllm_error *err);
 } cllm_backend;
 
 extern const cllm_backend cllm_cpu_backend;

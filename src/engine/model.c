@@ -62,12 +62,16 @@ static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_p
 cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {
     cllm_model_params defaults;
     cllm_model_params_default(&defaults);
-    if (!dir || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_model_open needs a directory and a place for the model");
+    if (!dir || !out)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "cllm_model_open needs a directory and a place for the model");
     cllm_model *m = cllm_alloc_zero(1, sizeof *m);
     if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
     cllm_status s = open_parts(m, dir, params ? params : &defaults, err);
-    if (s) cllm_model_close(m);
-    else *out = m;
+    if (s)
+        cllm_model_close(m);
+    else
+        *out = m;
     return s;
 }
 
@@ -104,4 +108,6 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
     snprintf(info->architecture, sizeof info->architecture, "%s", cllm_arch_name(c->arch));
 }
 
-const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model) { return model->tokenizer; }
+const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model) {
+    return model->tokenizer;
+}

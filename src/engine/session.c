@@ -5,15 +5,17 @@
 cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **out, cllm_error *err) {
     if (n_ctx == 0) n_ctx = model->config.max_context;
     if (n_ctx > model->config.max_context)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a context of %u tokens is more than the model's %u", n_ctx,
-                         model->config.max_context);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a context of %u tokens is more than the model's %u",
+                         n_ctx, model->config.max_context);
     cllm_session *s = cllm_alloc_zero(1, sizeof *s);
     if (!s) return cllm_fail_memory(err, sizeof *s, "a session");
     s->model = model;
     s->n_ctx = n_ctx;
     cllm_status st = model->backend->session_new(model->on_backend, n_ctx, &s->on_backend, err);
-    if (st) cllm_free(s);
-    else *out = s;
+    if (st)
+        cllm_free(s);
+    else
+        *out = s;
     return st;
 }
 
@@ -23,46 +25,53 @@ void cllm_session_free(cllm_session *session) {
     cllm_free(session);
 }
 
-uint32_t cllm_session_position(const cllm_session *session) { return session->position; }
+uint32_t cllm_session_position(const cllm_session *session) {
+    return session->position;
+}
 
 cllm_status cllm_session_rewind(cllm_session *session, uint32_t position, cllm_error *err) {
     if (position > session->position)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cannot rewind to position %u: only %u tokens are evaluated", position,
-                         session->position);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "cannot rewind to position %u: only %u tokens are evaluated", position, session->position);
     session->position = position;
     return CLLM_OK;
 }
 
-static cllm_status check_eval(const cllm_session *s, const int32_t *tokens, uint32_t n, bool all_logits, const float *logits,
-                              size_t capacity, cllm_error *err) {
+static cllm_status check_eval(const cllm_session *s, const int32_t *tokens, uint32_t n, bool all_logits,
+                              const float *logits, size_t capacity, cllm_error *err) {
     if (n == 0) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "no tokens to evaluate");
     if (n > s->n_ctx - s->position)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the context is full: %u of %u tokens used, %u more asked for",
-                         s->position, s->n_ctx, n);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "the context is full: %u of %u tokens used, %u more asked for", s->position, s->n_ctx, n);
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->config.vocab)
             return cllm_fail(err, CLLM_ERR_ARGUMENT, i, "token id %d is outside of the vocabulary of %u", tokens[i],
                              s->model->config.vocab);
     size_t need;
     if (logits && (!cllm_mul(all_logits ? n : 1, s->model->config.vocab, &need) || need > capacity))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "room for %zu logits, but %u rows of %u are asked for", capacity,
-                         all_logits ? n : 1, s->model->config.vocab);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "room for %zu logits, but %u rows of %u are asked for", capacity, all_logits ? n : 1,
+                         s->model->config.vocab);
     return CLLM_OK;
 }
 
-cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint32_t n, bool all_logits, float *logits, size_t capacity,
-                              cllm_error *err) {
+cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint32_t n, bool all_logits, float *logits,
+                              size_t capacity, cllm_error *err) {
     cllm_status s = check_eval(session, tokens, n, all_logits, logits, capacity, err);
     const cllm_model *m = session->model;
     for (uint32_t done = 0; done < n && !s;) {
         uint32_t batch = n - done < m->info.max_batch ? n - done : m->info.max_batch;
         bool last = done + batch == n;
-        cllm_logits want = !logits ? CLLM_LOGITS_NONE : all_logits ? CLLM_LOGITS_ALL : last ? CLLM_LOGITS_LAST : CLLM_LOGITS_NONE;
+        cllm_logits want = !logits      ? CLLM_LOGITS_NONE
+                           : all_logits ? CLLM_LOGITS_ALL
+                           : last       ? CLLM_LOGITS_LAST
+                                        : CLLM_LOGITS_NONE;
         float *out = want == CLLM_LOGITS_ALL ? logits + (size_t)done * m->config.vocab : logits;
         s = m->backend->forward(session->on_backend, session->position + done, tokens + done, batch, want, out, err);
         done += batch;
     }
-    /* The position moves only when everything went well: what a failed call left in the cache is overwritten by the next. */
+    /* The position moves only when everything went well: what a failed call left in the cache is overwritten by the
+     * next. */
     if (!s) session->position += n;
     return s;
 }

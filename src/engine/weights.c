@@ -21,10 +21,11 @@ typedef struct finder {
 static const cllm_entry *look_up(finder *f, const char *name) {
     const cllm_entry *e = cllm_dir_find(f->dir, name);
     if (!e)
-        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: tensor %s is missing", cllm_dir_path(f->dir), name);
+        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: tensor %s is missing",
+                              cllm_dir_path(f->dir), name);
     else if (e->type != CLLM_DTYPE_BF16 && e->type != CLLM_DTYPE_F16 && e->type != CLLM_DTYPE_F32)
-        f->status = cllm_fail(f->err, CLLM_ERR_UNSUPPORTED, e->file_offset, "%s: tensor %s is %.16s; weights must be BF16, F16 or F32",
-                              e->file, name, e->dtype);
+        f->status = cllm_fail(f->err, CLLM_ERR_UNSUPPORTED, e->file_offset,
+                              "%s: tensor %s is %.16s; weights must be BF16, F16 or F32", e->file, name, e->dtype);
     return f->status ? NULL : e;
 }
 
@@ -34,8 +35,9 @@ static void find_matrix(finder *f, const char *name, uint32_t rows, uint32_t col
     if (e->ndim != 2 || e->shape[0] != rows || e->shape[1] != cols) {
         uint64_t r = e->ndim > 0 ? e->shape[0] : 0, c = e->ndim > 1 ? e->shape[1] : 0;
         f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, e->file_offset,
-                              "%s: tensor %s has shape [%" PRIu64 ", %" PRIu64 "] (%u dimensions), but config.json implies [%u, %u]", e->file,
-                              name, r, c, e->ndim, rows, cols);
+                              "%s: tensor %s has shape [%" PRIu64 ", %" PRIu64
+                              "] (%u dimensions), but config.json implies [%u, %u]",
+                              e->file, name, r, c, e->ndim, rows, cols);
         return;
     }
     *m = (cllm_matrix){.name = e->name, .rows = rows, .cols = cols, .dtype = e->type, .data = e->data};
@@ -49,8 +51,9 @@ static void find_matrix(finder *f, const char *name, uint32_t rows, uint32_t col
     }
     f->out->tensors[f->out->n_tensors++] = t;
     if (t->h.rows != rows || t->h.cols != cols) {
-        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, e->file_offset, "%s: tensor %s holds a blob of %u x %u, not %u x %u", e->file, name,
-                              t->h.rows, t->h.cols, rows, cols);
+        f->status =
+            cllm_fail(f->err, CLLM_ERR_FORMAT, e->file_offset, "%s: tensor %s holds a blob of %u x %u, not %u x %u",
+                      e->file, name, t->h.rows, t->h.cols, rows, cols);
         return;
     }
     m->coded = t;
@@ -67,8 +70,8 @@ static void find_vector(finder *f, const char *name, uint32_t count, cllm_vector
     const cllm_entry *e = f->status ? NULL : look_up(f, name);
     if (!e) return;
     if (e->ndim != 1 || e->shape[0] != count || e->compressed) {
-        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, e->file_offset, "%s: tensor %s must be a plain vector of %u numbers", e->file, name,
-                              count);
+        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, e->file_offset,
+                              "%s: tensor %s must be a plain vector of %u numbers", e->file, name, count);
         return;
     }
     float *data = cllm_alloc(count, sizeof *data);
@@ -125,7 +128,8 @@ static void find_layer(finder *f, uint32_t i, cllm_layer *l) {
 
 cllm_status cllm_weights_find(const cllm_dir *dir, cllm_config *config, cllm_weights_found *out, cllm_error *err) {
     *out = (cllm_weights_found){0};
-    if (config->tie == CLLM_TIE_UNSPECIFIED) config->tie = cllm_dir_find(dir, "lm_head.weight") ? CLLM_TIE_NO : CLLM_TIE_YES;
+    if (config->tie == CLLM_TIE_UNSPECIFIED)
+        config->tie = cllm_dir_find(dir, "lm_head.weight") ? CLLM_TIE_NO : CLLM_TIE_YES;
     out->layers = cllm_alloc_zero(config->layers, sizeof *out->layers);
     out->tensors = cllm_alloc_zero(2 + (size_t)config->layers * MATRICES_PER_LAYER, sizeof *out->tensors);
     out->vectors = cllm_alloc_zero(1 + (size_t)config->layers * VECTORS_PER_LAYER, sizeof *out->vectors);
@@ -136,8 +140,10 @@ cllm_status cllm_weights_find(const cllm_dir *dir, cllm_config *config, cllm_wei
         out->set.layers = out->layers;
         out->set.tied = config->tie == CLLM_TIE_YES;
         find_matrix(&f, "model.embed_tokens.weight", config->vocab, config->hidden, &out->set.embedding);
-        if (out->set.tied) out->set.head = out->set.embedding;
-        else find_matrix(&f, "lm_head.weight", config->vocab, config->hidden, &out->set.head);
+        if (out->set.tied)
+            out->set.head = out->set.embedding;
+        else
+            find_matrix(&f, "lm_head.weight", config->vocab, config->hidden, &out->set.head);
         find_vector(&f, "model.norm.weight", config->hidden, &out->set.final_norm);
         for (uint32_t i = 0; i < config->layers && !f.status; i++) find_layer(&f, i, &out->layers[i]);
     }

@@ -10,39 +10,49 @@
 /* What an architecture implies where config.json is silent: the defaults of its configuration class in transformers. */
 typedef struct arch_defaults {
     const char *name;
-    uint32_t kv_heads;    /* 0: as many as heads */
-    uint32_t head_dim;    /* 0: hidden / heads */
+    uint32_t kv_heads; /* 0: as many as heads */
+    uint32_t head_dim; /* 0: hidden / heads */
     uint32_t max_context;
-    bool qkv_bias;        /* always; otherwise attention_bias decides where it is read */
+    bool qkv_bias; /* always; otherwise attention_bias decides where it is read */
     bool reads_attention_bias, reads_mlp_bias, qk_norm;
-    bool window_by_flag;  /* Qwen: use_sliding_window and max_window_layers; Mistral: sliding_window alone */
+    bool window_by_flag; /* Qwen: use_sliding_window and max_window_layers; Mistral: sliding_window alone */
 } arch_defaults;
 
 static const arch_defaults archs[] = {
     [CLLM_ARCH_LLAMA] = {.name = "llama", .max_context = 2048, .reads_attention_bias = true, .reads_mlp_bias = true},
     [CLLM_ARCH_MISTRAL] = {.name = "mistral", .kv_heads = 8, .max_context = 131072},
-    [CLLM_ARCH_QWEN2] = {.name = "qwen2", .kv_heads = 32, .max_context = 32768, .qkv_bias = true, .window_by_flag = true},
-    [CLLM_ARCH_QWEN3] = {.name = "qwen3", .kv_heads = 32, .head_dim = 128, .max_context = 32768, .reads_attention_bias = true,
-                         .qk_norm = true, .window_by_flag = true},
+    [CLLM_ARCH_QWEN2] =
+        {.name = "qwen2", .kv_heads = 32, .max_context = 32768, .qkv_bias = true, .window_by_flag = true},
+    [CLLM_ARCH_QWEN3] = {.name = "qwen3",
+                         .kv_heads = 32,
+                         .head_dim = 128,
+                         .max_context = 32768,
+                         .reads_attention_bias = true,
+                         .qk_norm = true,
+                         .window_by_flag = true},
 };
 enum { N_ARCHS = sizeof archs / sizeof archs[0] };
 static const char SUPPORTED[] = "supported are llama, mistral, qwen2 and qwen3 (dense, for text generation)";
 
-const char *cllm_arch_name(cllm_arch arch) { return archs[arch].name; }
+const char *cllm_arch_name(cllm_arch arch) {
+    return archs[arch].name;
+}
 
 json_t *cllm_json_get(const json_t *object, const char *key) {
     json_t *v = json_object_get(object, key);
     return json_is_null(v) ? NULL : v;
 }
 
-cllm_status cllm_json_u32(const json_t *object, const char *key, uint32_t min, uint32_t max, uint32_t *out, cllm_error *err) {
+cllm_status cllm_json_u32(const json_t *object, const char *key, uint32_t min, uint32_t max, uint32_t *out,
+                          cllm_error *err) {
     json_t *v = cllm_json_get(object, key);
     if (!v) return CLLM_OK;
-    if (!json_is_integer(v)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be an integer", key);
+    if (!json_is_integer(v))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be an integer", key);
     json_int_t n = json_integer_value(v);
     if (n < (json_int_t)min || n > (json_int_t)max)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" is %lld, outside of %u..%u", key, (long long)n,
-                         min, max);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" is %lld, outside of %u..%u", key,
+                         (long long)n, min, max);
     *out = (uint32_t)n;
     return CLLM_OK;
 }
@@ -50,7 +60,8 @@ cllm_status cllm_json_u32(const json_t *object, const char *key, uint32_t min, u
 cllm_status cllm_json_number(const json_t *object, const char *key, double *out, cllm_error *err) {
     json_t *v = cllm_json_get(object, key);
     if (!v) return CLLM_OK;
-    if (!json_is_number(v)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be a number", key);
+    if (!json_is_number(v))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be a number", key);
     *out = json_number_value(v);
     return CLLM_OK;
 }
@@ -67,7 +78,8 @@ cllm_status cllm_json_bool(const json_t *object, const char *key, bool *out, cll
 cllm_status cllm_json_string(const json_t *object, const char *key, const char **out, cllm_error *err) {
     json_t *v = cllm_json_get(object, key);
     if (!v) return CLLM_OK;
-    if (!json_is_string(v)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be a string", key);
+    if (!json_is_string(v))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be a string", key);
     *out = json_string_value(v);
     return CLLM_OK;
 }
@@ -84,7 +96,8 @@ static const char *first_architecture(const json_t *root) {
 }
 
 static cllm_status read_arch(const json_t *root, cllm_config *c, cllm_error *err) {
-    static const char *const classes[N_ARCHS] = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
+    static const char *const classes[N_ARCHS] = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+                                                 "Qwen3ForCausalLM"};
     const char *type = NULL, *class_name = first_architecture(root);
     cllm_status s = cllm_json_string(root, "model_type", &type, err);
     if (s) return s;
@@ -92,19 +105,20 @@ static cllm_status read_arch(const json_t *root, cllm_config *c, cllm_error *err
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
                          "config.json names neither \"model_type\" nor \"architectures\"; %s", SUPPORTED);
     if (class_name && !ends_with(class_name, "ForCausalLM"))
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "config.json: architecture \"%.80s\" does not generate text; %s",
-                         class_name, SUPPORTED);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "config.json: architecture \"%.80s\" does not generate text; %s", class_name, SUPPORTED);
     for (int i = 0; i < N_ARCHS; i++) {
         if (strcmp(type ? type : class_name, type ? archs[i].name : classes[i]) != 0) continue;
         c->arch = (cllm_arch)i;
         return CLLM_OK;
     }
-    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "config.json: model type \"%.80s\" is not supported; %s",
-                     type ? type : class_name, SUPPORTED);
+    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                     "config.json: model type \"%.80s\" is not supported; %s", type ? type : class_name, SUPPORTED);
 }
 
 static cllm_status required(const json_t *root, const char *key, uint32_t max, uint32_t *out, cllm_error *err) {
-    if (!cllm_json_get(root, key)) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" is missing", key);
+    if (!cllm_json_get(root, key))
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" is missing", key);
     return cllm_json_u32(root, key, 1, max, out, err);
 }
 
@@ -126,14 +140,17 @@ static cllm_status read_sizes(const json_t *root, cllm_config *c, cllm_error *er
         return s;
     if (c->heads % c->kv_heads)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
-                         "config.json: num_attention_heads (%u) is not a multiple of num_key_value_heads (%u)", c->heads, c->kv_heads);
+                         "config.json: num_attention_heads (%u) is not a multiple of num_key_value_heads (%u)",
+                         c->heads, c->kv_heads);
     if (c->head_dim < 2 || c->head_dim % 2 || c->head_dim > CLLM_MAX_HEAD_DIM)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: a head of %u numbers; it must be even and 2..%d",
-                         c->head_dim, CLLM_MAX_HEAD_DIM);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "config.json: a head of %u numbers; it must be even and 2..%d", c->head_dim,
+                         CLLM_MAX_HEAD_DIM);
     double eps = 1e-6;
     if ((s = cllm_json_number(root, "rms_norm_eps", &eps, err))) return s;
     if (!(eps >= 0 && eps < 1))
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"rms_norm_eps\" is %g, outside of 0..1", eps);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"rms_norm_eps\" is %g, outside of 0..1",
+                         eps);
     c->rms_eps = (float)eps;
     return CLLM_OK;
 }
@@ -142,7 +159,8 @@ static cllm_status read_switches(const json_t *root, cllm_config *c, cllm_error 
     const arch_defaults *a = &archs[c->arch];
     bool attention_bias = false, mlp_bias = false;
     cllm_status s;
-    if ((s = cllm_json_bool(root, "attention_bias", &attention_bias, err)) || (s = cllm_json_bool(root, "mlp_bias", &mlp_bias, err)))
+    if ((s = cllm_json_bool(root, "attention_bias", &attention_bias, err)) ||
+        (s = cllm_json_bool(root, "mlp_bias", &mlp_bias, err)))
         return s;
     c->o_bias = a->reads_attention_bias && attention_bias;
     c->qkv_bias = a->qkv_bias || c->o_bias;
@@ -156,24 +174,27 @@ static cllm_status read_switches(const json_t *root, cllm_config *c, cllm_error 
     const char *act = "silu";
     if ((s = cllm_json_string(root, "hidden_act", &act, err))) return s;
     if (strcmp(act, "silu") != 0)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "config.json: activation \"%.40s\" is not supported, only silu", act);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "config.json: activation \"%.40s\" is not supported, only silu", act);
     return CLLM_OK;
 }
 
 /* Explicit layer types: each is "full_attention" or "sliding_attention". */
 static cllm_status read_layer_types(const json_t *types, uint32_t window, cllm_config *c, cllm_error *err) {
     if (!json_is_array(types) || json_array_size(types) != c->layers)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"layer_types\" must be a list of %u names", c->layers);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "config.json: \"layer_types\" must be a list of %u names", c->layers);
     for (uint32_t i = 0; i < c->layers; i++) {
         const char *name = json_string_value(json_array_get(types, i));
         bool sliding = name && strcmp(name, "sliding_attention") == 0;
         if (!sliding && (!name || strcmp(name, "full_attention") != 0))
-            return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
-                             "config.json: layer type \"%.40s\" is not supported, only full_attention and sliding_attention",
-                             name ? name : "?");
+            return cllm_fail(
+                err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                "config.json: layer type \"%.40s\" is not supported, only full_attention and sliding_attention",
+                name ? name : "?");
         if (sliding && !window)
-            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: layer %u is sliding_attention without a sliding_window",
-                             i);
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                             "config.json: layer %u is sliding_attention without a sliding_window", i);
         c->window[i] = sliding ? window : 0;
     }
     return CLLM_OK;
@@ -204,7 +225,8 @@ static cllm_status read_windows(const json_t *root, cllm_config *c, cllm_error *
 
 static cllm_status token_id(const json_t *v, const char *key, int32_t *out, cllm_error *err) {
     json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
-    if (id < 0 || id > INT32_MAX) return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "\"%s\" must be a token id", key);
+    if (id < 0 || id > INT32_MAX)
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "\"%s\" must be a token id", key);
     *out = (int32_t)id;
     return CLLM_OK;
 }
@@ -214,7 +236,8 @@ static cllm_status read_eos(const json_t *root, cllm_config *c, cllm_error *err)
     if (!v) return CLLM_OK;
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     if (n > CLLM_MAX_EOS)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "\"eos_token_id\" lists %zu ids; at most %d are accepted", n, CLLM_MAX_EOS);
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "\"eos_token_id\" lists %zu ids; at most %d are accepted", n, CLLM_MAX_EOS);
     c->n_eos = 0;
     for (size_t i = 0; i < n; i++) {
         cllm_status s = token_id(json_is_array(v) ? json_array_get(v, i) : v, "eos_token_id", &c->eos[i], err);
@@ -254,8 +277,8 @@ static cllm_status read_generation(const char *text, size_t bytes, cllm_config *
     return s ? cllm_fail_prefix(err, s, "generation_config.json") : CLLM_OK;
 }
 
-cllm_status cllm_config_parse(const char *text, size_t bytes, const char *generation, size_t generation_bytes, cllm_config *out,
-                              cllm_error *err) {
+cllm_status cllm_config_parse(const char *text, size_t bytes, const char *generation, size_t generation_bytes,
+                              cllm_config *out, cllm_error *err) {
     *out = (cllm_config){.bos = -1};
     json_t *root;
     cllm_status s = load_object("config.json", text, bytes, &root, err);

@@ -1,7 +1,8 @@
-/* config.json: the shape of a network and what its layers do. Llama, Mistral, Qwen2 and Qwen3 (dense), in the dialects of
- * transformers 4 (torch_dtype, rope_theta + rope_scaling) and 5 (dtype, rope_parameters).
+/* config.json: the shape of a network and what its layers do. Llama, Mistral, Qwen2 and Qwen3 (dense), in the dialects
+ * of transformers 4 (torch_dtype, rope_theta + rope_scaling) and 5 (dtype, rope_parameters).
  *
- * Every number is checked against the limits below before anything is computed from it, so that products of two of them fit 64 bits.
+ * Every number is checked against the limits below before anything is computed from it, so that products of two of them
+ * fit 64 bits.
  */
 #ifndef CLLM_MODEL_CONFIG_H
 #define CLLM_MODEL_CONFIG_H
@@ -33,19 +34,20 @@ typedef struct cllm_config {
     bool qkv_bias, o_bias, mlp_bias;
     bool qk_norm; /* RMSNorm over each query and key head before RoPE */
     cllm_tie tie;
-    uint32_t *window;   /* per layer: how many positions it looks back, its own included; 0 = all. Owned */
-    float *rope_freq;   /* head_dim/2 angles a position, in radians. Owned */
-    float rope_scale;   /* yarn's attention factor: multiplies cos and sin */
-    int32_t bos;        /* -1 if none */
+    uint32_t *window; /* per layer: how many positions it looks back, its own included; 0 = all. Owned */
+    float *rope_freq; /* head_dim/2 angles a position, in radians. Owned */
+    float rope_scale; /* yarn's attention factor: multiplies cos and sin */
+    int32_t bos;      /* -1 if none */
     int32_t eos[CLLM_MAX_EOS];
     uint32_t n_eos;
 } cllm_config;
 
-/* Parses the text of config.json, and of generation_config.json where `generation` is not NULL (its eos ids go before config.json's, as
- * in transformers). Errors: CLLM_ERR_FORMAT (not JSON, a wrong type, a size out of range), CLLM_ERR_UNSUPPORTED (an architecture,
- * activation or rope type this version does not run; the message names it and what is supported). */
-cllm_status cllm_config_parse(const char *text, size_t bytes, const char *generation, size_t generation_bytes, cllm_config *out,
-                              cllm_error *err);
+/* Parses the text of config.json, and of generation_config.json where `generation` is not NULL (its eos ids go before
+ * config.json's, as in transformers). Errors: CLLM_ERR_FORMAT (not JSON, a wrong type, a size out of range),
+ * CLLM_ERR_UNSUPPORTED (an architecture, activation or rope type this version does not run; the message names it and
+ * what is supported). */
+cllm_status cllm_config_parse(const char *text, size_t bytes, const char *generation, size_t generation_bytes,
+                              cllm_config *out, cllm_error *err);
 void cllm_config_free(cllm_config *config);
 /* "llama", "mistral", "qwen2", "qwen3" */
 const char *cllm_arch_name(cllm_arch arch);

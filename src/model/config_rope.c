@@ -1,7 +1,8 @@
-/* Rotary position embedding: the angle each pair of a head turns by at each position, for the scaling rules of long-context models.
+/* Rotary position embedding: the angle each pair of a head turns by at each position, for the scaling rules of
+ * long-context models.
  *
- * The arithmetic is float32 in the order transformers uses, because an angle is position * frequency: at position 100,000 one unit in
- * the last place of a frequency is already 0.6 % of a radian. */
+ * The arithmetic is float32 in the order transformers uses, because an angle is position * frequency: at position
+ * 100,000 one unit in the last place of a frequency is already 0.6 % of a radian. */
 #include <math.h>
 #include <string.h>
 
@@ -22,7 +23,8 @@ typedef struct rope_params {
 
 static cllm_status positive(double v, const char *key, cllm_error *err) {
     if (isfinite(v) && v > 0) return CLLM_OK;
-    return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: rope \"%s\" must be a positive number, not %g", key, v);
+    return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                     "config.json: rope \"%s\" must be a positive number, not %g", key, v);
 }
 
 /* transformers 5 writes one dictionary with everything; transformers 4 has the scaling in one and theta beside it. */
@@ -40,7 +42,8 @@ static const json_t *rope_dictionary(const json_t *root, cllm_error *err) {
     return root;
 }
 
-static cllm_status read_params(const json_t *root, const json_t *dict, uint32_t max_context, rope_params *p, cllm_error *err) {
+static cllm_status read_params(const json_t *root, const json_t *dict, uint32_t max_context, rope_params *p,
+                               cllm_error *err) {
     *p = (rope_params){.type = "default", .theta = 10000, .original_context = max_context, .truncate = true};
     cllm_status s = cllm_json_number(root, "rope_theta", &p->theta, err);
     if (s) return s;
@@ -50,9 +53,12 @@ static cllm_status read_params(const json_t *root, const json_t *dict, uint32_t 
         const char *key;
         json_t *value;
         json_object_foreach((json_t *)(uintptr_t)dict, key, value) if (json_is_object(value)) return cllm_fail(
-            err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "config.json: rope parameters per layer type (\"%.40s\") are not supported", key);
-        if ((s = cllm_json_string(dict, "type", &p->type, err)) || (s = cllm_json_string(dict, "rope_type", &p->type, err)) ||
-            (s = cllm_json_number(dict, "rope_theta", &p->theta, err)) || (s = cllm_json_number(dict, "factor", &p->factor, err)) ||
+            err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+            "config.json: rope parameters per layer type (\"%.40s\") are not supported", key);
+        if ((s = cllm_json_string(dict, "type", &p->type, err)) ||
+            (s = cllm_json_string(dict, "rope_type", &p->type, err)) ||
+            (s = cllm_json_number(dict, "rope_theta", &p->theta, err)) ||
+            (s = cllm_json_number(dict, "factor", &p->factor, err)) ||
             (s = cllm_json_number(dict, "partial_rotary_factor", &partial, err)) ||
             (s = cllm_json_number(dict, "low_freq_factor", &p->low_freq_factor, err)) ||
             (s = cllm_json_number(dict, "high_freq_factor", &p->high_freq_factor, err)) ||
@@ -69,8 +75,8 @@ static cllm_status read_params(const json_t *root, const json_t *dict, uint32_t 
     /* Where it stands beside the dictionary it is the one that counts. */
     if ((s = cllm_json_number(root, "original_max_position_embeddings", &p->original_context, err))) return s;
     if (partial != 1)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "config.json: partial_rotary_factor %g is not supported, only 1",
-                         partial);
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "config.json: partial_rotary_factor %g is not supported, only 1", partial);
     if ((s = positive(p->theta, "rope_theta", err))) return s;
     return positive(p->original_context, "original_max_position_embeddings", err);
 }
@@ -108,15 +114,20 @@ static double correction_pair(const rope_params *p, double rotations, uint32_t d
     return dim * log(p->original_context / (rotations * TWO_PI)) / (2 * log(p->theta));
 }
 
-static double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * log(factor) + 1.0; }
+static double yarn_mscale(double factor, double mscale) {
+    return factor <= 1 ? 1.0 : 0.1 * mscale * log(factor) + 1.0;
+}
 
 static cllm_status yarn(const rope_params *p, float *freq, uint32_t half, float *scale, cllm_error *err) {
     if (p->theta <= 1)
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: yarn needs a rope_theta above 1, not %g", p->theta);
-    if (p->has_attention_factor) *scale = (float)p->attention_factor;
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: yarn needs a rope_theta above 1, not %g",
+                         p->theta);
+    if (p->has_attention_factor)
+        *scale = (float)p->attention_factor;
     else if (p->mscale != 0 && p->mscale_all_dim != 0)
         *scale = (float)(yarn_mscale(p->factor, p->mscale) / yarn_mscale(p->factor, p->mscale_all_dim));
-    else *scale = (float)yarn_mscale(p->factor, 1);
+    else
+        *scale = (float)yarn_mscale(p->factor, 1);
     double fast = p->beta_fast != 0 ? p->beta_fast : 32, slow = p->beta_slow != 0 ? p->beta_slow : 1;
     cllm_status s = positive(fast, "beta_fast", err);
     if (s || (s = positive(slow, "beta_slow", err))) return s;
@@ -144,8 +155,10 @@ static cllm_status scale_frequencies(rope_params *p, cllm_config *config, cllm_e
     if (strcmp(p->type, "default") == 0) return CLLM_OK;
     bool is_yarn = strcmp(p->type, "yarn") == 0;
     if (!is_yarn && strcmp(p->type, "linear") != 0 && strcmp(p->type, "llama3") != 0)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
-                         "config.json: rope type \"%.40s\" is not supported; supported are default, linear, llama3 and yarn", p->type);
+        return cllm_fail(
+            err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+            "config.json: rope type \"%.40s\" is not supported; supported are default, linear, llama3 and yarn",
+            p->type);
     if (is_yarn && p->factor == 0) p->factor = config->max_context / p->original_context;
     cllm_status s = positive(p->factor, "factor", err);
     if (s) return s;
@@ -172,8 +185,10 @@ cllm_status cllm_config_rope(const json_t *root, cllm_config *config, cllm_error
     if ((s = scale_frequencies(&p, config, err))) return s;
     for (uint32_t i = 0; i < half; i++)
         if (!isfinite(config->rope_freq[i]))
-            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: the rope parameters give a frequency that is not finite");
+            return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                             "config.json: the rope parameters give a frequency that is not finite");
     if (!isfinite(config->rope_scale))
-        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: the yarn attention factor is not finite");
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "config.json: the yarn attention factor is not finite");
     return CLLM_OK;
 }
