@@ -27,8 +27,12 @@ static const kind kinds[] = {
     {"down_proj.", 0.95, 0, false},
 };
 static const kind other = {"", 1.0, 0, false};
+/* Where embedding and head are two tensors, an error does half the harm in each, and less in the embedding. */
+static const kind separate[] = {{"embed_tokens.", 1.1, 0, true}, {"lm_head.", 0.8, 0, true}};
 
-static const kind *find_kind(const char *name) {
+static const kind *find_kind(const char *name, bool has_head) {
+    for (size_t i = 0; has_head && i < sizeof separate / sizeof *separate; i++)
+        if (strstr(name, separate[i].part)) return &separate[i];
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strstr(name, kinds[i].part)) return &kinds[i];
     return &other;
@@ -59,10 +63,12 @@ static cllm_status weigh_tokens(cllm_plan_item *item, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* Standard deviation of a tensor's weights. */
-static cllm_status deviation(const cllm_entry *e, double *out, cllm_error *err) {
+/* Standard deviation of a tensor's weights, importances of its rows included. */
+static cllm_status deviation(const cllm_plan_item *item, double *out, cllm_error *err) {
+    const cllm_entry *e = item->entry;
     cllm_sample sample;
-    cllm_status s = cllm_sample_take(e->data, e->type, (uint32_t)e->shape[0], (uint32_t)e->shape[1], NULL, NULL, SAMPLE, &sample, err);
+    cllm_status s = cllm_sample_take(e->data, e->type, (uint32_t)e->shape[0], (uint32_t)e->shape[1], NULL, item->params.row_weight,
+                                     SAMPLE, &sample, err);
     if (s != CLLM_OK) return s;
     double sum = 0;
     for (size_t i = 0; i < sample.count; i++) sum += (double)sample.values[i] * (double)sample.values[i];
@@ -74,15 +80,19 @@ static cllm_status deviation(const cllm_entry *e, double *out, cllm_error *err) 
 
 cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
     long last = 0;
-    for (size_t i = 0; i < n; i++)
-        if (layer_of(items[i].entry->name) > last) last = layer_of(items[i].entry->name);
+    bool has_head = false;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = items[i].entry->name;
+        if (layer_of(name) > last) last = layer_of(name);
+        has_head = has_head || strstr(name, "lm_head.");
+    }
     for (size_t i = 0; i < n; i++) {
         if (!items[i].coded) continue;
         const char *name = items[i].entry->name;
-        const kind *k = find_kind(name);
+        const kind *k = find_kind(name, has_head);
         double d;
-        cllm_status s = deviation(items[i].entry, &d, err);
-        if (s == CLLM_OK && k->by_token && !p->uniform) s = weigh_tokens(&items[i], err);
+        cllm_status s = k->by_token && !p->uniform ? weigh_tokens(&items[i], err) : CLLM_OK;
+        if (s == CLLM_OK) s = deviation(&items[i], &d, err);
         if (s != CLLM_OK) return s;
         double depth = last > 0 && layer_of(name) >= 0 ? (double)layer_of(name) / (double)last - 0.5 : 0;
         items[i].params.step = (float)(p->uniform ? sqrt(d) * (k->by_token ? 0.5 : 1) : d * k->factor * exp2(k->depth * depth));
