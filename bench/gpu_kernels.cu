@@ -1,0 +1,485 @@
+/* The GPU kernels, checked against the CPU decoder and timed beside cuBLAS.
+ *
+ *   gpu_kernels check            every format: decode and product against the CPU
+ *   gpu_kernels corrupt [N]      N corrupted blobs: an error or a result, never a fault or a write outside
+ *   gpu_kernels time [SHAPE...]  products of one vector, matrices rotated through more memory than L2 holds
+ *   gpu_kernels tiles            the same for several tile widths
+ *   gpu_kernels decode           decoding to a buffer
+ *
+ * Weights are drawn from a Student-t distribution (5 degrees of freedom) with a log-normal spread of rows (sigma 0.3). */
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codecllm.h"
+#include "cuda/cuda.h"
+
+#define CUDA(call)                                                                                                  \
+    do {                                                                                                            \
+        cudaError_t e_ = (call);                                                                                    \
+        if (e_ != cudaSuccess) {                                                                                    \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));                                      \
+            exit(1);                                                                                                \
+        }                                                                                                           \
+    } while (0)
+
+static cllm_error error;
+static cllm_cuda *cuda;
+static cudaStream_t stream;
+
+static void need(cllm_status s) {
+    if (s == CLLM_OK) return;
+    printf("%s: %s\n", cllm_status_name(s), error.message);
+    exit(1);
+}
+
+/* ---- weights ---- */
+
+static uint64_t random_state = 1;
+static uint32_t random32(void) {
+    random_state += 0x9e3779b97f4a7c15ull;
+    uint64_t z = random_state;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return (uint32_t)(z >> 32);
+}
+static double uniform(void) { return (random32() + 0.5) / 4294967296.0; }
+static double normal(void) { return sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform()); }
+
+enum { POOL = 1 << 20 };
+static float pool[POOL];
+
+static void fill_pool(void) {
+    for (int i = 0; i < POOL; i++) {
+        double chi = 0;
+        for (int j = 0; j < 5; j++) {
+            double n = normal();
+            chi += n * n;
+        }
+        pool[i] = (float)(normal() / sqrt(chi / 5));
+    }
+}
+
+static uint16_t to_half(float f, cllm_dtype d) {
+    uint16_t u;
+    if (d == CLLM_DTYPE_BF16) {
+        __nv_bfloat16 b = __float2bfloat16(f);
+        memcpy(&u, &b, 2);
+    } else {
+        __half h = __float2half(f);
+        memcpy(&u, &h, 2);
+    }
+    return u;
+}
+
+static uint16_t *draw_weights(uint32_t rows, uint32_t cols, cllm_dtype d) {
+    uint16_t *w = (uint16_t *)malloc((size_t)rows * cols * 2);
+    for (uint32_t r = 0; r < rows; r++) {
+        float scale = 0.02f * expf(0.3f * (float)normal());
+        uint32_t state = random32();
+        for (uint32_t c = 0; c < cols; c++) {
+            state = state * 1664525u + 1013904223u;
+            w[(size_t)r * cols + c] = to_half(scale * pool[state >> 12], d);
+        }
+    }
+    return w;
+}
+
+typedef struct coding {
+    const char *name;
+    cllm_mode mode;
+    float bpw;
+    cllm_profile profile;
+    cllm_dtype dtype;
+    int tuple, levels, planes, tile_cols;
+    bool columns; /* column weights */
+} coding;
+
+static uint8_t *encode(const uint16_t *w, uint32_t rows, uint32_t cols, const coding *c, size_t *bytes) {
+    cllm_encode_params p;
+    cllm_encode_params_default(&p);
+    p.mode = c->mode;
+    p.profile = c->profile;
+    p.bpw = c->bpw;
+    p.tuple = c->tuple;
+    p.levels = c->levels;
+    p.planes = c->planes;
+    p.tile_cols = c->tile_cols;
+    float *weights = NULL;
+    if (c->columns) {
+        weights = (float *)malloc(cols * sizeof *weights);
+        for (uint32_t i = 0; i < cols; i++) weights[i] = 0.5f + (float)uniform();
+        p.col_weight = weights;
+    }
+    uint8_t *blob;
+    need(cllm_encode(w, c->dtype, rows, cols, &p, &blob, bytes, &error));
+    free(weights);
+    return blob;
+}
+
+/* ---- check ---- */
+
+enum { CANARY = 256 };
+
+static bool check_decode(const cllm_tensor *t, const cllm_cuda_tensor *d, uint32_t rows, uint32_t cols, uint32_t row0, uint32_t nrows, cllm_dtype as) {
+    size_t bytes = cllm_tensor_decoded_bytes(t, nrows, as);
+    uint8_t *expected = (uint8_t *)malloc(bytes + 1), *got = (uint8_t *)malloc(bytes + 2 * CANARY), *out;
+    need(cllm_tensor_decode(t, row0, nrows, as, expected, bytes, 0, &error));
+    CUDA(cudaMalloc((void **)&out, bytes + 2 * CANARY));
+    CUDA(cudaMemset(out, 0xa5, bytes + 2 * CANARY));
+    cllm_cuda_decode_job job = {d, row0, nrows, out + CANARY};
+    need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+    need(cllm_cuda_check(cuda, stream, &error));
+    CUDA(cudaMemcpy(got, out, bytes + 2 * CANARY, cudaMemcpyDeviceToHost));
+    bool ok = memcmp(got + CANARY, expected, bytes) == 0;
+    for (int i = 0; i < CANARY; i++) ok &= got[i] == 0xa5 && got[CANARY + bytes + i] == 0xa5;
+    if (!ok) {
+        size_t at = 0;
+        while (at < bytes && got[CANARY + at] == expected[at]) at++;
+        printf("  decode of rows %u+%u of %u x %u differs at byte %zu of %zu\n", row0, nrows, rows, cols, at, bytes);
+    }
+    CUDA(cudaFree(out));
+    free(expected);
+    free(got);
+    return ok;
+}
+
+/* The largest difference of an output in units of |w row| |x|. */
+static double check_product(const cllm_tensor *t, const cllm_cuda_tensor *d, uint32_t rows, uint32_t cols, uint32_t batch) {
+    size_t n = (size_t)rows * cols;
+    float *w = (float *)malloc(n * 4), *x = (float *)malloc((size_t)cols * batch * 4), *y = (float *)malloc((size_t)rows * batch * 4), *dx, *dy;
+    need(cllm_tensor_decode(t, 0, rows, CLLM_DTYPE_F32, w, n * 4, 0, &error));
+    for (size_t i = 0; i < (size_t)cols * batch; i++) x[i] = (float)normal() * (i % 300 == 7 ? 50.0f : 1.0f);
+    CUDA(cudaMalloc((void **)&dx, (size_t)cols * batch * 4));
+    CUDA(cudaMalloc((void **)&dy, (size_t)rows * batch * 4));
+    CUDA(cudaMemcpy(dx, x, (size_t)cols * batch * 4, cudaMemcpyHostToDevice));
+    CUDA(cudaMemset(dy, 0, (size_t)rows * batch * 4));
+    CUDA(cudaDeviceSynchronize());
+    cllm_cuda_vector *v;
+    need(cllm_cuda_vector_new(cuda, cols, batch, &v, &error));
+    need(cllm_cuda_vector_set(v, d, dx, cols, stream, &error));
+    cllm_cuda_product_job job = {d, v, dy, rows};
+    need(cllm_cuda_product(cuda, &job, 1, stream, &error));
+    need(cllm_cuda_check(cuda, stream, &error));
+    CUDA(cudaMemcpy(y, dy, (size_t)rows * batch * 4, cudaMemcpyDeviceToHost));
+    double worst = 0;
+    for (uint32_t b = 0; b < batch; b++)
+        for (uint32_t r = 0; r < rows; r++) {
+            double sum = 0, ww = 1e-30, xx = 1e-30;
+            for (uint32_t c = 0; c < cols; c++) {
+                double wi = w[(size_t)r * cols + c], xi = x[(size_t)b * cols + c];
+                sum += wi * xi;
+                ww += wi * wi;
+                xx += xi * xi;
+            }
+            double e = fabs(sum - y[(size_t)b * rows + r]) / sqrt(ww * xx);
+            if (!(e <= worst)) worst = e;
+        }
+    cllm_cuda_vector_free(v);
+    CUDA(cudaFree(dx));
+    CUDA(cudaFree(dy));
+    free(w);
+    free(x);
+    free(y);
+    return worst;
+}
+
+static bool integers_only;
+
+static int check_one(uint32_t rows, uint32_t cols, const coding *c) {
+    static const uint32_t batches[] = {1, 2, 3, 4, 5, 8};
+    uint16_t *w = draw_weights(rows, cols, c->dtype);
+    size_t bytes;
+    uint8_t *blob = encode(w, rows, cols, c, &bytes);
+    cllm_tensor *t;
+    need(cllm_tensor_open(blob, bytes, &t, &error));
+    cllm_tensor_info info;
+    cllm_tensor_get_info(t, &info);
+    int bad = 0;
+    if (info.mode != CLLM_MODE_RAW) {
+        cllm_cuda_tensor *d;
+        need(cllm_cuda_tensor_upload(cuda, t, &d, &error));
+        const bool wide = info.layout == 16;
+        const cllm_dtype as[] = {info.mode == CLLM_MODE_LOSSLESS ? info.dtype : wide ? CLLM_DTYPE_I16 : CLLM_DTYPE_I8, CLLM_DTYPE_BF16, CLLM_DTYPE_F16};
+        for (int i = 0; i < (integers_only ? 1 : 3); i++) {
+            if (i && info.mode == CLLM_MODE_LOSSLESS && as[i] != info.dtype) continue;
+            bad += !check_decode(t, d, rows, cols, 0, rows, as[i]);
+            bad += !check_decode(t, d, rows, cols, rows / 3, rows / 2, as[i]);
+        }
+        double worst = 0;
+        for (int i = 0; i < 6; i++) {
+            double e = check_product(t, d, rows, cols, batches[i]);
+            if (!(e <= worst)) worst = e;
+        }
+        bad += !(worst < 1e-5);
+        printf("%-8s %5u x %-5u N=%d r=%d levels=%d L=%d tile=%d layout=%d outliers=%llu: product error %.1e%s\n", c->name, rows, cols, info.tuple,
+               info.planes, info.levels, info.max_length, info.tile_cols, info.layout, (unsigned long long)info.outliers, worst, bad ? "  WRONG" : "");
+        cllm_cuda_tensor_free(d);
+    } else printf("%-8s %5u x %-5u N=%d r=%d: raw\n", c->name, rows, cols, c->tuple, c->planes);
+    cllm_tensor_close(t);
+    cllm_free(blob);
+    free(w);
+    return bad;
+}
+
+static int check(bool wide_too) {
+    int bad = 0;
+    integers_only = !wide_too;
+    static const int levels[5] = {0, 0, 16, 8, 6};
+    static const float bits[5] = {2.25f, 3.25f, 4.25f, 5.25f, 6.5f};
+    for (int tuple = 2; tuple <= 4; tuple++)
+        for (int planes = 0; planes <= 4; planes++) {
+            coding c = {"rd", CLLM_MODE_RD, bits[planes], CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, tuple, levels[tuple], planes, 256, planes == 1};
+            bad += check_one(67, 1000, &c);
+            c.tile_cols = planes % 2 ? 384 : 128;
+            bad += check_one(256, 777, &c);
+            c.tile_cols = 1024; /* wide lane lengths */
+            c.columns = true;
+            bad += check_one(33, 2048 + 96, &c);
+        }
+    coding any[] = {{"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                    {"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_F16, 0, 0, -1, 0, false},
+                    {"rd", CLLM_MODE_RD, 4.25f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                    {"rd", CLLM_MODE_RD, 3.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 4096, false}};
+    for (size_t i = 0; i < sizeof any / sizeof *any; i++) bad += check_one(2048, 2048, &any[i]) + check_one(1, 5, &any[i]) + check_one(17, 4001, &any[i]);
+    coding wide[] = {{"wide", CLLM_MODE_RD, 8.5f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, true},
+                     {"wide", CLLM_MODE_RD, 10.0f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, 7, 0, true},
+                     {"wide", CLLM_MODE_RD, 9.0f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, 5, 256, true},
+                     {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                     {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 128, false},
+                     {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_F16, 0, 0, -1, 256, false}};
+    for (size_t i = 0; wide_too && i < sizeof wide / sizeof *wide; i++)
+        bad += check_one(512, 2048, &wide[i]) + check_one(1, 5, &wide[i]) + check_one(35, 1001, &wide[i]);
+    printf("check: %s\n", bad ? "WRONG" : "all right");
+    return bad;
+}
+
+/* ---- time ---- */
+
+enum { REPEATS = 7, ROTATED = 640 << 20 };
+
+static int by_float(const void *a, const void *b) { return *(const float *)a > *(const float *)b ? 1 : -1; }
+
+/* Median microseconds of one of `count` calls that were captured as one graph. */
+static float time_graph(cudaGraph_t graph, int count) {
+    cudaGraphExec_t exec;
+    cudaEvent_t a, b;
+    float times[REPEATS];
+    CUDA(cudaGraphInstantiate(&exec, graph, 0));
+    CUDA(cudaEventCreate(&a));
+    CUDA(cudaEventCreate(&b));
+    CUDA(cudaGraphLaunch(exec, stream));
+    for (int i = 0; i < REPEATS; i++) {
+        CUDA(cudaEventRecord(a, stream));
+        CUDA(cudaGraphLaunch(exec, stream));
+        CUDA(cudaEventRecord(b, stream));
+        CUDA(cudaStreamSynchronize(stream));
+        CUDA(cudaEventElapsedTime(&times[i], a, b));
+    }
+    qsort(times, REPEATS, sizeof *times, by_float);
+    cudaGraphExecDestroy(exec);
+    cudaEventDestroy(a);
+    cudaEventDestroy(b);
+    return 1e3f * times[REPEATS / 2] / (float)count;
+}
+
+static float time_cublas(uint32_t rows, uint32_t cols, int batch, cudaDataType type) {
+    size_t n = (size_t)rows * cols;
+    int copies = (int)(ROTATED / (n * 2)) + 2, calls = copies < 40 ? 40 : copies;
+    uint16_t *w, *x, *y, *h = draw_weights(rows, cols, type == CUDA_R_16F ? CLLM_DTYPE_F16 : CLLM_DTYPE_BF16);
+    CUDA(cudaMalloc((void **)&w, n * 2 * copies));
+    CUDA(cudaMalloc((void **)&x, (size_t)cols * batch * 2));
+    CUDA(cudaMalloc((void **)&y, (size_t)rows * batch * 2));
+    CUDA(cudaMemcpy(w, h, n * 2, cudaMemcpyHostToDevice));
+    for (int i = 1; i < copies; i++) CUDA(cudaMemcpy(w + n * i, w, n * 2, cudaMemcpyDeviceToDevice));
+    CUDA(cudaMemcpy(x, h, (size_t)cols * 2, cudaMemcpyHostToDevice));
+    for (int i = 1; i < batch; i++) CUDA(cudaMemcpy(x + (size_t)cols * i, x, (size_t)cols * 2, cudaMemcpyDeviceToDevice));
+    free(h);
+    cublasHandle_t blas;
+    cublasCreate(&blas);
+    cublasSetStream(blas, stream);
+    float one = 1, zero = 0;
+    cudaGraph_t graph;
+    for (int warm = 0; warm < 2; warm++) {
+        if (warm) CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        for (int i = 0; i < (warm ? calls : 1); i++)
+            if (cublasGemmEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)rows, batch, (int)cols, &one, w + n * (i % copies), type, (int)cols, x, type, (int)cols, &zero, y, type,
+                             (int)rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT))
+                printf("cublas failed\n");
+        CUDA(cudaStreamSynchronize(warm ? 0 : stream));
+        if (warm) CUDA(cudaStreamEndCapture(stream, &graph));
+    }
+    float us = time_graph(graph, calls);
+    cudaGraphDestroy(graph);
+    cublasDestroy(blas);
+    CUDA(cudaFree(w));
+    CUDA(cudaFree(x));
+    CUDA(cudaFree(y));
+    return us;
+}
+
+typedef struct rotation {
+    cllm_cuda_tensor **tensor;
+    int copies, calls;
+    cllm_tensor_info info;
+} rotation;
+
+static rotation rotate(const uint8_t *blob, size_t bytes) {
+    rotation r;
+    cllm_tensor *t;
+    need(cllm_tensor_open(blob, bytes, &t, &error));
+    cllm_tensor_get_info(t, &r.info);
+    r.copies = (int)(ROTATED / bytes) + 2;
+    r.calls = r.copies < 40 ? 40 : r.copies;
+    r.tensor = (cllm_cuda_tensor **)calloc((size_t)r.copies, sizeof *r.tensor);
+    for (int i = 0; i < r.copies; i++) need(cllm_cuda_tensor_upload(cuda, t, &r.tensor[i], &error));
+    cllm_tensor_close(t);
+    return r;
+}
+
+static void rotation_free(rotation *r) {
+    for (int i = 0; i < r->copies; i++) cllm_cuda_tensor_free(r->tensor[i]);
+    free(r->tensor);
+}
+
+static float time_product(const rotation *r, uint32_t rows, uint32_t cols, uint32_t batch) {
+    float *x, *y;
+    cllm_cuda_vector *v;
+    cudaGraph_t graph;
+    CUDA(cudaMalloc((void **)&x, (size_t)cols * batch * 4));
+    CUDA(cudaMalloc((void **)&y, (size_t)rows * batch * 4));
+    for (uint32_t b = 0; b < batch; b++) CUDA(cudaMemcpy(x + (size_t)b * cols, pool, (size_t)cols * 4, cudaMemcpyHostToDevice));
+    need(cllm_cuda_vector_new(cuda, cols, batch, &v, &error));
+    need(cllm_cuda_vector_set(v, r->tensor[0], x, cols, stream, &error));
+    cllm_cuda_product_job job = {r->tensor[0], v, y, rows};
+    need(cllm_cuda_product(cuda, &job, 1, stream, &error));
+    need(cllm_cuda_check(cuda, stream, &error));
+    CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < r->calls; i++) {
+        job.tensor = r->tensor[i % r->copies];
+        need(cllm_cuda_product(cuda, &job, 1, stream, &error));
+    }
+    CUDA(cudaStreamEndCapture(stream, &graph));
+    float us = time_graph(graph, r->calls);
+    need(cllm_cuda_check(cuda, stream, &error));
+    cudaGraphDestroy(graph);
+    cllm_cuda_vector_free(v);
+    CUDA(cudaFree(x));
+    CUDA(cudaFree(y));
+    return us;
+}
+
+static void print_row(uint32_t rows, uint32_t cols, uint32_t batch, const char *name, const cllm_tensor_info *i, float us, float cublas) {
+    double n = (double)rows * cols;
+    printf("%6u x %-5u b%u %-8s %6.3f bits N=%d r=%d levels=%-2d L=%-2d tile=%-4d out=%.2f%% %8.2f us  %6.2f Tw/s %6.0f GB/s  cuBLAS %7.2f us  %.2fx\n", rows, cols, batch, name,
+           i->bits_per_weight, i->tuple, i->planes, i->levels, i->max_length, i->tile_cols, 100.0 * (double)i->outliers / n, us, n / us / 1e6,
+           (double)i->blob_bytes / us / 1e3, cublas, cublas / us);
+    fflush(stdout);
+}
+
+static const coding table[] = {{"rd 4.25", CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                               {"rd 3.25", CLLM_MODE_RD, 3.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                               {"rd 2.25", CLLM_MODE_RD, 2.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                               {"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
+                               {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 0, false}};
+
+static void time_shape(uint32_t rows, uint32_t cols, const coding *codings, int count, int batches) {
+    uint16_t *w = draw_weights(rows, cols, CLLM_DTYPE_BF16);
+    float cublas[4] = {};
+    for (int b = 0; b < batches; b++) cublas[b] = time_cublas(rows, cols, 1 << b, CUDA_R_16F);
+    for (int i = 0; i < count; i++) {
+        size_t bytes;
+        uint8_t *blob = encode(w, rows, cols, &codings[i], &bytes);
+        rotation r = rotate(blob, bytes);
+        for (int b = 0; b < batches; b++) print_row(rows, cols, 1u << b, codings[i].name, &r.info, time_product(&r, rows, cols, 1u << b), cublas[b]);
+        rotation_free(&r);
+        cllm_free(blob);
+    }
+    free(w);
+}
+
+static void time_tiles(int warps, int blocks) {
+    cllm_cuda_tune(cuda, warps, blocks);
+    printf("warps %d blocks %d\n", warps, blocks);
+    static const uint32_t shapes[][2] = {{2048, 2048}, {4096, 4096}, {14336, 4096}, {65536, 4096}};
+    for (int s = 0; s < 4; s++) {
+        coding c[8];
+        for (int i = 0; i < 8; i++) {
+            c[i] = table[i / 4 * 3];
+            c[i].tile_cols = 128 << i % 4;
+        }
+        time_shape(shapes[s][0], shapes[s][1], c, s == 3 ? 8 : 4, 1);
+    }
+    cllm_cuda_tune(cuda, 0, 0);
+}
+
+static void copy_bandwidth(void) {
+    uint8_t *a, *b;
+    size_t bytes = (size_t)2 << 30;
+    CUDA(cudaMalloc((void **)&a, bytes));
+    CUDA(cudaMalloc((void **)&b, bytes));
+    CUDA(cudaMemset(a, 1, bytes));
+    cudaGraph_t graph;
+    CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < 4; i++) CUDA(cudaMemcpyAsync(b, a, bytes, cudaMemcpyDeviceToDevice, stream));
+    CUDA(cudaStreamEndCapture(stream, &graph));
+    printf("device copy: %.0f GB/s read plus written\n", 2.0 * bytes / time_graph(graph, 4) / 1e3);
+    cudaGraphDestroy(graph);
+    CUDA(cudaFree(a));
+    CUDA(cudaFree(b));
+}
+
+static void time_decode(uint32_t rows, uint32_t cols, const coding *c, cllm_dtype as) {
+    uint16_t *w = draw_weights(rows, cols, CLLM_DTYPE_BF16);
+    size_t bytes, n = (size_t)rows * cols;
+    uint8_t *blob = encode(w, rows, cols, c, &bytes), *out;
+    free(w);
+    rotation r = rotate(blob, bytes);
+    size_t each = n * (as == CLLM_DTYPE_I8 ? 1 : 2), targets = ROTATED / each + 2;
+    CUDA(cudaMalloc((void **)&out, each * targets));
+    cudaGraph_t graph;
+    cllm_cuda_decode_job job = {r.tensor[0], 0, rows, out};
+    need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+    need(cllm_cuda_check(cuda, stream, &error));
+    CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < r.calls; i++) {
+        job.tensor = r.tensor[i % r.copies];
+        job.out = out + each * (i % targets);
+        need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+    }
+    CUDA(cudaStreamEndCapture(stream, &graph));
+    float us = time_graph(graph, r.calls);
+    printf("decode %6u x %-5u %-8s %6.3f bits N=%d r=%d tile=%d to %s: %8.2f us  %.2f TB/s out  %.2f Tw/s\n", rows, cols, c->name, r.info.bits_per_weight, r.info.tuple, r.info.planes,
+           r.info.tile_cols, as == CLLM_DTYPE_I8 ? "int8" : as == CLLM_DTYPE_BF16 ? "bf16" : "fp16", us, each / us / 1e6, n / us / 1e6);
+    fflush(stdout);
+    cudaGraphDestroy(graph);
+    CUDA(cudaFree(out));
+    rotation_free(&r);
+    cllm_free(blob);
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "check";
+    need(cllm_cuda_open(0, &cuda, &error));
+    CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    fill_pool();
+    int bad = 0;
+    if (!strcmp(what, "check")) bad = check(argc < 3);
+    else if (!strcmp(what, "time")) {
+        static const uint32_t shapes[][2] = {{2048, 2048}, {5632, 2048}, {2048, 5632}, {32000, 2048}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
+        copy_bandwidth();
+        for (int s = 0; s < 8; s++) time_shape(shapes[s][0], shapes[s][1], table, argc > 2 ? atoi(argv[2]) : 5, s == 5 ? 4 : 1);
+    } else if (!strcmp(what, "tiles")) time_tiles(argc > 3 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
+    else if (!strcmp(what, "decode")) {
+        for (int i = 0; i < 4; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_I8);
+        if (argc > 2)
+            for (int i = 0; i < 5; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_BF16);
+    } else bad = 1;
+    cllm_cuda_close(cuda);
+    return bad != 0;
+}

@@ -1,0 +1,30 @@
+/* The kernels' entry points, by format; all take one cllm_cuda_launch by value. */
+#ifndef CLLM_CUDA_LAUNCH_H
+#define CLLM_CUDA_LAUNCH_H
+
+#include "cuda/kernel.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Arguments of quantize_x; grid: chunks / warps of a block, padded_batch. */
+typedef struct cllm_cuda_quantize {
+    const float *x; /* [batch][x_stride], device memory */
+    const uint16_t *col_scale;
+    uint32_t *fragments;
+    int16_t *integers;
+    float *scale;
+    uint32_t x_stride, cols, chunks, batch, padded_batch;
+} cllm_cuda_quantize;
+
+const void *cllm_cuda_quantize_kernel(void);
+/* Batches 1, 2, 4 and 8 have kernels of their own; others take the next larger one. */
+const void *cllm_cuda_product_int8_kernel(int tuple, int planes, int batch);
+/* Layout 8 to int8, row-major. */
+const void *cllm_cuda_decode_int8_kernel(int tuple, int planes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

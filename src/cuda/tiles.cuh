@@ -1,0 +1,63 @@
+/* The frame of every kernel that walks tiles: ranges, tables, the two stages of each warp. */
+#ifndef CLLM_CUDA_TILES_CUH
+#define CLLM_CUDA_TILES_CUH
+
+#include "cuda/lanes.cuh"
+
+CLLM_INLINE void load_table(const cllm_cuda_view &w, uint8_t *memory) {
+    const uint32_t entries = 1u << w.max_length, quads = entries / 4;
+    for (uint32_t i = threadIdx.x; i < quads; i += blockDim.x) ((uint4 *)memory)[i] = __ldg((const uint4 *)w.lut + i);
+    for (uint32_t i = 4 * quads + threadIdx.x; i < entries; i += blockDim.x) ((uint32_t *)memory)[i] = __ldg(w.lut + i);
+}
+
+CLLM_INLINE void clear_shared(uint32_t at, uint32_t words, int lane) {
+    for (uint32_t i = lane; i < words; i += 32) asm volatile("st.shared.u32 [%0], %1;" ::"r"(at + 4 * i), "r"(0) : "memory");
+    __syncwarp();
+}
+
+/* A block takes a contiguous range of the launch's tiles, its warps every warps-th of them: neighbours read neighbouring memory and the
+ * work is even without a counter. plane_bytes(width) is what a tile's raw bits take; work(job, place, parts, table, sums, lane) does
+ * one tile and says whether it was sound; `sums` are outlier_words words of the warp, zero before and after. */
+template <typename Planes, typename Work> CLLM_INLINE void for_each_tile(const cllm_cuda_launch &p, uint8_t *memory, Planes plane_bytes, Work work) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    const uint32_t table = shared_address(memory), bars = table + p.lut_bytes + 16 * warp;
+    const uint32_t all_sums = table + p.lut_bytes + 16 * warps, sums = all_sums + 4 * p.outlier_words * warp;
+    const uint32_t stages = ((all_sums + 4 * p.outlier_words * warps + 127) & ~127u) + 2 * p.stage_bytes * warp;
+    uint32_t at = (uint32_t)((uint64_t)p.tiles * blockIdx.x / gridDim.x), parity = 0, stage = 0;
+    const uint32_t end = (uint32_t)((uint64_t)p.tiles * (blockIdx.x + 1) / gridDim.x);
+    bool first = true;
+    if (lane < 2) barrier_init(bars + 8 * lane);
+    barrier_fence();
+    clear_shared(sums, p.outlier_words, lane);
+    for (uint32_t j = 0; at < end; j++) {
+        if (p.job[j].end <= at) continue;
+        const cllm_cuda_job &job = p.job[j];
+        const uint32_t job0 = j ? p.job[j - 1].end : 0, job_end = (end < job.end ? end : job.end) - job0;
+        uint32_t tile = at - job0 + warp;
+        staged_tile now = {}, next = {};
+        if (tile < job_end) now = fetch_tile(job.w, job.tile0 + tile, stages + stage * p.stage_bytes, p.stage_bytes, bars + 8 * stage, lane);
+        if (!first) __syncthreads(); /* the table of the job before is no longer in use */
+        load_table(job.w, memory);
+        __syncthreads();
+        if (first) wait_for_previous_kernel();
+        first = false;
+        for (; tile < job_end; tile += warps, stage ^= 1, now = next) {
+            const bool more = tile + warps < job_end;
+            const uint32_t other = stage ^ 1;
+            if (more) next = fetch_tile(job.w, job.tile0 + tile + warps, stages + other * p.stage_bytes, p.stage_bytes, bars + 8 * other, lane);
+            fetch_wait(bars + 8 * stage, parity >> stage & 1, more);
+            parity ^= 1u << stage;
+            const tile_place place = place_tile(job.w, job.tile0 + tile);
+            const tile_parts parts = locate(stages + stage * p.stage_bytes + now.skew, now.words, plane_bytes(place.width), lane);
+            if (!parts.ok || !work(job, place, parts, table, sums, lane)) {
+                if (lane == 0) atomicCAS(p.error, 0u, job.tile0 + tile + 1);
+                clear_shared(sums, p.outlier_words, lane);
+            }
+            __syncwarp();
+        }
+        at = job_end + job0;
+    }
+    let_next_kernel_start();
+}
+
+#endif
