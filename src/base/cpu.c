@@ -1,5 +1,15 @@
 #include "base/cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* clang 14's __builtin_cpu_supports does not know it. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 int cllm_cpu_has_tier(cllm_tier tier) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -9,7 +19,7 @@ int cllm_cpu_has_tier(cllm_tier tier) {
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
                __builtin_cpu_supports("avx512vnni");
     if (tier == CLLM_TIER_AVX2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && has_f16c();
 #endif
     return tier == CLLM_TIER_SCALAR;
 }
