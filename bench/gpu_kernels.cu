@@ -4,6 +4,8 @@
  *   gpu_kernels corrupt [N]      N corrupted blobs: an error or a result, never a fault or a write outside
  *   gpu_kernels time [SHAPE...]  products of one vector, matrices rotated through more memory than L2 holds
  *   gpu_kernels tiles            the same for several tile widths
+ *   gpu_kernels tuples           the same for tuples of 2, 3 and 4
+ *   gpu_kernels one CODING TUPLE TILE_COLS   a single large product, for profilers
  *   gpu_kernels decode           decoding to a buffer
  *
  * Weights are drawn from a Student-t distribution (5 degrees of freedom) with a log-normal spread of rows (sigma 0.3). */
@@ -154,7 +156,12 @@ static double check_product(const cllm_tensor *t, const cllm_cuda_tensor *d, uin
     size_t n = (size_t)rows * cols;
     float *w = (float *)malloc(n * 4), *x = (float *)malloc((size_t)cols * batch * 4), *y = (float *)malloc((size_t)rows * batch * 4), *dx, *dy;
     need(cllm_tensor_decode(t, 0, rows, CLLM_DTYPE_F32, w, n * 4, 0, &error));
-    for (size_t i = 0; i < (size_t)cols * batch; i++) x[i] = (float)normal() * (i % 300 == 7 ? 50.0f : 1.0f);
+    /* integers times a power of two with the largest one in every chunk: quantization loses nothing, so sums must agree */
+    for (size_t i = 0; i < (size_t)cols * batch; i++) {
+        uint32_t c = (uint32_t)(i % cols);
+        float n = c % 256 ? rintf((float)normal() * 6000.0f) : 32639.0f;
+        x[i] = ldexpf(n > 32639 ? 32639.0f : n < -32639 ? -32639.0f : n, -14 + (int)(c / 256 % 3));
+    }
     CUDA(cudaMalloc((void **)&dx, (size_t)cols * batch * 4));
     CUDA(cudaMalloc((void **)&dy, (size_t)rows * batch * 4));
     CUDA(cudaMemcpy(dx, x, (size_t)cols * batch * 4, cudaMemcpyHostToDevice));
@@ -201,7 +208,7 @@ static int check_one(uint32_t rows, uint32_t cols, const coding *c) {
     cllm_tensor_info info;
     cllm_tensor_get_info(t, &info);
     int bad = 0;
-    if (info.mode != CLLM_MODE_RAW) {
+    if (info.mode != CLLM_MODE_RAW && !(integers_only && info.layout == 16)) {
         cllm_cuda_tensor *d;
         need(cllm_cuda_tensor_upload(cuda, t, &d, &error));
         const bool wide = info.layout == 16;
@@ -216,11 +223,11 @@ static int check_one(uint32_t rows, uint32_t cols, const coding *c) {
             double e = check_product(t, d, rows, cols, batches[i]);
             if (!(e <= worst)) worst = e;
         }
-        bad += !(worst < 1e-5);
+        bad += !(worst < (info.has_col_scale ? 2e-5 : 1e-6));
         printf("%-8s %5u x %-5u N=%d r=%d levels=%d L=%d tile=%d layout=%d outliers=%llu: product error %.1e%s\n", c->name, rows, cols, info.tuple,
                info.planes, info.levels, info.max_length, info.tile_cols, info.layout, (unsigned long long)info.outliers, worst, bad ? "  WRONG" : "");
         cllm_cuda_tensor_free(d);
-    } else printf("%-8s %5u x %-5u N=%d r=%d: raw\n", c->name, rows, cols, c->tuple, c->planes);
+    } else printf("%-8s %5u x %-5u N=%d r=%d: not checked, layout %d\n", c->name, rows, cols, c->tuple, c->planes, info.layout);
     cllm_tensor_close(t);
     cllm_free(blob);
     free(w);
@@ -257,6 +264,93 @@ static int check(bool wide_too) {
         bad += check_one(512, 2048, &wide[i]) + check_one(1, 5, &wide[i]) + check_one(35, 1001, &wide[i]);
     printf("check: %s\n", bad ? "WRONG" : "all right");
     return bad;
+}
+
+/* ---- corrupt blobs ---- */
+
+typedef struct corpus {
+    uint8_t *blob;
+    size_t bytes;
+    uint32_t rows, cols;
+} corpus;
+
+/* Damages a few bytes, mostly where the tiles are, and lets the kernels have it. Returns 0: refused by the host, 1: error word, 2: decoded. */
+static int run_corrupt(const corpus *c, uint8_t *out, float *y, const float *x) {
+    uint8_t *blob = (uint8_t *)malloc(c->bytes);
+    memcpy(blob, c->blob, c->bytes);
+    for (int n = 1 + random32() % 8; n; n--) {
+        size_t from = random32() % 16 ? c->bytes / 8 : 0, at = from + random32() % (c->bytes - from);
+        blob[at] = random32() % 2 ? (uint8_t)random32() : (uint8_t)(blob[at] ^ 1u << random32() % 8);
+    }
+    cllm_cuda_tensor *d;
+    cllm_tensor *t;
+    int result = 0;
+    if (cllm_tensor_open(blob, c->bytes, &t, &error) == CLLM_OK) {
+        cllm_tensor_info info;
+        cllm_tensor_get_info(t, &info);
+        if (info.rows == c->rows && info.cols == c->cols && cllm_cuda_tensor_upload(cuda, t, &d, &error) == CLLM_OK) {
+            cllm_cuda_vector *v;
+            cllm_dtype as = info.layout == 8 ? (random32() % 2 ? CLLM_DTYPE_I8 : CLLM_DTYPE_BF16) : info.mode == CLLM_MODE_LOSSLESS ? info.dtype : CLLM_DTYPE_I16;
+            need(cllm_cuda_vector_new(cuda, c->cols, 1, &v, &error));
+            need(cllm_cuda_vector_set(v, d, x, c->cols, stream, &error));
+            cllm_cuda_product_job product = {d, v, y + CANARY, c->rows};
+            cllm_cuda_decode_job decode = {d, 0, c->rows, out + CANARY};
+            need(cllm_cuda_product(cuda, &product, 1, stream, &error));
+            need(cllm_cuda_decode(cuda, &decode, 1, as, stream, &error));
+            cllm_status s = cllm_cuda_check(cuda, stream, &error);
+            if (s != CLLM_ERR_FORMAT) need(s);
+            result = s == CLLM_OK ? 2 : 1;
+            cllm_cuda_vector_free(v);
+            cllm_cuda_tensor_free(d);
+        }
+        cllm_tensor_close(t);
+    }
+    free(blob);
+    return result;
+}
+
+static bool canaries_live(const void *device, size_t bytes) {
+    uint8_t h[2 * CANARY];
+    CUDA(cudaMemcpy(h, device, CANARY, cudaMemcpyDeviceToHost));
+    CUDA(cudaMemcpy(h + CANARY, (const uint8_t *)device + bytes - CANARY, CANARY, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < 2 * CANARY; i++)
+        if (h[i] != 0xa5) return false;
+    return true;
+}
+
+static int corrupt(int count) {
+    enum { rows = 45, cols = 1500 };
+    static const coding codings[] = {{"rd", CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 4, 8, 2, 256, false},
+                                     {"rd", CLLM_MODE_RD, 3.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 3, 8, 1, 384, true},
+                                     {"rd", CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 2, 16, 1, 1024, false},
+                                     {"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, -1, 512, false},
+                                     {"wide", CLLM_MODE_RD, 9.0f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, 5, 256, false},
+                                     {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 512, false},
+                                     {"lossless", CLLM_MODE_LOSSLESS, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_F16, 0, 0, -1, 128, false}};
+    enum { kinds = sizeof codings / sizeof *codings };
+    corpus c[kinds];
+    for (int i = 0; i < kinds; i++) {
+        uint16_t *w = draw_weights(rows, cols, codings[i].dtype);
+        c[i].rows = rows;
+        c[i].cols = cols;
+        c[i].blob = encode(w, rows, cols, &codings[i], &c[i].bytes);
+        free(w);
+    }
+    uint8_t *out;
+    float *x, *y;
+    const size_t out_bytes = 2 * rows * cols + 2 * CANARY, y_bytes = 4 * (rows + 2 * CANARY);
+    CUDA(cudaMalloc((void **)&out, out_bytes));
+    CUDA(cudaMalloc((void **)&y, y_bytes));
+    CUDA(cudaMalloc((void **)&x, cols * 4));
+    CUDA(cudaMemset(out, 0xa5, out_bytes));
+    CUDA(cudaMemset(y, 0xa5, y_bytes));
+    CUDA(cudaMemcpy(x, pool, cols * 4, cudaMemcpyHostToDevice));
+    int results[3] = {};
+    for (int i = 0; i < count; i++) results[run_corrupt(&c[i % kinds], out, y, x)]++;
+    bool live = canaries_live(out, out_bytes) && canaries_live(y, y_bytes);
+    printf("corrupt: %d blobs: %d refused by the host, %d by a kernel, %d decoded; canaries %s\n", count, results[0], results[1], results[2], live ? "live" : "DEAD");
+    for (int i = 0; i < kinds; i++) cllm_free(c[i].blob);
+    return !live;
 }
 
 /* ---- time ---- */
@@ -311,8 +405,8 @@ static float time_cublas(uint32_t rows, uint32_t cols, int batch, cudaDataType t
             if (cublasGemmEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)rows, batch, (int)cols, &one, w + n * (i % copies), type, (int)cols, x, type, (int)cols, &zero, y, type,
                              (int)rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT))
                 printf("cublas failed\n");
-        CUDA(cudaStreamSynchronize(warm ? 0 : stream));
         if (warm) CUDA(cudaStreamEndCapture(stream, &graph));
+        else CUDA(cudaStreamSynchronize(stream));
     }
     float us = time_graph(graph, calls);
     cudaGraphDestroy(graph);
@@ -403,6 +497,17 @@ static void time_shape(uint32_t rows, uint32_t cols, const coding *codings, int 
     free(w);
 }
 
+/* The same bits with every tuple: what the encoder's choice costs. */
+static void time_tuples(uint32_t rows, uint32_t cols) {
+    coding c[12];
+    for (int i = 0; i < 12; i++) {
+        c[i] = table[i / 3];
+        c[i].tuple = 2 + i % 3;
+        c[i].tile_cols = 256;
+    }
+    time_shape(rows, cols, c, 12, 1);
+}
+
 static void time_tiles(int warps, int blocks) {
     cllm_cuda_tune(cuda, warps, blocks);
     printf("warps %d blocks %d\n", warps, blocks);
@@ -470,11 +575,18 @@ int main(int argc, char **argv) {
     fill_pool();
     int bad = 0;
     if (!strcmp(what, "check")) bad = check(argc < 3);
+    else if (!strcmp(what, "corrupt")) bad = corrupt(argc > 2 ? atoi(argv[2]) : 2000);
     else if (!strcmp(what, "time")) {
         static const uint32_t shapes[][2] = {{2048, 2048}, {5632, 2048}, {2048, 5632}, {32000, 2048}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
         copy_bandwidth();
         for (int s = 0; s < 8; s++) time_shape(shapes[s][0], shapes[s][1], table, argc > 2 ? atoi(argv[2]) : 5, s == 5 ? 4 : 1);
     } else if (!strcmp(what, "tiles")) time_tiles(argc > 3 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
+    else if (!strcmp(what, "one")) {
+        coding c = table[argc > 2 ? atoi(argv[2]) : 0];
+        if (argc > 3) c.tuple = atoi(argv[3]);
+        if (argc > 4) c.tile_cols = atoi(argv[4]);
+        time_shape(65536, 4096, &c, 1, 1);
+    } else if (!strcmp(what, "tuples")) time_tuples(65536, 4096);
     else if (!strcmp(what, "decode")) {
         for (int i = 0; i < 4; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_I8);
         if (argc > 2)

@@ -14,11 +14,12 @@ CLLM_INLINE void store_four(uint8_t *row, uint32_t col, uint32_t cols, uint32_t 
 /* After the tile is stored: each correction is one element, and no two meet. */
 template <int R>
 CLLM_INLINE bool correct_stored(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane) {
+    const float inverse = __fdividef(1.0f, (float)place.width);
     uint32_t position = ~0u;
     bool ok = true;
     for (uint32_t i = 0; i < p.entries; i += 32) {
         outlier o;
-        ok &= next_outliers(p, i, place.width, lane, position, o);
+        ok &= next_outliers(p, i, place.width, inverse, lane, position, o);
         uint32_t row = place.row_block * 16 + o.row, col = place.col_block * job.w.tile_cols + o.col;
         if (!o.value || col >= job.w.cols || row - job.row0 >= job.nrows) continue;
         int8_t *q = (int8_t *)job.out + (size_t)(row - job.row0) * job.w.cols + col;
@@ -30,17 +31,17 @@ CLLM_INLINE bool correct_stored(const cllm_cuda_job &job, const tile_place &plac
 }
 
 template <int N, int R>
-CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, uint32_t table, int lane) {
+CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane) {
     enum { group = step_group<N>::steps };
     const uint32_t steps = place.width / 32, cols = job.w.cols;
     const int64_t row = (int64_t)place.row_block * 16 + lane / 4 - job.row0;
-    reader r = reader_begin(p, table, job.w.max_length);
+    reader r = reader_begin(p, job.w.max_length);
     raw_reader raw = raw_begin<R>(p.planes, 4 * steps, lane);
     const digit_bytes digits = digit_values<R>(job.w.hi_min);
     uint32_t carry = 0, col = place.col_block * job.w.tile_cols + 4 * (lane & 3);
     const bool upper = row >= 0 && row < job.nrows, lower = row + 8 >= 0 && row + 8 < job.nrows;
     uint8_t *to = job.out + row * cols;
-    for (uint32_t k = 0; k < steps; k += group)
+    for (uint32_t k = 0; k < steps; k += group) {
 #pragma unroll
         for (int i = 0; i < group; i++) {
             if (i && k + i >= steps) break;
@@ -56,6 +57,8 @@ CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, c
             }
             col += 32;
         }
+        next_group<N, R>(raw);
+    }
     __syncwarp();
     bool ok = __all_sync(~0u, reader_ends_well(r, p));
     if (p.entries) ok &= correct_stored<R>(job, place, p, lane);
@@ -63,12 +66,12 @@ CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, c
 }
 
 template <int N, int R> __global__ void __launch_bounds__(512, 2) decode_int8(const __grid_constant__ cllm_cuda_launch p) {
-    extern __shared__ __align__(128) uint8_t memory[];
     for_each_tile(
-        p, memory, [](uint32_t width) { return 128 * plane_words<R>(width / 8); },
-        [](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t table, uint32_t, int lane) {
-            return store_tile<N, R>(job, place, parts, table, lane);
-        });
+        p, [](uint32_t width) { return 128 * plane_words<R>(width / 8); },
+        [](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
+            return store_tile<N, R>(job, place, parts, lane);
+        },
+        [](const cllm_cuda_job &, int) {});
 }
 
 template <int N> static const void *choose_planes(int planes) {

@@ -6,32 +6,25 @@
 
 #define CLLM_INLINE __device__ __forceinline__
 
-CLLM_INLINE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-CLLM_INLINE uint32_t load_shared(uint32_t at) {
-    uint32_t v;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
-    return v;
-}
-CLLM_INLINE uint32_t load_shared16(uint32_t at) {
-    uint16_t v;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at));
-    return v;
-}
-CLLM_INLINE uint32_t load_shared8(uint32_t at) {
-    uint32_t v;
-    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(at));
-    return v;
-}
+/* All of a block's shared memory; places in it are offsets from here, so that the compiler sees ordinary loads and may order them. */
+extern __shared__ __align__(128) uint8_t shared_memory[];
+
+CLLM_INLINE uint32_t shared_address(uint32_t at) { return (uint32_t)__cvta_generic_to_shared(shared_memory) + at; }
+CLLM_INLINE uint32_t load_shared(uint32_t at) { return *(const uint32_t *)(shared_memory + at); }
+CLLM_INLINE uint32_t load_shared16(uint32_t at) { return *(const uint16_t *)(shared_memory + at); }
+CLLM_INLINE uint32_t load_shared8(uint32_t at) { return shared_memory[at]; }
+CLLM_INLINE void store_shared(uint32_t at, uint32_t v) { *(uint32_t *)(shared_memory + at) = v; }
+CLLM_INLINE void add_shared(uint32_t at, int v) { atomicAdd((int *)(shared_memory + at), v); }
 
 /* acc[16 x 8] += a[16 x 32] * b[32 x 8], int8. */
 CLLM_INLINE void mma_s8(int acc[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     for (int i = 0; i < 4; i++)
-        asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
                      : "+r"(acc[2 * (i & 1)]), "+r"(acc[2 * (i & 1) + 1])
                      : "r"(a[i]), "r"(i < 2 ? b0 : b1));
 #endif
@@ -41,7 +34,7 @@ CLLM_INLINE void mma_s8(int acc[4], const uint32_t a[4], uint32_t b0, uint32_t b
 
 CLLM_INLINE void barrier_init(uint32_t bar) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(bar));
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(bar)));
 #endif
 }
 
@@ -54,8 +47,10 @@ CLLM_INLINE void barrier_fence() {
 
 /* Called by a whole warp; lane 0 gives the orders where the bulk engine does the work. */
 CLLM_INLINE void fetch(uint32_t to, const void *from, uint32_t bytes, uint32_t bar, int lane) {
+    to = shared_address(to);
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
+        bar = shared_address(bar);
         asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                      "r"(bytes), "r"(bar)
@@ -76,7 +71,7 @@ CLLM_INLINE void fetch(uint32_t to, const void *from, uint32_t bytes, uint32_t b
 /* Waits for the oldest fetch; `later` says whether one more is under way. */
 CLLM_INLINE void fetch_wait(uint32_t bar, uint32_t parity, bool later) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra DONE_%=;\nbra WAIT_%=;\nDONE_%=:\n}" ::"r"(bar),
+    asm volatile("{\n.reg .pred p;\nWAIT_%=:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra DONE_%=;\nbra WAIT_%=;\nDONE_%=:\n}" ::"r"(shared_address(bar)),
                  "r"(parity)
                  : "memory");
 #elif __CUDA_ARCH__ >= 800

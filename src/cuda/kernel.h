@@ -18,7 +18,7 @@ typedef struct cllm_cuda_view {
     const uint32_t *lut;      /* 1 << max_length entries of codec/lut.h */
     const float *row_scale;   /* s_row; NULL with lossless */
     const uint16_t *col_scale; /* BF16 multipliers or NULL */
-    uint32_t rows, cols, tile_cols, col_blocks;
+    uint32_t rows, cols, tile_cols, last_width, col_blocks, col_blocks_inverse; /* inverse: 2^32 / col_blocks, below 2^32 */
     int hi_min, max_length;
 } cllm_cuda_view;
 

@@ -9,7 +9,7 @@
 #include "cuda/device.cuh"
 
 typedef struct tile_parts {
-    uint32_t planes, codes, outliers; /* shared addresses */
+    uint32_t planes, codes, outliers; /* offsets in shared memory */
     uint32_t start, end;              /* code bits of this lane */
     uint32_t entries;                 /* of the outlier list */
     bool ok;                          /* the same in all lanes */
@@ -43,34 +43,33 @@ CLLM_INLINE tile_parts locate(uint32_t at, uint32_t words, uint32_t plane_bytes,
  * offset into the table. ---- */
 
 typedef struct reader {
-    uint32_t low, high, next, used, table, mask;
+    uint32_t low, high, next, used, mask; /* next: a shared address */
 } reader;
 
-CLLM_INLINE reader reader_begin(const tile_parts &p, uint32_t table, int max_length) {
+CLLM_INLINE reader reader_begin(const tile_parts &p, int max_length) {
     reader r;
     uint32_t bit = p.start + 30, at = p.codes - 4 + bit / 32 * 4;
     r.low = load_shared(at);
     r.high = load_shared(at + 4);
-    r.next = at + 8;
+    r.next = shared_address(at + 8);
     r.used = bit % 32;
-    r.table = table;
     r.mask = ((1u << max_length) - 1) << 2;
     return r;
 }
 
-/* At most two look-ups between refills: 31 bits used, 2 early, 2 * 12 taken fit the window. */
+/* At most two look-ups between refills: 31 bits used, 2 early, 2 * 12 taken fit the window. Written out because the compiler copies the
+ * window around the load. */
 CLLM_INLINE void refill(reader &r) {
-    if (r.used >= 32) {
-        r.low = r.high;
-        r.high = load_shared(r.next);
-        r.next += 4;
-        r.used -= 32;
-    }
+    asm("{\n.reg .pred p;\nsetp.ge.u32 p, %2, 32;\n@p mov.b32 %0, %1;\n@p ld.shared.u32 %1, [%3];\n@p add.u32 %3, %3, 4;\nand.b32 %2, %2, 31;\n}"
+        : "+r"(r.low), "+r"(r.high), "+r"(r.used), "+r"(r.next));
 }
 
+/* The entry of the next code; the table lies at the start of shared memory. */
 CLLM_INLINE uint32_t peek(const reader &r) {
     uint32_t window = (uint32_t)((((uint64_t)r.high << 32) | r.low) >> r.used);
-    return load_shared(r.table + (window & r.mask));
+    uint32_t e;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(e) : "r"(shared_address(0) + (window & r.mask)));
+    return e;
 }
 
 /* Entries of layout 8 have the code length in the top byte. */
@@ -80,7 +79,9 @@ CLLM_INLINE uint32_t look_up(reader &r) {
     return e;
 }
 
-CLLM_INLINE bool reader_ends_well(const reader &r, const tile_parts &p) { return (r.next - 8 - (p.codes - 4)) * 8 + r.used - 30 == p.end; }
+CLLM_INLINE bool reader_ends_well(const reader &r, const tile_parts &p) {
+    return (r.next - 8 - shared_address(p.codes - 4)) * 8 + r.used - 30 == p.end;
+}
 
 /* ---- layout 8 ---- */
 
@@ -105,45 +106,46 @@ template <int R> CLLM_INLINE digit_bytes digit_values(int hi_min) {
     return d;
 }
 
-/* Raw bits not yet used: addresses of this lane's next words, and the words under way. */
-typedef struct raw_reader {
-    uint32_t at, single_at, word, single;
-} raw_reader;
-
 /* Words of all sub-planes of a lane. */
 template <int R> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
     return (R & 4 ? (registers + 1) / 2 : 0) + (R & 2 ? (registers + 3) / 4 : 0) + (R & 1 ? (registers + 7) / 8 : 0);
 }
 
+/* Where this lane's raw bits of the group under way are, and those of single bits where they are a second sub-plane. */
+typedef struct raw_reader {
+    uint32_t at, single_at, single;
+} raw_reader;
+
 template <int R> CLLM_INLINE raw_reader raw_begin(uint32_t planes, uint32_t registers, int lane) {
-    raw_reader p = {planes + 4 * lane, 0, 0, 0};
+    raw_reader p = {planes + 4 * lane, 0, 0};
     p.single_at = p.at + 128 * plane_words<R & 6>(registers);
     return p;
 }
 
-/* Raw bits of step k (mod 2) to its four registers. */
+/* Raw bits of step k of the group to its four registers. */
 template <int R> CLLM_INLINE void add_raw(raw_reader &p, int k, uint32_t a[4]) {
-    if (R & 1 && !(k & 1)) {
-        p.single = load_shared(p.single_at);
-        p.single_at += 128;
-    }
+    uint32_t word = 0;
+    if (R & 1 && !(k & 1)) p.single = load_shared(p.single_at + 64 * k);
+    if (R & 2) word = load_shared(p.at + 128 * k);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        if ((R & 2 && j == 0) || (R & 4 && j % 2 == 0)) {
-            p.word = load_shared(p.at);
-            p.at += 128;
-        }
-        if (R & 4) a[j] |= p.word >> 4 * (j & 1) & 0x0f0f0f0fu;
-        if (R & 2) a[j] |= p.word >> 2 * j & 0x03030303u;
+        if (R & 4 && j % 2 == 0) word = load_shared(p.at + 256 * k + 64 * j);
+        if (R & 4) a[j] |= word >> 4 * (j & 1) & 0x0f0f0f0fu;
+        if (R & 2) a[j] |= word >> 2 * j & 0x03030303u;
         if (R == 1) a[j] |= p.single >> (4 * (k & 1) + j) & 0x01010101u;
         if (R == 3) a[j] |= __funnelshift_r(p.single, p.single, 4 * (k & 1) + j) & 0x04040404u;
     }
 }
 
-/* Steps after which the pattern of look-ups and raw words repeats. */
-template <int N> struct step_group { enum { steps = N == 3 ? 6 : 2 }; };
+/* Steps after which the pattern of look-ups and raw words repeats (and enough of them to hide the bookkeeping). */
+template <int N> struct step_group { enum { steps = N == 3 ? 6 : 4 }; };
 
-/* The four registers of step k (mod the group). With tuples of 3, `carry` is the entry whose elements reach into the next step. */
+template <int N, int R> CLLM_INLINE void next_group(raw_reader &p) {
+    p.at += step_group<N>::steps * (R & 4 ? 256 : R & 2 ? 128 : 0);
+    p.single_at += step_group<N>::steps * 64;
+}
+
+/* The four registers of step k of the group. With tuples of 3, `carry` is the entry whose elements reach into the next step. */
 template <int N, int R>
 CLLM_INLINE void decode_step(reader &r, raw_reader &raw, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
     if (N == 4) {
@@ -200,20 +202,17 @@ typedef struct outlier {
 } outlier;
 
 /* Entries i .. i+31, one a lane; `position` is that of the last entry before them. False if one lies outside of the tile. */
-CLLM_INLINE bool next_outliers(const tile_parts &p, uint32_t i, uint32_t width, int lane, uint32_t &position, outlier &o) {
-    uint32_t entry = i + lane < p.entries ? load_shared16(p.outliers + 2 * (i + lane)) : 0xffff0000u;
-    uint32_t a = entry & 255, step = a < 255 ? a + 1 : 255 * ((entry >> 8 & 255) + 1);
-    bool none = a == 255;
-    if (i + lane >= p.entries) {
-        step = 0;
-        none = true;
-    }
+CLLM_INLINE bool next_outliers(const tile_parts &p, uint32_t i, uint32_t width, float inverse_width, int lane, uint32_t &position, outlier &o) {
+    const bool there = i + lane < p.entries;
+    uint32_t entry = there ? load_shared16(p.outliers + 2 * (i + lane)) : 0, a = entry & 255, v = entry >> 8;
+    uint32_t step = !there ? 0 : a < 255 ? a + 1 : 255 * (v + 1);
     uint32_t at = position + scan_lanes(step, lane);
     position = __shfl_sync(~0u, at, 31);
-    bool inside = at < 16 * width;
-    o.row = __float2uint_rz(((float)at + 0.5f) / (float)width);
+    const bool none = !there || a == 255, inside = at < 16 * width;
+    /* exact: the quotient is at least half a column away from the next whole number */
+    o.row = __float2uint_rz(((float)at + 0.5f) * inverse_width);
     o.col = at - o.row * width;
-    o.value = none || !inside ? 0 : (int8_t)(entry >> 8);
+    o.value = none || !inside ? 0 : (int8_t)v;
     return none || inside;
 }
 
@@ -225,9 +224,13 @@ typedef struct tile_place {
 
 CLLM_INLINE tile_place place_tile(const cllm_cuda_view &w, uint32_t tile) {
     tile_place p;
-    p.row_block = tile / w.col_blocks;
+    p.row_block = __umulhi(tile, w.col_blocks_inverse);
     p.col_block = tile - p.row_block * w.col_blocks;
-    p.width = p.col_block + 1 < w.col_blocks ? w.tile_cols : (w.cols - p.col_block * w.tile_cols + 31) / 32 * 32;
+    if (p.col_block >= w.col_blocks) { /* the inverse is rounded down, so the quotient is at most one too small */
+        p.row_block++;
+        p.col_block -= w.col_blocks;
+    }
+    p.width = p.col_block + 1 < w.col_blocks ? w.tile_cols : w.last_width;
     return p;
 }
 

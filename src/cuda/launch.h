@@ -2,6 +2,8 @@
 #ifndef CLLM_CUDA_LAUNCH_H
 #define CLLM_CUDA_LAUNCH_H
 
+#include <stdbool.h>
+
 #include "cuda/kernel.h"
 
 #ifdef __cplusplus
@@ -16,6 +18,7 @@ typedef struct cllm_cuda_quantize {
     int16_t *integers;
     float *scale;
     uint32_t x_stride, cols, chunks, batch, padded_batch;
+    bool halves, bf16; /* for layout 16: pairs of 16-bit numbers instead of integers */
 } cllm_cuda_quantize;
 
 const void *cllm_cuda_quantize_kernel(void);
@@ -23,6 +26,11 @@ const void *cllm_cuda_quantize_kernel(void);
 const void *cllm_cuda_product_int8_kernel(int tuple, int planes, int batch);
 /* Layout 8 to int8, row-major. */
 const void *cllm_cuda_decode_int8_kernel(int tuple, int planes);
+/* Layout 16; kind: planes of integers (4..8), 16 BF16, 17 FP16. */
+const void *cllm_cuda_product16_kernel(int kind, int batch);
+/* To 16-bit numbers; out: 0 the elements themselves, 1 BF16, 2 FP16. */
+const void *cllm_cuda_decode8_kernel(int tuple, int planes, int out);
+const void *cllm_cuda_decode16_kernel(int kind, int out);
 
 #ifdef __cplusplus
 }

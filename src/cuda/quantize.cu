@@ -1,8 +1,39 @@
 /* x to the integers of product_int8: per chunk of 256 columns one scale, so that one large activation costs only its chunk precision.
  *
  * x = scale * v, v in -32640..32639 = 256 * high + low with both in a signed byte. A warp does a chunk of one vector. */
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include "cuda/device.cuh"
 #include "cuda/launch.h"
+
+/* 16 bits of v / 2^e, and of what they leave. */
+CLLM_INLINE uint32_t split(float v, bool bf16, uint32_t &low) {
+    if (bf16) {
+        __nv_bfloat16 h = __float2bfloat16_rn(v);
+        low = __bfloat16_as_ushort(__float2bfloat16_rn(v - __bfloat162float(h)));
+        return __bfloat16_as_ushort(h);
+    }
+    __half h = __float2half_rn(v);
+    low = __half_as_ushort(__float2half_rn(v - __half2float(h)));
+    return __half_as_ushort(h);
+}
+
+/* For product16.cu: x = 2^e * (high + low), 2^e the largest power of two in the chunk. */
+CLLM_INLINE void split_halves(const cllm_cuda_quantize &q, const float v[8], float most, uint32_t chunk, uint32_t batch, int lane) {
+    const uint32_t exponent = __float_as_uint(most) & 0x7f800000u, columns = 2 * q.padded_batch;
+    const bool ordinary = exponent >= 2u << 23 && exponent < 252u << 23;
+    const float scale = ordinary ? __uint_as_float(exponent) : 1.0f, inverse = ordinary ? __uint_as_float((254u << 23) - exponent) : 1.0f;
+    if (lane == 0) q.scale[batch * q.chunks + chunk] = scale;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint32_t c = chunk * CLLM_CUDA_CHUNK + 8 * lane + 2 * i, step = c / 16, word = c / 8 % 2, t = c / 2 % 4;
+        uint32_t low0, low1, high0 = split(v[2 * i] * inverse, q.bf16, low0), high1 = split(v[2 * i + 1] * inverse, q.bf16, low1);
+        uint32_t *to = q.fragments + ((size_t)step * columns + 2 * batch) * 8 + 2 * t + word;
+        to[0] = high0 | high1 << 16;
+        to[8] = low0 | low1 << 16;
+    }
+}
 
 static __global__ void quantize_x(cllm_cuda_quantize q) {
     const int lane = threadIdx.x & 31;
@@ -20,6 +51,10 @@ static __global__ void quantize_x(cllm_cuda_quantize q) {
     }
 #pragma unroll
     for (int d = 16; d; d >>= 1) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    if (q.halves) {
+        split_halves(q, v, most, chunk, batch, lane);
+        return;
+    }
     const float scale = most / 32639.0f, inverse = most > 0 ? 32639.0f / most : 0.0f;
     uint32_t low[2] = {}, high[2] = {}, packed[4] = {};
 #pragma unroll

@@ -32,9 +32,9 @@ cllm_status cllm_cuda_vector_new(cllm_cuda *c, uint32_t cols, uint32_t batch, cl
     v->batch = batch;
     v->padded_batch = batch <= 2 ? batch : batch <= 4 ? 4 : 8;
     v->chunks = (uint32_t)(((uint64_t)cols + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK);
-    /* fragments and integers take two bytes a number each, and a chunk of each vector has a scale */
-    size_t numbers = (size_t)v->padded_batch * v->chunks * CLLM_CUDA_CHUNK, part = 2 * numbers;
-    size_t bytes = 2 * part + (size_t)v->padded_batch * v->chunks * sizeof(float);
+    /* fragments take two bytes a number (four for layout 16), integers two, and a chunk of each vector has a scale */
+    size_t numbers = (size_t)v->padded_batch * v->chunks * CLLM_CUDA_CHUNK, part = 4 * numbers;
+    size_t bytes = 6 * numbers + (size_t)v->padded_batch * v->chunks * sizeof(float);
     cudaError_t e = cudaMalloc((void **)&v->memory, bytes);
     if (e == cudaSuccess) e = cudaMemset(v->memory, 0, bytes);
     if (e != cudaSuccess) {
@@ -43,7 +43,7 @@ cllm_status cllm_cuda_vector_new(cllm_cuda *c, uint32_t cols, uint32_t batch, cl
     }
     v->x.fragments = (const uint32_t *)v->memory;
     v->x.integers = (const int16_t *)(v->memory + part);
-    v->x.scale = (const float *)(v->memory + 2 * part);
+    v->x.scale = (const float *)(v->memory + 6 * numbers);
     v->x.chunks = v->chunks;
     *out = v;
     return CLLM_OK;
@@ -69,6 +69,8 @@ cllm_status cllm_cuda_vector_set(cllm_cuda_vector *v, const cllm_cuda_tensor *t,
     q.chunks = v->chunks;
     q.batch = v->batch;
     q.padded_batch = v->padded_batch;
+    q.halves = t->h.layout == 16;
+    q.bf16 = t->h.mode == CLLM_MODE_LOSSLESS && t->h.dtype == CLLM_DTYPE_BF16;
     return cllm_cuda_start(v->cuda, cllm_cuda_quantize_kernel(), dim3((v->chunks + warps - 1) / warps, v->padded_batch), dim3(32 * warps), 0, stream, &q, err);
 }
 
@@ -124,6 +126,12 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_launch *p,
     return cllm_cuda_start(c, kernel, dim3((uint32_t)grid), dim3(32 * warps), shared, stream, p, err);
 }
 
+/* See launch.h. */
+static int kind16(const cllm_cuda_tensor *t) {
+    if (t->h.mode != CLLM_MODE_LOSSLESS) return t->h.planes;
+    return t->h.dtype == CLLM_DTYPE_BF16 ? 16 : 17;
+}
+
 static bool same_kernel(const cllm_cuda_tensor *a, const cllm_cuda_tensor *b) {
     return a->h.layout == b->h.layout && a->h.tuple == b->h.tuple && a->h.planes == b->h.planes && a->h.mode == b->h.mode && a->h.dtype == b->h.dtype;
 }
@@ -142,21 +150,34 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             job.y = jobs[i].y;
             job.batch = jobs[i].x->batch;
             job.y_stride = (uint32_t)jobs[i].y_stride;
-            uint32_t words = outlier_words(u, batch);
+            uint32_t words = u->h.layout == 16 ? 8 : outlier_words(u, batch);
             if (words > p.outlier_words) p.outlier_words = words;
             add_job(&p, u, u->h.tiles, &job);
         }
-        cllm_status s = launch(c, cllm_cuda_product_int8_kernel(t->h.tuple, t->h.planes, (int)batch), &p, stream, err);
+        const void *kernel = t->h.layout == 16 ? cllm_cuda_product16_kernel(kind16(t), (int)batch) : cllm_cuda_product_int8_kernel(t->h.tuple, t->h.planes, (int)batch);
+        cllm_status s = launch(c, kernel, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;
+}
+
+/* NULL where a tensor cannot become that type. */
+static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as) {
+    const cllm_header *h = &t->h;
+    const int out = as == CLLM_DTYPE_BF16 ? 1 : as == CLLM_DTYPE_F16 ? 2 : 0;
+    if (h->mode == CLLM_MODE_LOSSLESS) return as == h->dtype ? cllm_cuda_decode16_kernel(kind16(t), 0) : NULL;
+    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode_int8_kernel(h->tuple, h->planes) : NULL;
+    if (!out && as != CLLM_DTYPE_I16) return NULL;
+    return h->layout == 8 ? cllm_cuda_decode8_kernel(h->tuple, h->planes, out) : cllm_cuda_decode16_kernel(kind16(t), out);
 }
 
 cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream, cllm_error *err) {
     for (uint32_t i = 0; i < count;) {
         const cllm_cuda_tensor *t = jobs[i].tensor;
         cllm_cuda_launch p = {};
-        if (as != CLLM_DTYPE_I8 || t->h.layout != 8) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decode %u: no such target for this tensor", i);
+        const void *kernel = decode_kernel(t, as);
+        p.outlier_words = 8; /* a bit for each step of a tile */
+        if (!kernel) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decode %u: no such target for this tensor", i);
         for (; i < count && p.jobs < CLLM_CUDA_MAX_JOBS && same_kernel(t, jobs[i].tensor); i++) {
             const cllm_cuda_tensor *u = jobs[i].tensor;
             uint32_t row0 = jobs[i].row0, nrows = jobs[i].nrows;
@@ -171,7 +192,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             job.tile0 = first * u->view.col_blocks;
             add_job(&p, u, (last - first + 1) * u->view.col_blocks, &job);
         }
-        cllm_status s = launch(c, cllm_cuda_decode_int8_kernel(t->h.tuple, t->h.planes), &p, stream, err);
+        cllm_status s = launch(c, kernel, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;

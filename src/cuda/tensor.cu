@@ -107,7 +107,9 @@ static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_me
     v->rows = t->h.rows;
     v->cols = t->h.cols;
     v->tile_cols = (uint32_t)t->h.tile_cols;
+    v->last_width = cllm_tile_width(&t->h, t->col_blocks - 1);
     v->col_blocks = t->col_blocks;
+    v->col_blocks_inverse = t->col_blocks > 1 ? (uint32_t)((1ull << 32) / t->col_blocks) : UINT32_MAX;
     v->hi_min = t->h.hi_min;
     v->max_length = t->h.max_length;
 }

@@ -1,0 +1,151 @@
+/* y += W x for matrices of layout 16: BF16 and FP16 fragments as they were, wide integers as FP16 (exact up to 2048).
+ *
+ * x = scale * (high + low), two numbers of the weights' own type in two columns of B, so that 16 (BF16) or 22 (FP16) bits of x count;
+ * the scale of a chunk is a power of two that keeps FP16 in range. */
+#include <cuda_fp16.h>
+
+#include "cuda/lanes16.cuh"
+#include "cuda/launch.h"
+#include "cuda/tiles.cuh"
+
+template <int K> CLLM_INLINE void mma_16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    if (K == KIND_BF16)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    /* Turing has no BF16: every lane collects the columns of its row that the other lanes of its four hold. B's columns 2t and 2t+1
+     * belong to lanes (2t, *) and (2t+1, *). */
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int from = 0; from < 4; from++) {
+            uint32_t w = __shfl_sync(~0u, a[i], g * 4 + from), x0 = __shfl_sync(~0u, i < 2 ? b0 : b1, 8 * t + from), x1 = __shfl_sync(~0u, i < 2 ? b0 : b1, 8 * t + 4 + from);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float wf, f0, f1;
+                if (K == KIND_BF16) {
+                    wf = __uint_as_float(h ? w & 0xffff0000u : w << 16);
+                    f0 = __uint_as_float(h ? x0 & 0xffff0000u : x0 << 16);
+                    f1 = __uint_as_float(h ? x1 & 0xffff0000u : x1 << 16);
+                } else {
+                    wf = __half2float(__ushort_as_half((unsigned short)(w >> 16 * h)));
+                    f0 = __half2float(__ushort_as_half((unsigned short)(x0 >> 16 * h)));
+                    f1 = __half2float(__ushort_as_half((unsigned short)(x1 >> 16 * h)));
+                }
+                c[2 * (i & 1)] += wf * f0;
+                c[2 * (i & 1) + 1] += wf * f1;
+            }
+        }
+#endif
+}
+
+/* Pairs of int16 to pairs of FP16. */
+CLLM_INLINE uint32_t to_halves(uint32_t v) {
+    __half2 h = __halves2half2(__short2half_rn((short)v), __short2half_rn((short)(v >> 16)));
+    return *(const uint32_t *)&h;
+}
+
+typedef struct row_sums {
+    float y[2][2];
+    uint32_t row_block;
+} row_sums;
+
+template <int NB> CLLM_INLINE void add_rows(const cllm_cuda_job &job, row_sums &s, int lane) {
+    if (s.row_block == ~0u) return;
+#pragma unroll
+    for (int half = 0; half < (NB > 4 ? 2 : 1); half++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint32_t row = s.row_block * 16 + (lane >> 2) + 8 * i, b = half * 4 + (lane & 3);
+            if (b < job.batch && row < job.w.rows)
+                atomicAdd(job.y + (size_t)b * job.y_stride + row, job.w.row_scale ? s.y[half][i] * __ldg(job.w.row_scale + row) : s.y[half][i]);
+            s.y[half][i] = 0;
+        }
+}
+
+template <int K, int NB>
+CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, uint32_t bits, int lane, row_sums &s) {
+    enum { columns = 2 * NB, step_x = columns * 4 };
+    const int g = lane >> 2, t = lane & 3;
+    const uint32_t steps = place.width / 16, step0 = place.col_block * (job.w.tile_cols / 16);
+    patches q;
+    bool ok = patches_begin<16>(p, place.width, bits, lane, q);
+    if (!ok) return false;
+    if (s.row_block != place.row_block) {
+        add_rows<NB>(job, s, lane);
+        s.row_block = place.row_block;
+    }
+    reader r = reader_begin(p, job.w.max_length);
+    raw16 raw = raw16_begin<K>(p.planes, 4 * steps, lane);
+    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (g & (columns < 8 ? columns - 1 : 7)) * 4 + t;
+    float acc[2][4] = {};
+    for (uint32_t k = 0; k < steps; k += 4) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i == 2 && k + 2 >= steps) break; /* widths are multiples of two steps */
+            uint32_t a[4];
+            uint2 b = x[i * step_x], b2;
+            if (NB > 4) b2 = x[i * step_x + 32];
+            decode_step16<K>(r, raw, i, a);
+            ok &= patch_step<16, K, K>(p, q, place.width, k + i, lane, a);
+            if (K < KIND_BF16)
+#pragma unroll
+                for (int j = 0; j < 4; j++) a[j] = to_halves(a[j]);
+            mma_16<K>(acc[0], a, b.x, b.y);
+            if (NB > 4) mma_16<K>(acc[1], a, b2.x, b2.y);
+        }
+        x += 4 * step_x;
+        next_group16<K>(raw);
+        const uint32_t done = k + 4 < steps ? k + 4 : steps;
+        if ((step0 + done) % 16 && done < steps) continue;
+        const uint32_t chunk = (step0 + done - 1) / 16;
+#pragma unroll
+        for (int half = 0; half < (NB > 4 ? 2 : 1); half++) {
+            const float scale = job.x.scale[(half * 4 + (NB > t ? t : 0)) * job.x.chunks + chunk];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                s.y[half][i] += scale * (acc[half][2 * i] + acc[half][2 * i + 1]);
+                acc[half][2 * i] = acc[half][2 * i + 1] = 0;
+            }
+        }
+    }
+    if (p.entries) clear_shared(bits, PATCH_WORDS, lane);
+    return __all_sync(~0u, ok && reader_ends_well(r, p));
+}
+
+template <int K, int NB> __global__ void __launch_bounds__(512, 2) product16(const __grid_constant__ cllm_cuda_launch p) {
+    row_sums s = {};
+    s.row_block = ~0u;
+    for_each_tile(
+        p, [](uint32_t width) { return 128 * plane_words16<K>(width / 4); },
+        [&s](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t sums, int lane) {
+            return multiply_tile<K, NB>(job, place, parts, sums, lane, s);
+        },
+        [&s](const cllm_cuda_job &job, int lane) {
+            add_rows<NB>(job, s, lane);
+            s.row_block = ~0u;
+        });
+}
+
+template <int K> static const void *choose_batch(int batch) {
+    return batch == 1 ? (const void *)product16<K, 1> : batch == 2 ? (const void *)product16<K, 2> : batch <= 4 ? (const void *)product16<K, 4> : (const void *)product16<K, 8>;
+}
+
+extern "C" const void *cllm_cuda_product16_kernel(int kind, int batch) {
+    switch (kind) {
+    case 4: return choose_batch<4>(batch);
+    case 5: return choose_batch<5>(batch);
+    case 6: return choose_batch<6>(batch);
+    case 7: return choose_batch<7>(batch);
+    case 8: return choose_batch<8>(batch);
+    case KIND_BF16: return choose_batch<KIND_BF16>(batch);
+    default: return choose_batch<KIND_F16>(batch);
+    }
+}
