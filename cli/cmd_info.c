@@ -1,6 +1,7 @@
 #include "args.h"
 #include "cli.h"
 #include "compare.h"
+#include "entropy.h"
 #include "json.h"
 
 static const char *mode_name(cllm_mode mode) {
@@ -87,11 +88,17 @@ static json_t *row_json(const tensor_row *row) {
 
 typedef struct info_options {
     const char *dir, *compare;
-    bool json, tensors;
+    bool json, tensors, entropy;
 } info_options;
 
+/* Sums over the tensors. */
+typedef struct info_sums {
+    cli_snr snr;
+    double coded_bits, entropy_bits; /* of the compressed ones */
+} info_sums;
+
 /* Goes through the tensors: prints or collects rows, adds up the distance of the matrices. */
-static cllm_status walk(const info_options *o, json_t *rows, cli_snr *snr, cllm_error *err) {
+static cllm_status walk(const info_options *o, json_t *rows, info_sums *sums, cllm_error *err) {
     cllm_dir *dir = NULL, *reference = NULL;
     cllm_status status = cllm_dir_open(o->dir, &dir, err);
     if (status == CLLM_OK && o->compare != NULL) status = cllm_dir_open(o->compare, &reference, err);
@@ -101,9 +108,16 @@ static cllm_status walk(const info_options *o, json_t *rows, cli_snr *snr, cllm_
         status = describe(entry, reference, &row, err);
         if (status != CLLM_OK) break;
         if (entry->ndim == 2) { /* norms and biases are never coded */
-            snr->signal += row.snr.signal;
-            snr->noise += row.snr.noise;
-            snr->weights += row.snr.weights;
+            sums->snr.signal += row.snr.signal;
+            sums->snr.noise += row.snr.noise;
+            sums->snr.weights += row.snr.weights;
+        }
+        if (o->entropy && entry->compressed) {
+            double bits;
+            status = cli_entropy_bits(entry, &bits, err);
+            if (status != CLLM_OK) break;
+            sums->entropy_bits += bits;
+            sums->coded_bits += 8.0 * (double)entry->bytes;
         }
         if (!o->tensors) continue;
         if (rows != NULL)
@@ -126,6 +140,10 @@ int cmd_info(int argc, char **argv) {
          .target = &o.compare,
          .value = "DIR",
          .help = "decode the matrices and tell their signal-to-noise ratio against those of DIR (dB)"},
+        {.names = "--entropy",
+         .kind = ARG_FLAG,
+         .target = &o.entropy,
+         .help = "decode the matrices and tell how many bytes the format takes over the entropy of their integers"},
         {.names = "--json", .kind = ARG_FLAG, .target = &o.json, .help = "print JSON"},
         {.names = NULL},
     };
@@ -145,9 +163,9 @@ int cmd_info(int argc, char **argv) {
     cllm_error err;
     cllm_dir_info info;
     if (cllm_dir_get_info(o.dir, &info, &err) != CLLM_OK) return cli_report(&err);
-    cli_snr snr = {0};
+    info_sums sums = {0};
     json_t *rows = o.json && o.tensors ? json_array() : NULL;
-    if ((o.tensors || o.compare != NULL) && walk(&o, rows, &snr, &err) != CLLM_OK) {
+    if ((o.tensors || o.entropy || o.compare != NULL) && walk(&o, rows, &sums, &err) != CLLM_OK) {
         json_decref(rows);
         return cli_report(&err);
     }
@@ -157,7 +175,11 @@ int cmd_info(int argc, char **argv) {
     }
     if (o.json) {
         json_t *object = cli_json_dir(&info);
-        if (o.compare != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&snr)));
+        if (o.compare != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&sums.snr)));
+        if (o.entropy) {
+            json_object_set_new(object, "coded_bytes", cli_json_number(sums.coded_bits / 8));
+            json_object_set_new(object, "entropy_bytes", cli_json_number(sums.entropy_bits / 8));
+        }
         if (rows != NULL) json_object_set_new(object, "tensor_list", rows);
         return cli_print_json(object);
     }
@@ -167,7 +189,10 @@ int cmd_info(int argc, char **argv) {
     printf("  bits per weight  %.4f\n  tensors          %u (%u compressed) in %u files\n", info.bits_per_weight,
            info.tensors, info.compressed_tensors, info.files);
     if (o.compare != NULL)
-        printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&snr), o.compare,
-               (unsigned long long)snr.weights);
+        printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&sums.snr), o.compare,
+               (unsigned long long)sums.snr.weights);
+    if (o.entropy && sums.entropy_bits > 0)
+        printf("  entropy          %.0f bytes; the %.0f coded bytes are %.2f %% more\n", sums.entropy_bits / 8,
+               sums.coded_bits / 8, 100 * (sums.coded_bits / sums.entropy_bits - 1));
     return CLI_OK;
 }
