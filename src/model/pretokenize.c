@@ -139,12 +139,13 @@ static cllm_status split_segments(const cllm_pretokenize_stage *stage, cllm_spli
     cllm_status status = by_pattern ? cllm_finder_begin(&finder, &stage->pattern, err) : CLLM_OK;
     for (size_t i = 0; !status && i < cllm_split_count(s); i++) {
         const cllm_segment *whole = cllm_split_at(s, i);
-        const uint8_t *text = s->text.data + whole->begin;
-        size_t n = whole->end - whole->begin;
         if (whole->token >= 0) {
             status = cllm_split_add(&out, whole->begin, whole->end, whole->token, whole->origin, err);
             continue;
         }
+        /* Not before: beside added tokens alone there is no text, not even memory for it. */
+        const uint8_t *text = s->text.data + whole->begin;
+        size_t n = whole->end - whole->begin;
         spans.size = 0;
         status = by_pattern ? spans_of_pattern(&finder, stage->invert, text, n, &spans, err)
                             : spans_of_chars(stage, text, n, &spans, err);
@@ -172,8 +173,8 @@ static cllm_status rewrite_segments(const cllm_pretokenize_stage *stage, rewrite
     for (size_t i = 0; !status && i < cllm_split_count(s); i++) {
         const cllm_segment *old = cllm_split_at(s, i);
         size_t begin = out.text.size, origin = old->origin;
-        const uint8_t *text = s->text.data + old->begin;
-        if (old->token < 0) status = rewrite(stage, text, old->end - old->begin, &origin, &out, err);
+        if (old->token < 0)
+            status = rewrite(stage, s->text.data + old->begin, old->end - old->begin, &origin, &out, err);
         if (!status) status = cllm_split_add(&out, begin, out.text.size, old->token, origin, err);
     }
     cllm_split old = *s;
