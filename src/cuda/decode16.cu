@@ -66,7 +66,7 @@ template <int K, int OUT> CLLM_INLINE bool store_tile16(const cllm_cuda_job &job
     if (!ok) return false;
     row_scales(job, row, scale);
     reader r = reader_begin(p, job.w.max_length);
-    raw16 raw = raw16_begin<K>(p.planes, 4 * steps, lane);
+    raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
     uint32_t col = place.col_block * job.w.tile_cols + 2 * (lane & 3);
     for (uint32_t k = 0; k < steps; k += 4) {
 #pragma unroll
@@ -95,7 +95,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile8(const cllm_cuda_jo
     if (!ok) return false;
     row_scales(job, row, scale);
     reader r = reader_begin(p, job.w.max_length);
-    raw_reader raw = raw_begin<R>(p.planes, 4 * steps, lane);
+    raw_reader<N, R> raw = raw_begin<N, R>(p.planes, 4 * steps);
     const digit_bytes digits = digit_values<R>(job.w.hi_min);
     uint32_t carry = 0, col = place.col_block * job.w.tile_cols + 4 * (lane & 3);
     for (uint32_t k = 0; k < steps; k += group) {

@@ -36,7 +36,7 @@ CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, c
     const uint32_t steps = place.width / 32, cols = job.w.cols;
     const int64_t row = (int64_t)place.row_block * 16 + lane / 4 - job.row0;
     reader r = reader_begin(p, job.w.max_length);
-    raw_reader raw = raw_begin<R>(p.planes, 4 * steps, lane);
+    raw_reader<N, R> raw = raw_begin<N, R>(p.planes, 4 * steps);
     const digit_bytes digits = digit_values<R>(job.w.hi_min);
     uint32_t carry = 0, col = place.col_block * job.w.tile_cols + 4 * (lane & 3);
     const bool upper = row >= 0 && row < job.nrows, lower = row + 8 >= 0 && row + 8 < job.nrows;

@@ -8,12 +8,14 @@ enum {
     CLLM_CUDA_CHUNK = 256,     /* columns of x that share one scale */
     CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch */
     CLLM_CUDA_MAX_BATCH = 8,
+    CLLM_CUDA_HEAD = 80,       /* of a stage: room for a tile's head and its place inside of 16 bytes */
+    CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: raw bits are asked for ahead of need */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
 };
 
 /* A tensor as the kernels see it; every pointer is to device memory. */
 typedef struct cllm_cuda_view {
-    const uint8_t *tiles; /* first tile; 4-byte aligned, the 16 bytes before it and 64 behind the last one are readable */
+    const uint8_t *tiles; /* first tile; 4-byte aligned, the 16 bytes before it and CLLM_CUDA_BEHIND after the last one are readable */
     const uint32_t *offsets;
     const uint32_t *lut;      /* 1 << max_length entries of codec/lut.h */
     const float *row_scale;   /* s_row; NULL with lossless */

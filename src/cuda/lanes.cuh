@@ -9,7 +9,8 @@
 #include "cuda/device.cuh"
 
 typedef struct tile_parts {
-    uint32_t planes, codes, outliers; /* offsets in shared memory */
+    const uint32_t *planes;   /* this lane's first word, in global memory: read once and in order, it needs no staging */
+    uint32_t codes, outliers; /* offsets in shared memory */
     uint32_t start, end;              /* code bits of this lane */
     uint32_t entries;                 /* of the outlier list */
     bool ok;                          /* the same in all lanes */
@@ -22,21 +23,6 @@ CLLM_INLINE uint32_t scan_lanes(uint32_t x, int lane) {
         if (lane >= d) x += below;
     }
     return x;
-}
-
-CLLM_INLINE tile_parts locate(uint32_t at, uint32_t words, uint32_t plane_bytes, int lane) {
-    tile_parts p;
-    uint32_t head = load_shared(at), fixed = head & 0x8000 ? 68 : 36;
-    uint32_t length = (head & 0x7fff) + (head & 0x8000 ? load_shared16(at + 4 + 2 * lane) : load_shared8(at + 4 + lane));
-    p.end = scan_lanes(length, lane);
-    p.start = p.end - length;
-    p.entries = head >> 16;
-    uint32_t code_bytes = (__shfl_sync(~0u, p.end, 31) + 31) / 32 * 4;
-    p.planes = at + fixed;
-    p.codes = p.planes + plane_bytes;
-    p.outliers = p.codes + code_bytes;
-    p.ok = 4 * words == fixed + plane_bytes + code_bytes + (p.entries + 1) / 2 * 4;
-    return p;
 }
 
 /* ---- code bits: a 64-bit window of which c bits are used up. It starts two bits early, so that masking leaves the next code as a byte
@@ -111,43 +97,54 @@ template <int R> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
     return (R & 4 ? (registers + 1) / 2 : 0) + (R & 2 ? (registers + 3) / 4 : 0) + (R & 1 ? (registers + 7) / 8 : 0);
 }
 
-/* Where this lane's raw bits of the group under way are, and those of single bits where they are a second sub-plane. */
-typedef struct raw_reader {
-    uint32_t at, single_at, single;
-} raw_reader;
-
-template <int R> CLLM_INLINE raw_reader raw_begin(uint32_t planes, uint32_t registers, int lane) {
-    raw_reader p = {planes + 4 * lane, 0, 0};
-    p.single_at = p.at + 128 * plane_words<R & 6>(registers);
-    return p;
-}
-
-/* Raw bits of step k of the group to its four registers. */
-template <int R> CLLM_INLINE void add_raw(raw_reader &p, int k, uint32_t a[4]) {
-    uint32_t word = 0;
-    if (R & 1 && !(k & 1)) p.single = load_shared(p.single_at + 64 * k);
-    if (R & 2) word = load_shared(p.at + 128 * k);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        if (R & 4 && j % 2 == 0) word = load_shared(p.at + 256 * k + 64 * j);
-        if (R & 4) a[j] |= word >> 4 * (j & 1) & 0x0f0f0f0fu;
-        if (R & 2) a[j] |= word >> 2 * j & 0x03030303u;
-        if (R == 1) a[j] |= p.single >> (4 * (k & 1) + j) & 0x01010101u;
-        if (R == 3) a[j] |= __funnelshift_r(p.single, p.single, 4 * (k & 1) + j) & 0x04040404u;
-    }
-}
-
 /* Steps after which the pattern of look-ups and raw words repeats (and enough of them to hide the bookkeeping). */
 template <int N> struct step_group { enum { steps = N == 3 ? 6 : 4 }; };
 
-template <int N, int R> CLLM_INLINE void next_group(raw_reader &p) {
-    p.at += step_group<N>::steps * (R & 4 ? 256 : R & 2 ? 128 : 0);
-    p.single_at += step_group<N>::steps * 64;
+/* Raw words of the group under way. A used one is replaced by that of the next group at once, so that loads have a group's time. */
+template <int N, int R> struct raw_reader {
+    enum { group = step_group<N>::steps, wide = R & 4 ? 2 * group : R & 2 ? group : 0, ones = R & 1 ? group / 2 : 0 };
+    const uint32_t *at, *one_at;
+    uint32_t word[wide ? wide : 1], one[ones ? ones : 1];
+};
+
+template <int N, int R> CLLM_INLINE raw_reader<N, R> raw_begin(const uint32_t *planes, uint32_t registers) {
+    typedef raw_reader<N, R> raw;
+    raw p;
+    p.at = planes;
+    p.one_at = planes + 32 * plane_words<R & 6>(registers);
+#pragma unroll
+    for (int i = 0; i < raw::wide; i++) p.word[i] = __ldg(p.at + 32 * i);
+#pragma unroll
+    for (int i = 0; i < raw::ones; i++) p.one[i] = __ldg(p.one_at + 32 * i);
+    return p;
+}
+
+template <int N, int R> CLLM_INLINE void next_group(raw_reader<N, R> &p) {
+    p.at += 32 * raw_reader<N, R>::wide;
+    p.one_at += 32 * raw_reader<N, R>::ones;
+}
+
+/* Raw bits of step k of the group to its four registers. */
+template <int N, int R> CLLM_INLINE void add_raw(raw_reader<N, R> &p, int k, uint32_t a[4]) {
+    typedef raw_reader<N, R> raw;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (R & 4) a[j] |= p.word[2 * k + j / 2] >> 4 * (j & 1) & 0x0f0f0f0fu;
+        if (R & 2) a[j] |= p.word[k] >> 2 * j & 0x03030303u;
+        if (R == 1) a[j] |= p.one[k / 2] >> (4 * (k & 1) + j) & 0x01010101u;
+        if (R == 3) a[j] |= __funnelshift_r(p.one[k / 2], p.one[k / 2], 4 * (k & 1) + j) & 0x04040404u;
+    }
+    if (R & 4) {
+        p.word[2 * k] = __ldg(p.at + 32 * (raw::wide + 2 * k));
+        p.word[2 * k + 1] = __ldg(p.at + 32 * (raw::wide + 2 * k + 1));
+    }
+    if (R & 2) p.word[k] = __ldg(p.at + 32 * (raw::wide + k));
+    if (R & 1 && k & 1) p.one[k / 2] = __ldg(p.one_at + 32 * (raw::ones + k / 2));
 }
 
 /* The four registers of step k of the group. With tuples of 3, `carry` is the entry whose elements reach into the next step. */
 template <int N, int R>
-CLLM_INLINE void decode_step(reader &r, raw_reader &raw, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
+CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
     if (N == 4) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -190,7 +187,7 @@ CLLM_INLINE void decode_step(reader &r, raw_reader &raw, const digit_bytes &digi
         }
         carry = e[n];
     }
-    add_raw<R>(raw, k, a);
+    add_raw<N, R>(raw, k, a);
 }
 
 /* ---- outliers ---- */
@@ -234,20 +231,49 @@ CLLM_INLINE tile_place place_tile(const cllm_cuda_view &w, uint32_t tile) {
     return p;
 }
 
-/* A tile on its way to shared memory. */
+/* ---- a tile on its way to shared memory ---- */
+
+/* A stage holds the head, and from CLLM_CUDA_HEAD on what follows the raw bits: codes and outliers. */
 typedef struct staged_tile {
-    uint32_t skew, words; /* bytes before the tile in its stage; its length */
+    tile_place place;
+    uint32_t begin, words, plane_bytes; /* begin: in words, from the first tile */
 } staged_tile;
 
-CLLM_INLINE staged_tile fetch_tile(const cllm_cuda_view &w, uint32_t tile, uint32_t stage, uint32_t stage_bytes, uint32_t bar, int lane) {
-    uint32_t begin = __ldg(w.offsets + tile);
+/* Where codes would begin in a stage if the tile had narrow lengths; wide ones move them by 32 bytes. */
+CLLM_INLINE uint32_t codes_at(const uint8_t *tile, uint32_t plane_bytes) { return CLLM_CUDA_HEAD + (uint32_t)((uint64_t)(tile + 36 + plane_bytes) & 15); }
+
+template <typename Planes>
+CLLM_INLINE staged_tile fetch_tile(const cllm_cuda_view &w, uint32_t tile, uint32_t stage, uint32_t stage_bytes, uint32_t bar, int lane, Planes plane_bytes) {
     staged_tile s;
-    s.words = __ldg(w.offsets + tile + 1) - begin;
-    const uint8_t *from = w.tiles + 4 * (uint64_t)begin;
-    s.skew = (uint32_t)((uint64_t)from & 15);
-    uint32_t bytes = (s.skew + 4 * s.words + 15) & ~15u;
-    fetch(stage, from - s.skew, bytes < stage_bytes ? bytes : stage_bytes, bar, lane);
+    s.begin = __ldg(w.offsets + tile);
+    s.words = __ldg(w.offsets + tile + 1) - s.begin;
+    s.place = place_tile(w, tile);
+    s.plane_bytes = plane_bytes(s.place.width);
+    const uint8_t *from = w.tiles + 4 * (uint64_t)s.begin;
+    const uint32_t skew = (uint32_t)((uint64_t)from & 15), total = 4 * s.words, fixed = 36 + s.plane_bytes;
+    const uint8_t *from2 = from + fixed;
+    const uint32_t skew2 = (uint32_t)((uint64_t)from2 & 15), bytes2 = total > fixed ? (skew2 + total - fixed + 15) & ~15u : 0;
+    fetch(stage, from - skew, CLLM_CUDA_HEAD, stage + CLLM_CUDA_HEAD, from2 - skew2, bytes2 < stage_bytes - CLLM_CUDA_HEAD ? bytes2 : stage_bytes - CLLM_CUDA_HEAD, bar, lane);
+    if (total > fixed)
+        for (uint32_t i = 128 * lane; i < s.plane_bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" ::"l"(from + i));
     return s;
+}
+
+/* The parts of a tile that has arrived. */
+CLLM_INLINE tile_parts locate(const cllm_cuda_view &w, const staged_tile &s, uint32_t stage, int lane) {
+    tile_parts p;
+    const uint8_t *tile = w.tiles + 4 * (uint64_t)s.begin;
+    const uint32_t at = stage + (uint32_t)((uint64_t)tile & 15), head = load_shared(at), wide = head & 0x8000;
+    const uint32_t length = (head & 0x7fff) + (wide ? load_shared16(at + 4 + 2 * lane) : load_shared8(at + 4 + lane));
+    p.end = scan_lanes(length, lane);
+    p.start = p.end - length;
+    p.entries = head >> 16;
+    const uint32_t code_bytes = (__shfl_sync(~0u, p.end, 31) + 31) / 32 * 4, fixed = wide ? 68 : 36;
+    p.planes = (const uint32_t *)(tile + fixed) + lane;
+    p.codes = stage + codes_at(tile, s.plane_bytes) + fixed - 36;
+    p.outliers = p.codes + code_bytes;
+    p.ok = 4 * s.words == fixed + s.plane_bytes + code_bytes + (p.entries + 1) / 2 * 4;
+    return p;
 }
 
 #endif

@@ -21,45 +21,54 @@ template <int K> CLLM_INLINE uint32_t plane_words16(uint32_t registers) {
     return (s::eight ? (registers + 1) / 2 : 0) + (s::four ? (registers + 3) / 4 : 0) + (s::two ? (registers + 7) / 8 : 0) + (s::one ? (registers + 15) / 16 : 0);
 }
 
-typedef struct raw16 {
-    uint32_t wide, two, one; /* offsets of this lane's words for the group of four steps under way; wide: 8 or 4 bits */
-    uint32_t two_word, one_word;
-} raw16;
+/* As raw_reader of lanes.cuh, for groups of four steps. */
+template <int K> struct raw16 {
+    enum { wide = subplanes<K>::eight ? 8 : 4 };
+    const uint32_t *at, *two_at, *one_at;
+    uint32_t word[wide], two[2], one;
+};
 
-template <int K> CLLM_INLINE raw16 raw16_begin(uint32_t planes, uint32_t registers, int lane) {
+template <int K> CLLM_INLINE raw16<K> raw16_begin(const uint32_t *planes, uint32_t registers) {
     typedef subplanes<K> s;
-    raw16 r = {planes + 4 * lane, 0, 0, 0, 0};
-    r.two = r.wide + 128 * (s::eight ? (registers + 1) / 2 : s::four ? (registers + 3) / 4 : 0);
-    r.one = r.two + (s::two ? 128 * ((registers + 7) / 8) : 0);
+    raw16<K> r;
+    r.at = planes;
+    r.two_at = r.at + 32 * (s::eight ? (registers + 1) / 2 : (registers + 3) / 4);
+    r.one_at = r.two_at + (s::two ? 32 * ((registers + 7) / 8) : 0);
+#pragma unroll
+    for (int i = 0; i < raw16<K>::wide; i++) r.word[i] = __ldg(r.at + 32 * i);
+    if (s::two) {
+        r.two[0] = __ldg(r.two_at);
+        r.two[1] = __ldg(r.two_at + 32);
+    }
+    if (s::one) r.one = __ldg(r.one_at);
     return r;
 }
 
-template <int K> CLLM_INLINE void next_group16(raw16 &r) {
-    typedef subplanes<K> s;
-    r.wide += s::eight ? 1024 : 512;
-    if (s::two) r.two += 256;
-    if (s::one) r.one += 128;
+template <int K> CLLM_INLINE void next_group16(raw16<K> &r) {
+    r.at += 32 * raw16<K>::wide;
+    r.two_at += 64;
+    r.one_at += 32;
 }
 
 /* The four registers of step k (0..3) of a group. Entries have the code length in bits that raw bits replace. */
-template <int K> CLLM_INLINE void decode_step16(reader &r, raw16 &p, int k, uint32_t a[4]) {
+template <int K> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, int k, uint32_t a[4]) {
     typedef subplanes<K> s;
-    uint32_t wide = 0;
+    enum { wide = raw16<K>::wide };
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const int n = 4 * k + j;
-        if (s::eight && n % 2 == 0) wide = load_shared(p.wide + 64 * n);
-        if (s::four && n % 4 == 0) wide = load_shared(p.wide + 32 * n);
-        if (s::two && n % 8 == 0) p.two_word = load_shared(p.two + 16 * n);
-        if (s::one && n == 0) p.one_word = load_shared(p.one);
         uint32_t e = peek(r), raw = 0;
         r.used += e & 15;
         if (j & 1) refill(r);
-        if (s::eight) raw = __funnelshift_r(wide, wide, 8 * (n % 2)) & s::eight;
-        if (s::four) raw = __funnelshift_r(wide, wide, 4 * (n % 4)) & s::four;
-        if (s::two) raw |= __funnelshift_r(p.two_word, p.two_word, 2 * (n % 8)) & s::two;
-        if (s::one) raw |= __funnelshift_r(p.one_word, p.one_word, n) & s::one;
+        if (s::eight) raw = __funnelshift_r(p.word[n / 2], p.word[n / 2], 8 * (n % 2)) & s::eight;
+        if (s::four) raw = __funnelshift_r(p.word[n / 4 % wide], p.word[n / 4 % wide], 4 * (n % 4)) & s::four;
+        if (s::two) raw |= __funnelshift_r(p.two[n / 8], p.two[n / 8], 2 * (n % 8)) & s::two;
+        if (s::one) raw |= __funnelshift_r(p.one, p.one, n) & s::one;
         a[j] = (e & ~s::all) | raw;
+        if (s::eight && n % 2) p.word[n / 2] = __ldg(p.at + 32 * (wide + n / 2));
+        if (s::four && n % 4 == 3) p.word[n / 4 % wide] = __ldg(p.at + 32 * (wide + n / 4));
+        if (s::two && n % 8 == 7) p.two[n / 8] = __ldg(p.two_at + 32 * (2 + n / 8));
+        if (s::one && n == 15) p.one = __ldg(p.one_at + 32);
     }
 }
 

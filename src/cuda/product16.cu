@@ -83,7 +83,7 @@ CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place
         s.row_block = place.row_block;
     }
     reader r = reader_begin(p, job.w.max_length);
-    raw16 raw = raw16_begin<K>(p.planes, 4 * steps, lane);
+    raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (g & (columns < 8 ? columns - 1 : 7)) * 4 + t;
     float acc[2][4] = {};
     for (uint32_t k = 0; k < steps; k += 4) {

@@ -77,7 +77,7 @@ CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place
         s.row_block = place.row_block;
     }
     reader r = reader_begin(p, job.w.max_length);
-    raw_reader raw = raw_begin<R>(p.planes, 4 * steps, lane);
+    raw_reader<N, R> raw = raw_begin<N, R>(p.planes, 4 * steps);
     const digit_bytes digits = digit_values<R>(job.w.hi_min);
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * group_x + (g & (columns < 8 ? columns - 1 : 7)) * 4 + t;
     int acc[2][4] = {};

@@ -69,20 +69,22 @@ static bool plan_memory(const cllm_tensor *t, tensor_memory *m) {
     m->lut = 0;
     m->scale = align256(sizeof(uint32_t) << t->h.max_length);
     m->blob = align256(m->scale + scale_bytes);
-    /* copies are of 16 bytes at multiples of 16, so they look a little past the last tile */
-    return cllm_add(m->blob, t->h.total_bytes, &end) && cllm_add(end, 512, &end) && (m->bytes = align256(end)) != 0;
+    return cllm_add(m->blob, t->h.total_bytes, &end) && cllm_add(end, CLLM_CUDA_BEHIND, &end) && (m->bytes = align256(end)) != 0;
 }
 
-/* The largest tile with its place inside of 16 bytes: what a stage must hold. */
-static uint32_t largest_tile(const cllm_tensor *t, uint32_t *bytes) {
+/* What a stage must hold: heads, and the largest tile without its raw bits, with its place inside of 16 bytes. */
+static bool largest_stage(const cllm_tensor *t, uint32_t *bytes) {
     uint64_t most = 0;
     const uint8_t *offsets = t->blob + t->offsets_at;
+    size_t plane_bytes[2];
+    for (uint32_t i = 0; i < 2; i++) plane_bytes[i] = 4 * cllm_plane_words(&t->h, cllm_tile_registers(&t->h, cllm_tile_width(&t->h, i ? t->col_blocks - 1 : 0)));
     for (uint32_t i = 0; i < t->h.tiles; i++) {
         uint32_t o[2];
         memcpy(o, offsets + 4 * (size_t)i, sizeof o);
-        uint64_t skew = (t->tiles_at + 4 * (uint64_t)o[0]) & 15, end = (skew + 4 * (uint64_t)(o[1] - o[0]) + 15) & ~15ull;
-        if (end > most) most = end;
+        uint64_t total = 4 * (uint64_t)(o[1] - o[0]), fixed = 36 + plane_bytes[i % t->col_blocks == t->col_blocks - 1], rest = total > fixed ? total - fixed + 12 : 0;
+        if (rest > most) most = rest;
     }
+    most = CLLM_CUDA_HEAD + ((most + 15) & ~15ull);
     *bytes = (uint32_t)((most + 127) & ~127ull);
     return most < 1u << 30;
 }
@@ -122,7 +124,7 @@ cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cud
     cllm_cuda_tensor *d = (cllm_cuda_tensor *)cllm_alloc_zero(1, sizeof *d);
     float *scales = NULL;
     cllm_status s = d ? CLLM_OK : cllm_fail_memory(err, sizeof *d, "a tensor on the GPU");
-    if (s == CLLM_OK && !largest_tile(t, &d->stage_bytes)) s = cllm_fail(err, CLLM_ERR_UNSUPPORTED, t->offsets_at, "a tile is too large for the GPU");
+    if (s == CLLM_OK && !largest_stage(t, &d->stage_bytes)) s = cllm_fail(err, CLLM_ERR_UNSUPPORTED, t->offsets_at, "a tile is too large for the GPU");
     if (s == CLLM_OK && t->h.row_scale != CLLM_ROW_SCALE_NONE) {
         scales = (float *)cllm_alloc(t->h.rows, sizeof *scales);
         s = scales ? cllm_tensor_row_scales(t, scales, t->h.rows, err) : cllm_fail_memory(err, sizeof *scales * t->h.rows, "row scales");

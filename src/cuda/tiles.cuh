@@ -36,7 +36,7 @@ CLLM_INLINE void for_each_tile(const cllm_cuda_launch &p, Planes plane_bytes, Wo
         uint32_t tile = job.tile0 + at - job0 + n * warp / warps;
         const uint32_t last = job.tile0 + at - job0 + n * (warp + 1) / warps;
         staged_tile now = {}, next = {};
-        if (tile < last) now = fetch_tile(job.w, tile, stages + stage * p.stage_bytes, p.stage_bytes, bars + 8 * stage, lane);
+        if (tile < last) now = fetch_tile(job.w, tile, stages + stage * p.stage_bytes, p.stage_bytes, bars + 8 * stage, lane, plane_bytes);
         if (!first) __syncthreads(); /* the table of the job before is no longer in use */
         load_table(job.w);
         __syncthreads();
@@ -45,12 +45,11 @@ CLLM_INLINE void for_each_tile(const cllm_cuda_launch &p, Planes plane_bytes, Wo
         for (; tile < last; tile++, stage ^= 1, now = next) {
             const bool more = tile + 1 < last;
             const uint32_t other = stage ^ 1;
-            if (more) next = fetch_tile(job.w, tile + 1, stages + other * p.stage_bytes, p.stage_bytes, bars + 8 * other, lane);
+            if (more) next = fetch_tile(job.w, tile + 1, stages + other * p.stage_bytes, p.stage_bytes, bars + 8 * other, lane, plane_bytes);
             fetch_wait(bars + 8 * stage, parity >> stage & 1, more);
             parity ^= 1u << stage;
-            const tile_place place = place_tile(job.w, tile);
-            const tile_parts parts = locate(stages + stage * p.stage_bytes + now.skew, now.words, plane_bytes(place.width), lane);
-            if (!parts.ok || !work(job, place, parts, sums, lane)) {
+            const tile_parts parts = locate(job.w, now, stages + stage * p.stage_bytes, lane);
+            if (!parts.ok || !work(job, now.place, parts, sums, lane)) {
                 if (lane == 0) atomicCAS(p.error, 0u, tile + 1);
                 clear_shared(sums, p.outlier_words, lane);
             }
