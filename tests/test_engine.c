@@ -163,8 +163,8 @@ static void test_golden_small(void **state) {
 }
 
 /* Mean negative log likelihood by the golden rule: windows of BOS and the next 511 tokens, every token but BOS scored.
- */
-static double golden_nll(cllm_model *model, const char *dir, uint64_t *scored) {
+ * At most `windows` of them. */
+static double golden_nll(cllm_model *model, const char *dir, size_t windows, uint64_t *scored) {
     size_t bytes = 0;
     char *text = (char *)temp_read(dir, "heldout.txt", &bytes);
     int32_t *ids, window[512];
@@ -177,7 +177,7 @@ static double golden_nll(cllm_model *model, const char *dir, uint64_t *scored) {
     float *logits = cllm_alloc((size_t)512 * vocab, sizeof *logits);
     double sum = 0;
     *scored = 0;
-    for (size_t at = 0; at + 511 <= n; at += 511) {
+    for (size_t at = 0; at + 511 <= n && at < windows * 511; at += 511) {
         window[0] = model->config.bos;
         memcpy(window + 1, ids + at, 511 * sizeof *ids);
         assert_int_equal(cllm_session_rewind(s, 0, &err), CLLM_OK);
@@ -201,9 +201,14 @@ static void check_perplexity(const char *dir, double tolerance) {
     cllm_model *model = open_model(dir, CLLM_WEIGHTS_AUTO, 0, CLLM_TIER_AUTO);
     json_t *golden = load_json(TINY, "golden.json");
     const json_t *heldout = json_object_get(golden, "heldout");
-    uint64_t scored;
-    double ppl = exp(golden_nll(model, TINY, &scored)), want = json_number_value(json_object_get(heldout, "ppl"));
-    assert_int_equal(scored, json_integer_value(json_object_get(heldout, "tokens")));
+    uint64_t scored, tokens = (uint64_t)json_integer_value(json_object_get(heldout, "tokens"));
+    if (CLLM_TEST_SANITIZED) { /* a part is no less memory-safe than the whole, and only roughly as perplexing */
+        tokens = (uint64_t)2 * 511;
+        tolerance = 0.3;
+    }
+    double ppl = exp(golden_nll(model, TINY, tokens / 511, &scored));
+    double want = json_number_value(json_object_get(heldout, "ppl"));
+    assert_int_equal(scored, tokens);
     if (fabs(ppl / want - 1) > tolerance) fail_msg("%s: perplexity %.4f, golden %.4f", dir, ppl, want);
     json_decref(golden);
     cllm_model_close(model);
@@ -281,8 +286,9 @@ static void check_invariance(const char *dir, cllm_weights weights) {
     /* how the tokens are cut into calls */
     static const uint32_t steps[] = {1, 2, 7, 64, 256};
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        float *other = logits_by(model, ids, IDS, steps[i]);
-        assert_memory_equal(all, other, bytes);
+        uint32_t n = CLLM_TEST_SANITIZED && steps[i] < 64 ? 40 : IDS; /* small steps take long */
+        float *other = logits_by(model, ids, n, steps[i]);
+        assert_memory_equal(all, other, (size_t)n * vocab * sizeof(float));
         cllm_free(other);
     }
     cllm_model_close(model);
@@ -421,6 +427,38 @@ static void refuses(const char *from, const char *to, cllm_status status, const 
     temp_remove(dir);
 }
 
+/* What lies in place of a file that need not be there is an error, never a wait, and never taken for a file that is
+ * missing. */
+static void test_optional_files(void **state) {
+    (void)state;
+    static const char *const names[] = {"generation_config.json", "tokenizer.json"};
+    char dir[512];
+    cllm_model *model;
+    cllm_error err;
+    temp_join(dir, temp, "optional");
+    temp_copy(MODELS "/llama-bias", dir);
+    bool root = geteuid() == 0; /* permissions do not stop root, so root becomes somebody else for a moment */
+    chmod(temp, 0755);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *path = temp_path(dir, names[i]);
+        assert_int_equal(mkfifo(path, 0600), 0);
+        assert_int_equal(cllm_model_open(dir, NULL, &model, &err), CLLM_ERR_IO);
+        assert_null(model);
+        assert_non_null(strstr(err.message, names[i]));
+        unlink(path);
+        temp_write_text(dir, names[i], "{}");
+        chmod(path, 0);
+        if (root) assert_int_equal(seteuid(65534), 0);
+        assert_int_equal(cllm_model_open(dir, NULL, &model, &err), CLLM_ERR_IO);
+        if (root) assert_int_equal(seteuid(0), 0);
+        assert_non_null(strstr(err.message, "ermission denied"));
+        unlink(path);
+    }
+    assert_int_equal(cllm_model_open(temp_path(dir, "config.json"), NULL, &model, &err), CLLM_ERR_IO);
+    assert_non_null(strstr(err.message, "is a file, not the folder"));
+    temp_remove(dir);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     refuses("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", CLLM_ERR_FORMAT,
@@ -550,8 +588,8 @@ int main(void) {
         cmocka_unit_test(test_reference_models), cmocka_unit_test(test_invariance),
         cmocka_unit_test(test_rewind),           cmocka_unit_test(test_sessions_in_threads),
         cmocka_unit_test(test_arguments),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_cancel),           cmocka_unit_test(test_corrupt_tile),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_optional_files),   cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_corrupt_tile),     cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

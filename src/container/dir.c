@@ -1,11 +1,8 @@
 #include "container/dir.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -32,16 +29,6 @@ struct cllm_dir {
     size_t count;
     char *names; /* of compressed entries, without the suffix */
 };
-
-static cllm_status look_for(const char *dir, const char *name, bool *there, cllm_error *err) {
-    char *path = cllm_path_join(dir, name);
-    if (!path) return cllm_fail_memory(err, strlen(dir), "a path");
-    struct stat st;
-    *there = !lstat(path, &st);
-    cllm_status status = *there || errno == ENOENT ? CLLM_OK : cllm_fail_errno(err, errno, "cannot look at %s", path);
-    cllm_free(path);
-    return status;
-}
 
 static void copy_text(char *dst, size_t capacity, const json_t *v) {
     if (!json_is_string(v)) return;
@@ -77,13 +64,11 @@ static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
 
 static cllm_status read_config(cllm_dir *d, cllm_error *err) {
     bool there = false;
-    cllm_status status = look_for(d->path, "config.json", &there, err);
+    cllm_status status = cllm_file_there(d->path, "config.json", &there, err);
     if (status) return status;
-    if (!there) {
-        if (access(d->path, F_OK)) return cllm_fail_errno(err, errno, "cannot open %s", d->path);
+    if (!there)
         return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
                          "%s has no config.json: it is no Hugging Face model directory", d->path);
-    }
     status = cllm_read_file(d->path, "config.json", CLLM_CONFIG_LIMIT, &d->config, &d->config_bytes, err);
     if (status) return status;
     json_t *root;
@@ -156,8 +141,8 @@ static cllm_status open_indexed(cllm_dir *d, cllm_error *err) {
 
 static cllm_status open_shards(cllm_dir *d, cllm_error *err) {
     bool single = false, indexed = false;
-    cllm_status status = look_for(d->path, CLLM_SINGLE_NAME, &single, err);
-    if (!status) status = look_for(d->path, CLLM_INDEX_NAME, &indexed, err);
+    cllm_status status = cllm_file_there(d->path, CLLM_SINGLE_NAME, &single, err);
+    if (!status) status = cllm_file_there(d->path, CLLM_INDEX_NAME, &indexed, err);
     if (status) return status;
     /* the same order of preference as transformers has */
     if (single) {
@@ -261,7 +246,7 @@ static cllm_status make_entries(cllm_dir *d, cllm_error *err) {
 
 static cllm_status open_all(cllm_dir *d, cllm_error *err) {
     bool journal = false;
-    cllm_status status = look_for(d->path, CLLM_JOURNAL_NAME, &journal, err);
+    cllm_status status = cllm_file_there(d->path, CLLM_JOURNAL_NAME, &journal, err);
     if (status) return status;
     if (journal)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,

@@ -67,5 +67,8 @@ uint64_t cllm_entry_stored(const cllm_entry *entry);
 /* Reads a whole small file (at most `limit` bytes) into new zero-terminated memory. */
 cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
                            cllm_error *err);
+/* The same of a file that need not be there: *text is then NULL. */
+cllm_status cllm_read_optional(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                               cllm_error *err);
 
 #endif

@@ -23,6 +23,19 @@ char *cllm_path_join(const char *dir, const char *name) {
     return p;
 }
 
+cllm_status cllm_file_there(const char *dir, const char *name, bool *there, cllm_error *err) {
+    char *path = cllm_path_join(dir, name);
+    if (!path) return cllm_fail_memory(err, strlen(dir) + strlen(name), "a path");
+    struct stat st;
+    *there = !lstat(path, &st);
+    int why = *there ? 0 : errno;
+    cllm_free(path);
+    if (why == ENOTDIR)
+        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s is a file, not the folder of a model", dir);
+    if (why == ENOENT && stat(dir, &st)) return cllm_fail_errno(err, errno, "cannot open the folder %s", dir);
+    return !why || why == ENOENT ? CLLM_OK : cllm_fail_errno(err, why, "cannot look for %s in %s", name, dir);
+}
+
 /* O_NONBLOCK: opening a pipe that nobody writes to would wait for ever. */
 static cllm_status open_regular(const char *dir, const char *name, int *fd, uint64_t *bytes, cllm_error *err) {
     char *path = cllm_path_join(dir, name);
@@ -80,6 +93,15 @@ cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char
     return CLLM_OK;
 }
 
+cllm_status cllm_read_optional(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                               cllm_error *err) {
+    bool there = false;
+    *text = NULL;
+    *bytes = 0;
+    cllm_status status = cllm_file_there(dir, name, &there, err);
+    return status || !there ? status : cllm_read_file(dir, name, limit, text, bytes, err);
+}
+
 cllm_status cllm_map_open(const char *dir, const char *name, cllm_map *out, cllm_error *err) {
     static const uint8_t nothing[1];
     int fd = -1;
@@ -93,7 +115,11 @@ cllm_status cllm_map_open(const char *dir, const char *name, cllm_map *out, cllm
         *out = (cllm_map){nothing, 0};
     } else {
         void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED)
+        if (p == MAP_FAILED && errno == ENOMEM)
+            status = cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION,
+                               "out of memory: no room in the address space for %s/%s (%llu bytes)", dir, name,
+                               (unsigned long long)size);
+        else if (p == MAP_FAILED)
             status = cllm_fail_errno(err, errno, "cannot map %s/%s", dir, name);
         else
             *out = (cllm_map){p, (size_t)size};

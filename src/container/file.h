@@ -8,6 +8,10 @@
 /* "dir/name" in new memory; NULL when memory runs out. */
 char *cllm_path_join(const char *dir, const char *name);
 
+/* Whether the folder has something of that name: a file, a folder, a link to nothing. A folder that is missing, is none
+ * or may not be entered is an error. */
+cllm_status cllm_file_there(const char *dir, const char *name, bool *there, cllm_error *err);
+
 typedef struct cllm_map {
     const uint8_t *data; /* of an empty file: a valid pointer to nothing */
     size_t bytes;

@@ -2,7 +2,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "container/dir.h"
@@ -16,25 +15,16 @@
 /* ---------------------------------------------------------------- is it finished
  * --------------------------------------------- */
 
-static cllm_status look_for(const char *dir, const char *name, bool *there, cllm_error *err) {
-    char *path = cllm_path_join(dir, name);
-    if (!path) return cllm_fail_memory(err, strlen(dir), "a path");
-    struct stat st;
-    *there = !lstat(path, &st);
-    cllm_free(path);
-    return CLLM_OK;
-}
-
 static cllm_status check_finished(const char *dir, cllm_error *err) {
     char resolved[PATH_MAX];
     static const char partial[] = ".partial";
+    bool journal = false, manifest = false, config = false;
+    cllm_status status = cllm_file_there(dir, CLLM_JOURNAL_NAME, &journal, err);
+    if (!status) status = cllm_file_there(dir, CLLM_MANIFEST_NAME, &manifest, err);
+    if (!status) status = cllm_file_there(dir, "config.json", &config, err);
+    if (status) return status;
     if (!realpath(dir, resolved)) return cllm_fail_errno(err, errno, "cannot open %s", dir);
     size_t n = strlen(resolved), m = sizeof partial - 1;
-    bool journal = false, manifest = false, config = false;
-    cllm_status status = look_for(dir, CLLM_JOURNAL_NAME, &journal, err);
-    if (!status) status = look_for(dir, CLLM_MANIFEST_NAME, &manifest, err);
-    if (!status) status = look_for(dir, "config.json", &config, err);
-    if (status) return status;
     if (journal || (n >= m && !strcmp(resolved + n - m, partial)))
         return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
                          "%s is the unfinished output of an interrupted run: finish it with compress --resume", dir);
@@ -78,7 +68,7 @@ static cllm_status check_file(const char *dir, const cllm_manifest_item *item, c
                          "%s/" CLLM_MANIFEST_NAME " lists %s, which is no plain file name", dir,
                          cllm_show(item->name).text);
     bool there = false;
-    cllm_status status = look_for(dir, item->name, &there, err);
+    cllm_status status = cllm_file_there(dir, item->name, &there, err);
     if (status) return status;
     if (!there)
         return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s/%s is missing", dir, cllm_show(item->name).text);

@@ -1,51 +1,31 @@
-#include <string.h>
 #include <stdio.h>
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "container/file.h"
 #include "engine/engine.h"
-
-enum { CONFIG_LIMIT = 16 << 20 };
 
 void cllm_model_params_default(cllm_model_params *params) {
     *params = (cllm_model_params){.weights = CLLM_WEIGHTS_AUTO, .tier = CLLM_TIER_AUTO};
 }
 
-/* *text stays NULL where the directory has no such file. */
-static cllm_status read_optional(const char *dir, const char *name, char **text, size_t *bytes, cllm_error *err) {
-    cllm_error local;
-    cllm_status s = cllm_read_file(dir, name, CONFIG_LIMIT, text, bytes, &local);
-    if (s == CLLM_OK) return s;
-    *text = NULL;
-    /* A file that is there but cannot be read is worth an error; one that is missing is not. */
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "re");
-    if (!f) return CLLM_OK;
-    fclose(f);
-    if (err) *err = local;
-    return s;
-}
-
 static cllm_status read_config(cllm_model *m, cllm_error *err) {
     char *generation = NULL;
     size_t bytes = 0, generation_bytes = 0;
-    cllm_status s = read_optional(cllm_dir_path(m->dir), "generation_config.json", &generation, &generation_bytes, err);
+    cllm_status s = cllm_read_optional(cllm_dir_path(m->dir), "generation_config.json", CLLM_CONFIG_LIMIT, &generation,
+                                       &generation_bytes, err);
     if (s) return s;
     const char *text = cllm_dir_config(m->dir, &bytes);
     s = cllm_config_parse(text, bytes, generation, generation_bytes, &m->config, err);
     cllm_free(generation);
-    return s;
+    return s ? cllm_fail_prefix(err, s, "%s", cllm_dir_path(m->dir)) : CLLM_OK;
 }
 
 /* A model without tokenizer still evaluates token ids. */
 static cllm_status open_tokenizer(cllm_model *m, const char *dir, cllm_error *err) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
-    FILE *f = fopen(path, "re");
-    if (!f) return CLLM_OK;
-    fclose(f);
-    return cllm_tokenizer_open(dir, &m->tokenizer, err);
+    bool there = false;
+    cllm_status s = cllm_file_there(dir, "tokenizer.json", &there, err);
+    return s || !there ? s : cllm_tokenizer_open(dir, &m->tokenizer, err);
 }
 
 static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_params *params, cllm_error *err) {
@@ -62,6 +42,7 @@ static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_p
 cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {
     cllm_model_params defaults;
     cllm_model_params_default(&defaults);
+    if (out) *out = NULL;
     if (!dir || !out)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cllm_model_open needs a directory and a place for the model");

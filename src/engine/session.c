@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 
 cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **out, cllm_error *err) {
+    *out = NULL;
     if (n_ctx == 0) n_ctx = model->config.max_context;
     if (n_ctx > model->config.max_context)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a context of %u tokens is more than the model's %u",

@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "container/dir.h"
+#include "container/json.h"
 #include "model/config_json.h"
 
 /* What an architecture implies where config.json is silent: the defaults of its configuration class in transformers. */
@@ -253,18 +255,8 @@ static cllm_status read_bos(const json_t *root, cllm_config *c, cllm_error *err)
 }
 
 static cllm_status load_object(const char *name, const char *text, size_t bytes, json_t **out, cllm_error *err) {
-    json_error_t je;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &je);
-    if (!root) {
-        uint64_t at = je.position >= 0 ? (uint64_t)je.position : CLLM_NO_POSITION;
-        return cllm_fail(err, CLLM_ERR_FORMAT, at, "%s: line %d: %s", name, je.line, je.text);
-    }
-    if (!json_is_object(root)) {
-        json_decref(root);
-        return cllm_fail(err, CLLM_ERR_FORMAT, 0, "%s: not a JSON object", name);
-    }
-    *out = root;
-    return CLLM_OK;
+    cllm_status s = cllm_json_parse(text, bytes, CLLM_CONFIG_DEPTH, out, err);
+    return s ? cllm_fail_prefix(err, s, "%s", name) : CLLM_OK;
 }
 
 static cllm_status read_generation(const char *text, size_t bytes, cllm_config *c, cllm_error *err) {

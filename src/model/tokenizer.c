@@ -1,9 +1,6 @@
 #include "model/tokenizer.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "container/dir.h"
@@ -12,25 +9,16 @@
 enum { MAX_CONFIG_DEPTH = 64 };
 #define MAX_FILE_BYTES ((size_t)256 << 20)
 
-/* *text stays NULL where the directory has no such file. */
-static cllm_status read_optional(const char *dir, const char *name, char **text, size_t *bytes, cllm_error *err) {
-    char path[4096];
-    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
-    if (n < 0 || (size_t)n >= sizeof path) return cllm_fail_errno(err, ENAMETOOLONG, "%s", name);
-    if (access(path, F_OK) && (errno == ENOENT || errno == ENOTDIR)) return CLLM_OK;
-    return cllm_read_file(dir, name, MAX_FILE_BYTES, text, bytes, err);
-}
-
 static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err) {
     char *config = NULL, *jinja = NULL;
     size_t config_bytes = 0, jinja_bytes = 0;
     json_t *root = NULL;
-    cllm_status status = read_optional(dir, "tokenizer_config.json", &config, &config_bytes, err);
+    cllm_status status = cllm_read_optional(dir, "tokenizer_config.json", MAX_FILE_BYTES, &config, &config_bytes, err);
     if (!status && config) {
         status = cllm_json_parse(config, config_bytes, MAX_CONFIG_DEPTH, &root, err);
         if (status) cllm_fail_prefix(err, status, "tokenizer_config.json");
     }
-    if (!status) status = read_optional(dir, "chat_template.jinja", &jinja, &jinja_bytes, err);
+    if (!status) status = cllm_read_optional(dir, "chat_template.jinja", MAX_FILE_BYTES, &jinja, &jinja_bytes, err);
     if (!status) status = cllm_chat_load(root, jinja, &t->chat, err);
     json_decref(root);
     cllm_free(config);
