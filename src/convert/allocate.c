@@ -128,5 +128,10 @@ cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *item
 
 void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits) {
     for (size_t i = 0; i < n; i++)
-        if (items[i].coded) items[i].params.step = (float)(items[i].params.step * exp2(bits));
+        if (items[i].coded) items[i].params.step = cllm_usable_step(items[i].params.step * exp2(bits));
+}
+
+float cllm_usable_step(double step) {
+    static const double least = 1e-36, most = 1e36;
+    return (float)(step > most ? most : step >= least ? step : least);
 }

@@ -20,4 +20,7 @@ cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *item
 /* Makes every coded item's step 2^bits times as large: about `bits` fewer bits a weight. For correcting a plan by what came out. */
 void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits);
 
+/* The nearest step that a blob can state: weights at the ends of the range of floats ask for others. */
+float cllm_usable_step(double step);
+
 #endif

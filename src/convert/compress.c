@@ -15,6 +15,7 @@
 enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
 /* Asked bits per weight are met to this share. */
 static const double RATE_TOLERANCE = 0.003;
+static const double RATE_WARNING = 0.01;
 
 void cllm_compress_params_default(cllm_compress_params *p) {
     *p = (cllm_compress_params){
@@ -298,14 +299,18 @@ static cllm_status encode_all(cllm_job *job, cllm_error *err) {
     for (size_t i = 0; i < job->count; i++) all[i] = i;
     job->progress.what = "compress";
     cllm_status status = CLLM_OK;
+    double off = 0;
     for (int round = 0; !status && round < MAX_ROUNDS; round++) {
         job->progress.done = 0;
         status = cllm_encode_items(job, all, job->count, err);
-        double off = status || job->p->mode != CLLM_MODE_RD ? 0 : bits_off(job);
+        off = status || job->p->mode != CLLM_MODE_RD ? 0 : bits_off(job);
         if (fabs(off) <= RATE_TOLERANCE * job->p->bpw) break;
         cllm_allocate_shift(job->items, job->count, off);
     }
     cllm_free(all);
+    /* Fewer bits than asked are no harm: then the weights have no more to say. */
+    if (!status && off > RATE_WARNING * job->p->bpw)
+        cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each more than the %g that were asked for", off, job->p->bpw);
     return status ? status : cllm_encode_settle(job, err);
 }
 

@@ -95,7 +95,8 @@ cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *
         if (s == CLLM_OK) s = deviation(&items[i], &d, err);
         if (s != CLLM_OK) return s;
         double depth = last > 0 && layer_of(name) >= 0 ? (double)layer_of(name) / (double)last - 0.5 : 0;
-        items[i].params.step = (float)(p->uniform ? sqrt(d) * (k->by_token ? 0.5 : 1) : d * k->factor * exp2(k->depth * depth));
+        items[i].params.step =
+            cllm_usable_step(p->uniform ? sqrt(d) * (k->by_token ? 0.5 : 1) : d * k->factor * exp2(k->depth * depth));
     }
     return CLLM_OK;
 }
