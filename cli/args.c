@@ -110,7 +110,7 @@ bool args_parse_size(const char *text, uint64_t *out) {
 }
 
 static int fail_range(const arg_option *o, const char *name, const char *text) {
-    return cli_fail(CLI_USAGE, "%s takes a number from %g to %g, not '%s'", name, o->min, o->max, text);
+    return cli_fail(CLI_USAGE, "%s takes a number from %.10g to %.10g, not '%s'", name, o->min, o->max, text);
 }
 
 static bool in_range(const arg_option *o, double value) {

@@ -130,12 +130,7 @@ int cmd_compress(int argc, char **argv) {
     cllm_status status = cllm_compress(in, o.out, &o.params, &info, &err);
     double seconds = cli_seconds() - start;
     cli_progress_end(&progress);
-    if (status != CLLM_OK) {
-        code = cli_report(&err);
-        if (status == CLLM_ERR_CANCELLED)
-            fprintf(stderr, "codecllm: what was done is kept in %s.partial; --resume goes on from there\n", o.out);
-        return code;
-    }
+    if (status != CLLM_OK) return cli_report(&err);
     if (cllm_dir_get_info(in, &source, &err) != CLLM_OK) return cli_report(&err);
 
     if (o.json) {

@@ -1,6 +1,7 @@
 #include "args.h"
 #include "cli.h"
 #include "compare.h"
+#include "container/json.h"
 #include "entropy.h"
 #include "json.h"
 
@@ -51,7 +52,7 @@ static void print_row(const tensor_row *row) {
         snprintf(shape, sizeof shape, "%llux%llu", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
     else
         snprintf(shape, sizeof shape, "%llu", (unsigned long long)weights);
-    printf("%-48s %-5s %14s %9s", e->name, e->dtype, shape, cli_bytes(e->bytes));
+    printf("%-48s %-5s %14s %9s", cllm_show(e->name).text, e->dtype, shape, cli_bytes(e->bytes));
     printf(" %7.3f", weights > 0 ? 8.0 * (double)e->bytes / (double)weights : 0.0);
     if (e->compressed) {
         const cllm_tensor_info *i = &row->info;
@@ -171,7 +172,7 @@ int cmd_info(int argc, char **argv) {
     }
     if (cli_interrupted()) {
         json_decref(rows);
-        return CLI_INTERRUPTED;
+        return cli_fail(CLI_INTERRUPTED, "interrupted");
     }
     if (o.json) {
         json_t *object = cli_json_dir(&info);

@@ -5,6 +5,7 @@
 #include "json.h"
 #include "score.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -211,7 +212,7 @@ static cllm_status score_text(evaluation *e, const char *text, size_t bytes, cll
     const ppl_options *o = e->o;
     const cllm_tokenizer *tokenizer = cllm_model_tokenizer(e->subjects[0].model);
     if (tokenizer == NULL)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s has no tokenizer.json; ppl needs one",
+        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s has no tokenizer.json; ppl needs one",
                          e->subjects[0].dir);
     cllm_status status = cllm_tokenize(tokenizer, text, bytes, false, false, &e->tokens, &e->n_tokens, err);
     if (status != CLLM_OK) return status;
@@ -283,6 +284,16 @@ static int print_result(const evaluation *e, double seconds) {
     return CLI_OK;
 }
 
+/* The sums of a model whose logits are not numbers are none either. */
+static int check_numbers(const evaluation *e) {
+    for (int i = 0; i < e->n; i++)
+        if (isnan(e->subjects[i].sum.nll))
+            return cli_fail(CLI_BAD_INPUT,
+                            "%s gives logits that are no numbers: its weights are damaged (see codecllm verify)",
+                            e->subjects[i].dir);
+    return CLI_OK;
+}
+
 int cmd_ppl(int argc, char **argv) {
     ppl_options o;
     int code = parse(argc, argv, &o);
@@ -298,6 +309,7 @@ int cmd_ppl(int argc, char **argv) {
     double start = cli_seconds();
     if (status == CLLM_OK) status = score_text(&e, text, bytes, &err);
     code = status == CLLM_OK ? print_result(&e, cli_seconds() - start) : cli_report(&err);
+    if (code == CLI_OK) code = check_numbers(&e);
     close_all(&e);
     free(text);
     return code;

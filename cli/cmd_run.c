@@ -109,7 +109,7 @@ static int parse(int argc, char **argv, run_options *o) {
          .target = &o->repeat_last_n,
          .value = "N",
          .min = 0,
-         .max = 1e9,
+         .max = 1 << 20,
          .help = "how many tokens count as lately (default 64)"},
         {.names = "--weights",
          .kind = ARG_CHOICE,
@@ -208,7 +208,7 @@ static int load(run_state *r, cllm_error *err) {
     r->load_seconds = cli_seconds() - start;
     cllm_model_get_info(r->model, &r->info);
     r->tokenizer = cllm_model_tokenizer(r->model);
-    if (r->tokenizer == NULL) return cli_fail(CLI_BAD_INPUT, "%s has no tokenizer.json; run needs one", o->dir);
+    if (r->tokenizer == NULL) return cli_fail(CLI_IO, "%s has no tokenizer.json; run needs one", o->dir);
     if (cli_verbose) {
         fprintf(
             stderr,
@@ -297,6 +297,10 @@ static int complete(run_state *r, cllm_error *err) {
     if (count == 0) {
         cllm_free(ids);
         return cli_fail(CLI_USAGE, "the prompt is empty and the model has no token that begins a text");
+    }
+    if (generator_check(&r->generator, ids, count, err) != CLLM_OK) {
+        cllm_free(ids);
+        return cli_report(err);
     }
     if (o->show_prompt && !o->json) {
         fwrite(r->prompt, 1, r->prompt_bytes, stdout);

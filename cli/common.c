@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -39,15 +40,34 @@ static int exit_code(cllm_status status) {
     return CLI_FAILURE;
 }
 
+/* What a model's files say must not steer the terminal. */
+static void put_line(const char *line) {
+    for (; *line != '\0'; line++) fputc((unsigned char)*line < 0x20 || *line == 0x7f ? '?' : *line, stderr);
+    fputc('\n', stderr);
+}
+
+/* " (at byte N)", where the message does not name that byte itself. */
+static void describe_position(const cllm_error *err, char out[48]) {
+    char named[48];
+    snprintf(named, sizeof named, "byte %llu", (unsigned long long)err->position);
+    const char *at = strstr(err->message, named);
+    bool positioned = err->status == CLLM_ERR_FORMAT || err->status == CLLM_ERR_MISMATCH;
+    *out = '\0';
+    if (positioned && err->position != CLLM_NO_POSITION && (at == NULL || isdigit((unsigned char)at[strlen(named)])))
+        snprintf(out, 48, " (at %s)", named);
+}
+
 int cli_report(const cllm_error *err) {
-    if (err->status == CLLM_ERR_CANCELLED) {
-        fprintf(stderr, "codecllm: interrupted\n");
-    } else if (err->position != CLLM_NO_POSITION) {
-        fprintf(stderr, "codecllm: %s: %s (at byte %llu)\n", cllm_status_name(err->status), err->message,
-                (unsigned long long)err->position);
-    } else {
-        fprintf(stderr, "codecllm: %s: %s\n", cllm_status_name(err->status), err->message);
-    }
+    char line[2 * sizeof err->message], position[48];
+    describe_position(err, position);
+    const char *kept = strrchr(err->message, '('), *name = cllm_status_name(err->status);
+    if (err->status == CLLM_ERR_CANCELLED)
+        snprintf(line, sizeof line, "codecllm: interrupted%s%s", kept != NULL ? " " : "", kept != NULL ? kept : "");
+    else if (strstr(err->message, name) != NULL)
+        snprintf(line, sizeof line, "codecllm: %s%s", err->message, position);
+    else
+        snprintf(line, sizeof line, "codecllm: %s: %s%s", name, err->message, position);
+    put_line(line);
     return exit_code(err->status);
 }
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Tokens between two looks at Ctrl-C while a prompt is read. */
@@ -17,15 +18,18 @@ cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, co
                            bool ignore_eos, cllm_error *err) {
     cllm_model_info info;
     cllm_model_get_info(model, &info);
-    *g = (generator){
-        .tokenizer = cllm_model_tokenizer(model), .vocab = info.vocab, .context = context, .ignore_eos = ignore_eos};
+    *g = (generator){.tokenizer = cllm_model_tokenizer(model),
+                     .vocab = info.vocab,
+                     .context = context,
+                     .max_context = info.max_context,
+                     .ignore_eos = ignore_eos};
     for (uint32_t i = 0; i < info.n_eos && g->n_stops < GENERATOR_MAX_STOPS; i++) g->stops[g->n_stops++] = info.eos[i];
+    cllm_status status = cllm_session_new(model, context, &g->session, err); /* first: it knows which contexts can be */
+    if (status != CLLM_OK) return status;
     g->logits = cllm_alloc(info.vocab, sizeof *g->logits);
     g->held = cllm_alloc(context, sizeof *g->held);
-    cllm_status status = CLLM_OK;
     if (g->logits == NULL || g->held == NULL)
         status = cllm_fail_memory(err, (size_t)info.vocab * sizeof *g->logits, "logits");
-    if (status == CLLM_OK) status = cllm_session_new(model, context, &g->session, err);
     if (status == CLLM_OK) status = cllm_sampler_new(sampler, info.vocab, &g->sampler, err);
     return status;
 }
@@ -90,7 +94,7 @@ static cllm_status emit(const char *piece, size_t bytes, FILE *out, cllm_buf *te
     if (!cllm_buf_append(text, piece, bytes)) return cllm_fail_memory(err, bytes, "generated text");
     if (out == NULL || bytes == 0) return CLLM_OK;
     if (fwrite(piece, 1, bytes, out) != bytes || fflush(out) != 0)
-        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "cannot write to standard output");
+        return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "cannot write to standard output: %s", strerror(errno));
     return CLLM_OK;
 }
 
@@ -103,8 +107,9 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
     for (int i = 0; (predict < 0 || i < predict) && status == CLLM_OK; i++) {
         int32_t token = cllm_sampler_next(g->sampler, g->logits);
         if (token < 0) {
-            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
-                               "the model gives no number for any token: its weights are damaged (see codecllm verify)");
+            status =
+                cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                          "the model gives no number for any token: its weights are damaged (see codecllm verify)");
             break;
         }
         if (is_stop(g, token)) {
@@ -130,13 +135,25 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
     return status == CLLM_OK ? emit(piece, bytes, out, text, err) : status;
 }
 
-cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text,
-                          cllm_error *err) {
+cllm_status generator_check(const generator *g, const int32_t *prompt, size_t count, cllm_error *err) {
+    char more[64] = "";
+    if (g->context < g->max_context)
+        snprintf(more, sizeof more, ", or ask for more with -c (at most %u)", g->max_context);
     if (count > g->context)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "the prompt has %zu tokens and the context %u; ask for more with -c", count, g->context);
+                         "the prompt has %zu tokens and the context %u; shorten it%s", count, g->context, more);
+    for (size_t i = 0; i < count; i++)
+        if (prompt[i] < 0 || (uint32_t)prompt[i] >= g->vocab)
+            return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION,
+                             "tokenizer.json gives token %d, but the model has only %u", (int)prompt[i], g->vocab);
+    return CLLM_OK;
+}
+
+cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text,
+                          cllm_error *err) {
     cllm_stream *stream;
-    cllm_status status = cllm_stream_new(g->tokenizer, true, &stream, err);
+    cllm_status status = generator_check(g, prompt, count, err);
+    if (status == CLLM_OK) status = cllm_stream_new(g->tokenizer, true, &stream, err);
     if (status != CLLM_OK) return status;
     g->stop = STOP_LENGTH;
     status = read_prompt(g, prompt, (uint32_t)count, err);

@@ -18,7 +18,7 @@ typedef struct generator {
     cllm_sampler *sampler;
     const cllm_tokenizer *tokenizer;
     float *logits;
-    uint32_t vocab, context;
+    uint32_t vocab, context, max_context;
     int32_t *held; /* the tokens in the session, to find what a new prompt shares with them */
     int32_t stops[GENERATOR_MAX_STOPS];
     int n_stops;
@@ -35,6 +35,8 @@ void generator_close(generator *g);
 /* Also ends at the tokens with which known chat templates end a turn. */
 void generator_stop_at_turns(generator *g);
 
+/* Whether the prompt fits into the context, and its ids into the model. */
+cllm_status generator_check(const generator *g, const int32_t *prompt, size_t count, cllm_error *err);
 /* Evaluates the prompt (what the session holds already is kept) and generates up to `predict` tokens (-1: no limit).
  * Text goes to `out` as it comes, if not NULL, and to `text`. g->stop says why it ended. */
 cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int predict, FILE *out, cllm_buf *text,

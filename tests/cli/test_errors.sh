@@ -23,11 +23,26 @@ expect 3 compress "$work/broken" -o "$work/x" && says 'model.safetensors'
 cp "$tiny/model.safetensors" "$work/broken/model.safetensors"
 echo '{"architectures": ["LlamaForCausalLM"' >"$work/broken/config.json"
 expect 3 run "$work/broken" -p x && says 'config.json'
+[ "$(grep -o 'at byte' "$work/err" | wc -l)" -eq 1 ] || complain "the position is told twice: $(cat "$work/err")"
+jq '.model_type = "a\u001b[31mb"' "$tiny/config.json" >"$work/broken/config.json"
+expect 6 run "$work/broken" -p x && says 'a\?\[31mb'
 jq '.architectures = ["RwkvForCausalLM"] | .model_type = "rwkv"' "$tiny/config.json" >"$work/broken/config.json"
 expect 6 run "$work/broken" -p x && says 'rwkv|Rwkv'
 cp "$tiny/config.json" "$work/broken/config.json"
 echo 'nonsense' >"$work/broken/tokenizer.json"
 expect 3 run "$work/broken" -p x && says 'tokenizer.json'
+rm "$work/broken/tokenizer.json"
+expect 4 run "$work/broken" -p x && says 'has no tokenizer.json'
+expect 4 ppl "$work/broken" -f "$tiny/heldout.txt" && says 'has no tokenizer.json'
+jq '.added_tokens += [.added_tokens[0] + {id: 4096, content: "<beyond>"}]' "$tiny/tokenizer.json" >"$work/broken/tokenizer.json"
+expect 3 run "$work/broken" -p 'x<beyond>' && says 'gives token 4096, but the model has only 4096'
+cp "$tiny/tokenizer.json" "$work/broken/tokenizer.json"
+expect 4 run "$tiny/config.json" -p x && says 'config.json is a file, not the folder'
+expect 4 verify "$tiny/config.json" && says 'config.json is a file, not the folder'
+bytes=$(wc -c <"$tiny/model.safetensors")
+head -c 512 /dev/zero | tr '\0' '\377' | dd of="$work/broken/model.safetensors" bs=1 seek=$((bytes - 512)) conv=notrunc 2>/dev/null
+expect 3 ppl "$work/broken" -f "$tiny/heldout.txt" --max-windows 1 && says 'weights are damaged'
+expect 3 run "$work/broken" -p x && says 'weights are damaged'
 [ ! -e "$work/x" ] || complain "a failed compress left an output"
 
 # The output is there already; it cannot be created; the disk is full; memory runs out.
@@ -55,7 +70,7 @@ elif [ "$(id -u)" -ne 0 ]; then
     expect 4 compress "$tiny" -o "$work/readonly/x" && says 'Permission denied'
 fi
 if [ -z "${CLLM_SANITIZE:-}" ]; then
-    for limit in 20000 40000 60000; do
+    for limit in 12000 20000 40000 60000; do
         (
             ulimit -v $limit
             exec "$codecllm" compress "$tiny" -o "$work/small" --mode rd -t 1 --force
@@ -63,7 +78,7 @@ if [ -z "${CLLM_SANITIZE:-}" ]; then
         code=$?
         case $code in
         0) ;;
-        4 | 5) says 'memory' ;;
+        5) says 'codecllm: .*memory' && { ! grep -q 'memory: out of' "$work/err" || complain "told twice: $(cat "$work/err")"; } ;;
         *) complain "with $limit KiB of memory: exit code $code, $(cat "$work/err")" ;;
         esac
     done

@@ -34,6 +34,8 @@ expect 0 run "$work/rd" -f "$work/prompt" -n 4 -s 1 && prints '^It was a dark'
 cmp "$work/out" "$work/second" || complain "-f - reads another prompt than -f FILE"
 expect 2 run "$work/rd" && says 'no prompt'
 expect 2 run "$work/rd" -f "$tiny/heldout.txt" -c 64 && says 'ask for more with -c'
+[ ! -s "$work/out" ] || complain "a prompt that does not fit is shown"
+expect 2 run "$work/rd" -f "$tiny/heldout.txt" -c 1024 && says 'and the context 1024; shorten it$'
 expect 0 run "$work/rd" -p "Once upon a time" -n 500 -c 32 --ignore-eos --json && json '.stop == "context" and .generated_tokens < 32'
 expect 0 run "$work/rd" -p "Once upon a time" -n 0 --json && json '.text == "" and .generated_tokens == 0'
 
