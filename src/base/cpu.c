@@ -2,11 +2,19 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <stdatomic.h>
 
-/* clang 14's __builtin_cpu_supports does not know it. */
+/* clang 14's __builtin_cpu_supports does not know it. Asked once: in a virtual machine cpuid leaves the guest, which takes tens of
+ * microseconds. */
 static int has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    static atomic_int answer = -1;
+    int known = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (known < 0) {
+        unsigned a, b, c, d;
+        known = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+        atomic_store_explicit(&answer, known, memory_order_relaxed);
+    }
+    return known;
 }
 #endif
 
