@@ -16,8 +16,7 @@
 #include "container/safetensors.h"
 #include "tempdir.h"
 
-/* ---------------------------------------------------------------- JSON edits
- * ------------------------------------------------- */
+/* ---- JSON edits ---- */
 
 static void test_json_edit(void **state) {
     (void)state;
@@ -87,8 +86,7 @@ static void test_json_find_any_bytes(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- index
- * ------------------------------------------------------ */
+/* ---- index ---- */
 
 static void test_index(void **state) {
     (void)state;
@@ -137,8 +135,7 @@ static void test_index(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- manifest
- * --------------------------------------------------- */
+/* ---- manifest ---- */
 
 static void make_manifest(cllm_buf *out) {
     cllm_manifest m = {.mode = "rd", .bits_per_weight = 4.5, .weights = 1000, .bytes = 563};
@@ -190,8 +187,7 @@ static void test_hash_text(void **state) {
     assert_true(cllm_hash("", 0) == 0x2d06800538d394c2ull);
 }
 
-/* ---------------------------------------------------------------- directories in
- * --------------------------------------------- */
+/* ---- directories in ---- */
 
 static void write_shard(const char *dir, const char *name, cllm_st_tensor *tensors, size_t n) {
     cllm_buf b = {0};
@@ -349,8 +345,7 @@ static void test_dir_corruptions(void **state) {
     temp_remove(dir);
 }
 
-/* ---------------------------------------------------------------- directories out
- * -------------------------------------------- */
+/* ---- directories out ---- */
 
 static cllm_status publish(const char *in, const char *out, bool force, const char *content, cllm_error *err) {
     cllm_out_dir d;

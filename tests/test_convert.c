@@ -16,8 +16,7 @@
 #include "container/safetensors.h"
 #include "tempdir.h"
 
-/* ---------------------------------------------------------------- a model
- * ---------------------------------------------------- */
+/* ---- a model ---- */
 
 enum { TENSORS = 12 };
 static const cllm_st_tensor shapes[TENSORS] = {
@@ -137,8 +136,7 @@ static void check_same_file(const char *a, const char *b, const char *name) {
     free(y);
 }
 
-/* ---------------------------------------------------------------- there and back
- * --------------------------------------------- */
+/* ---- there and back ---- */
 
 static void test_lossless_round_trip(void **state) {
     (void)state;
@@ -420,8 +418,7 @@ static void test_arguments(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- verify
- * ----------------------------------------------------- */
+/* ---- verify ---- */
 
 static void test_verify_notices(void **state) {
     (void)state;
@@ -473,8 +470,7 @@ static void test_verify_notices(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- interruptions
- * ---------------------------------------------- */
+/* ---- interruptions ---- */
 
 struct stop {
     int calls, limit;
@@ -588,8 +584,7 @@ static void test_resume_from_damage(void **state) {
     temp_remove(f.root);
 }
 
-/* ---------------------------------------------------------------- scarcity
- * --------------------------------------------------- */
+/* ---- scarcity ---- */
 
 static void test_out_of_memory(void **state) {
     (void)state;

@@ -35,8 +35,7 @@ static int tiers(const cllm_kernels *out[2]) {
 
 static const cllm_kernels *const plain = &cllm_kernels_scalar;
 
-/* ---------------------------------------------------------------- integers
- * ------------------------------------------------ */
+/* ---- integers ---- */
 
 /* Weight (row, column) of a tile of layout 8, biased. */
 static void set_weight(uint32_t *regs, uint32_t row, uint32_t column, int8_t w) {
@@ -149,8 +148,7 @@ static void test_quantize_edges(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- floats
- * ---------------------------------------------------- */
+/* ---- floats ---- */
 
 static void test_expand(void **state) {
     (void)state;

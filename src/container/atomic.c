@@ -16,8 +16,7 @@
 #include "container/file.h"
 #include "container/json.h"
 
-/* ---------------------------------------------------------------- removal
- * ---------------------------------------------------- */
+/* ---- removal ---- */
 
 /* Removal asks for no memory of ours, so that it also works when there is none. */
 
@@ -30,8 +29,8 @@ static int remove_files_at(int fd, const char *keep) {
         return -1;
     }
     int failed = 0;
-    bool again =
-        true; /* what readdir says after a deletion is not defined, so it is asked until it finds nothing more */
+    /* What readdir says after a deletion is not defined, so it is asked until it finds nothing more. */
+    bool again = true;
     while (again && !failed) {
         again = false;
         rewinddir(d);
@@ -98,8 +97,7 @@ cllm_status cllm_sync_dir(const char *path, cllm_error *err) {
     return status;
 }
 
-/* ---------------------------------------------------------------- what may be replaced
- * ---------------------------------------- */
+/* ---- what may be replaced ---- */
 
 /* --force may delete a model that lies at OUT, and nothing else: no folder with folders in it, no project, no home
  * directory. */
@@ -150,8 +148,7 @@ static cllm_status check_target(const char *in, const cllm_out_dir *d, cllm_erro
     return check_replaceable(d->out, err);
 }
 
-/* ---------------------------------------------------------------- begin
- * ------------------------------------------------------ */
+/* ---- begin ---- */
 
 /* What lies at OUT.partial: nothing, something of ours that holds no work (an empty folder or journal), something of
  * ours that does, or something else. */
@@ -260,8 +257,7 @@ void cllm_out_end(cllm_out_dir *d, bool discard) {
     *d = (cllm_out_dir){.fd = -1};
 }
 
-/* ---------------------------------------------------------------- commit
- * ----------------------------------------------------- */
+/* ---- commit ---- */
 
 static cllm_status open_parent(const char *path, int *fd, cllm_error *err) {
     char *parent = cllm_strdup(path);
@@ -315,8 +311,7 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
         return errno == EINVAL || errno == ENOSYS
                    ? replace_in_two_steps(d, err)
                    : cllm_fail_errno(err, errno, "cannot exchange %s and %s", d->partial, d->out);
-    /* now the old model is at OUT.partial: a journal marks it as something to throw away, should this process end here
-     */
+    /* Now the old model is at OUT.partial. A journal marks it as something to throw away, should this process end. */
     int old = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int mark = old < 0 ? -1 : openat(old, CLLM_JOURNAL_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (mark >= 0) close(mark);

@@ -186,7 +186,7 @@ cllm_status cllm_safetensors_parse(const uint8_t *file, size_t bytes, cllm_safet
     cllm_status status = cllm_json_parse((const char *)file + 8, (size_t)header, 3, &root, err);
     if (status) {
         if (err && err->position != CLLM_NO_POSITION) err->position += 8;
-        return cllm_fail_prefix(err, status, "safetensors header");
+        return cllm_fail_prefix(err, status, "safetensors header (from byte 8)");
     }
     out->data_at = 8 + header;
     struct parse p = {file, (size_t)header, bytes - 8 - header, err};

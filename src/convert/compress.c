@@ -37,8 +37,7 @@ static cllm_status check_params(const cllm_compress_params *p, cllm_error *err) 
     return CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- plan
- * ------------------------------------------------------- */
+/* ---- plan ---- */
 
 static bool is_codable(const cllm_entry *e, const cllm_compress_params *p) {
     if (e->ndim != 2 || e->shape[0] < 1 || e->shape[1] < MIN_CODED_COLS || e->shape[0] > UINT32_MAX ||
@@ -96,8 +95,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
     return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->p, job->items, n, err) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- journal
- * ---------------------------------------------------- */
+/* ---- journal ---- */
 
 /* What tensors the source has; their contents are compared one by one as they come. */
 static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *err) {
@@ -142,8 +140,7 @@ static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- assembly
- * --------------------------------------------------- */
+/* ---- assembly ---- */
 
 struct stored {
     char *name; /* as stored */
@@ -277,8 +274,7 @@ static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
     return status;
 }
 
-/* ---------------------------------------------------------------- whole
- * ------------------------------------------------------ */
+/* ---- whole ---- */
 
 /* How far the encoded tensors are from the asked size, in bits per coded weight. */
 static double bits_off(const cllm_job *job) {
@@ -310,7 +306,8 @@ static cllm_status encode_all(cllm_job *job, cllm_error *err) {
     cllm_free(all);
     /* Fewer bits than asked are no harm: then the weights have no more to say. */
     if (!status && off > RATE_WARNING * job->p->bpw)
-        cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each more than the %g that were asked for", off, job->p->bpw);
+        cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each more than the %g that were asked for", off,
+                 job->p->bpw);
     return status ? status : cllm_encode_settle(job, err);
 }
 

@@ -49,8 +49,7 @@ static uint64_t hash_params(const cllm_plan_item *item) {
     return cllm_hash(words, sizeof words);
 }
 
-/* ---------------------------------------------------------------- one tensor
- * ------------------------------------------------- */
+/* ---- one tensor ---- */
 
 /* The source as the encoder may have it: aligned, and as BF16 where it is converted. *owned is freed by the caller. */
 static cllm_status prepare_source(const cllm_plan_item *item, const void **src, cllm_dtype *type, void **owned,
@@ -154,8 +153,7 @@ static cllm_status encode_one(const cllm_job *job, size_t index, cllm_result *r,
     return status;
 }
 
-/* ---------------------------------------------------------------- all of them
- * ------------------------------------------------ */
+/* ---- all of them ---- */
 
 static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *r) {
     char name[32];

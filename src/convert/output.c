@@ -8,8 +8,7 @@
 #include "container/index.h"
 #include "container/json.h"
 
-/* ---------------------------------------------------------------- shards
- * ----------------------------------------------------- */
+/* ---- shards ---- */
 
 /* At most this many bytes of header describe a tensor. */
 static uint64_t header_share(const cllm_st_tensor *t) {
@@ -120,8 +119,7 @@ cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, siz
     return shards > 1 ? write_index(o, tensors, count, shards, err) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- other files
- * ------------------------------------------------ */
+/* ---- other files ---- */
 
 cllm_status cllm_write_text(const cllm_output *o, const char *name, const void *text, size_t bytes, cllm_error *err) {
     uint64_t hash;

@@ -12,8 +12,7 @@
 #include "convert/decode.h"
 #include "convert/progress.h"
 
-/* ---------------------------------------------------------------- is it finished
- * --------------------------------------------- */
+/* ---- is it finished ---- */
 
 static cllm_status check_finished(const char *dir, cllm_error *err) {
     char resolved[PATH_MAX];
@@ -44,8 +43,7 @@ static cllm_status read_manifest(const char *dir, cllm_manifest *m, cllm_error *
     return status ? cllm_fail_prefix(err, status, "%s/" CLLM_MANIFEST_NAME, dir) : CLLM_OK;
 }
 
-/* ---------------------------------------------------------------- files
- * ------------------------------------------------------ */
+/* ---- files ---- */
 
 static cllm_status check_listing(const char *dir, const cllm_manifest *m, cllm_error *err) {
     cllm_listed *list;
@@ -93,8 +91,7 @@ static cllm_status check_file(const char *dir, const cllm_manifest_item *item, c
     return status;
 }
 
-/* ---------------------------------------------------------------- tensors
- * ---------------------------------------------------- */
+/* ---- tensors ---- */
 
 static cllm_status drop_rows(void *ctx, const uint8_t *data, size_t bytes, cllm_error *err) {
     (void)ctx, (void)data, (void)bytes, (void)err;

@@ -61,8 +61,7 @@ LANES vf load_number_part(cllm_dtype dtype, const uint8_t *p, uint32_t n) {
     return load_number(dtype, t);
 }
 
-/* ---------------------------------------------------------------- activations
- * ------------------------------------------ */
+/* ---- activations ---- */
 
 /* A chunk's numbers as integers. The scale of a chunk that holds a NaN or an infinity is NaN, so that the products are.
  */
@@ -100,8 +99,7 @@ KERNEL void quantize(const float *x, const float *mul, uint32_t n, uint32_t padd
     }
 }
 
-/* ---------------------------------------------------------------- float products
- * ---------------------------------------- */
+/* ---- float products ---- */
 
 LANES void expand_as(cllm_dtype dtype, const uint8_t *src, size_t n, float *dst) {
     size_t i = 0, bytes = number_bytes(dtype);
@@ -212,8 +210,7 @@ KERNEL void sum_rows(const float *acc, uint32_t tokens, float *y, size_t ldy) {
     for (uint32_t t = 0; t < tokens; t++) vf_sum8(acc + (size_t)t * CLLM_ROWS * CLLM_VF, y + t * ldy);
 }
 
-/* ---------------------------------------------------------------- everything between the products
- * ------------------------ */
+/* ---- everything between the products ---- */
 
 KERNEL void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *y) {
     vf sum = vf_set1(0);

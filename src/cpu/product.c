@@ -6,8 +6,7 @@
 #include "base/mem.h"
 #include "cpu/cpu.h"
 
-/* ---------------------------------------------------------------- inputs
- * ------------------------------------------------ */
+/* ---- inputs ---- */
 
 static bool is_int(const cpu_matrix *m) {
     return m->form == CPU_INT || m->form == CPU_INT_CODED;
@@ -42,8 +41,7 @@ void cpu_slot_fill(const cllm_kernels *kernels, const cpu_matrix *m, cpu_slot *s
     }
 }
 
-/* ---------------------------------------------------------------- one row block
- * ------------------------------------------- */
+/* ---- one row block ---- */
 
 /* y[token][0..16) = the 16 rows of a block of row-major numbers times each token. Rows past the end repeat the last
  * one. */
@@ -141,8 +139,7 @@ static void finish(const cpu_session *s, const cpu_job *job, uint32_t block, uin
     }
 }
 
-/* ---------------------------------------------------------------- the loop
- * ------------------------------------------------- */
+/* ---- the loop ---- */
 
 typedef struct product_loop {
     cpu_session *s;
