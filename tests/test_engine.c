@@ -23,8 +23,7 @@
 
 static char temp[64]; /* this run's folder */
 
-/* ---------------------------------------------------------------- helpers
- * ------------------------------------------------- */
+/* ---- helpers ---- */
 
 static cllm_model *open_model(const char *dir, cllm_weights weights, int threads, cllm_tier tier) {
     cllm_model_params params;
@@ -101,8 +100,7 @@ static void some_ids(int32_t *ids, uint32_t n, uint32_t vocab) {
     for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(temp_random(&rng) % vocab);
 }
 
-/* ---------------------------------------------------------------- golden values
- * -------------------------------------------- */
+/* ---- golden values ---- */
 
 static void check_prompt(cllm_session *s, const json_t *prompt, uint32_t vocab, float *logits) {
     int32_t ids[1024], wanted[1024];
@@ -220,8 +218,7 @@ static void test_perplexity(void **state) {
     check_perplexity(compressed(TINY, "int8", CLLM_MODE_INT8), 0.003);
 }
 
-/* ---------------------------------------------------------------- reference models
- * ------------------------------------------ */
+/* ---- reference models ---- */
 
 static float *check_reference(const char *dir, const char *source, cllm_weights weights, double tolerance) {
     json_t *expected = load_json(source, "expected.json");
@@ -271,8 +268,7 @@ static void test_reference_models(void **state) {
     temp_list_free(list, n);
 }
 
-/* ---------------------------------------------------------------- invariance
- * ------------------------------------------------- */
+/* ---- invariance ---- */
 
 enum { IDS = 300 }; /* more than one batch */
 
@@ -376,8 +372,7 @@ static void test_sessions_in_threads(void **state) {
     cllm_model_close(model);
 }
 
-/* ---------------------------------------------------------------- errors
- * ----------------------------------------------------- */
+/* ---- errors ---- */
 
 static void test_arguments(void **state) {
     (void)state;
@@ -491,8 +486,8 @@ static void test_cancel(void **state) {
     assert_int_equal(cllm_model_open(TINY, &params, &model, &err), CLLM_ERR_CANCELLED);
 }
 
-/* Spoils the first tile of a matrix: its lane lengths no longer add up. */
-static void spoil(const char *dir, const char *matrix) {
+/* Spoils the first tile of a matrix: its lane lengths no longer add up. Tells where in the file. */
+static uint64_t spoil(const char *dir, const char *matrix) {
     cllm_dir *d;
     cllm_error err;
     assert_int_equal(cllm_dir_open(dir, &d, &err), CLLM_OK);
@@ -510,6 +505,7 @@ static void spoil(const char *dir, const char *matrix) {
     data[at] ^= 0xff;
     temp_write(dir, file, data, bytes);
     free(data);
+    return at;
 }
 
 static void test_corrupt_tile(void **state) {
@@ -517,14 +513,18 @@ static void test_corrupt_tile(void **state) {
     char dir[512];
     temp_join(dir, temp, "spoiled");
     temp_copy(compressed(TINY, "int8", CLLM_MODE_INT8), dir);
-    spoil(dir, "model.layers.3.mlp.up_proj.weight");
+    uint64_t spoiled = spoil(dir, "model.layers.3.mlp.up_proj.weight");
     cllm_model *model;
     cllm_error err;
     cllm_model_params params;
     cllm_model_params_default(&params);
     params.weights = CLLM_WEIGHTS_DECODED;
     assert_int_equal(cllm_model_open(dir, &params, &model, &err), CLLM_ERR_FORMAT);
+    assert_non_null(strstr(err.message, dir));
+    assert_non_null(strstr(err.message, "model.safetensors"));
     assert_non_null(strstr(err.message, "model.layers.3.mlp.up_proj.weight"));
+    if (err.position < spoiled || err.position > spoiled + 4096) /* in the file, as verify tells it */
+        fail_msg("byte %llu is not near %llu", (unsigned long long)err.position, (unsigned long long)spoiled);
     model = open_model(dir, CLLM_WEIGHTS_COMPRESSED, 2, CLLM_TIER_AUTO);
     cllm_session *s = new_session(model, 16);
     int32_t ids[5] = {1, 2, 3, 4, 5};
@@ -538,9 +538,7 @@ static void test_corrupt_tile(void **state) {
 }
 
 /* Every allocation of opening, of a session and of a step fails once. */
-static void test_out_of_memory(void **state) {
-    (void)state;
-    const char *dir = compressed(MODELS "/qwen3", "qwen3-1", CLLM_MODE_INT8);
+static void starve(const char *dir, cllm_weights weights) {
     for (long n = 0;; n++) {
         cllm_model *model = NULL;
         cllm_session *s = NULL;
@@ -550,7 +548,7 @@ static void test_out_of_memory(void **state) {
         cllm_model_params params;
         cllm_model_params_default(&params);
         params.threads = 2;
-        params.weights = n % 2 ? CLLM_WEIGHTS_COMPRESSED : CLLM_WEIGHTS_DECODED;
+        params.weights = weights;
         cllm_alloc_fail_after(n);
         cllm_status st = cllm_model_open(dir, &params, &model, &err);
         if (!st) st = cllm_session_new(model, 20, &s, &err);
@@ -566,8 +564,16 @@ static void test_out_of_memory(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------- main
- * ------------------------------------------------------ */
+static void test_out_of_memory(void **state) {
+    (void)state;
+    starve(MODELS "/qwen3", CLLM_WEIGHTS_AUTO);
+    for (int w = CLLM_WEIGHTS_COMPRESSED; w <= CLLM_WEIGHTS_DECODED; w++) {
+        starve(compressed(MODELS "/qwen3", "qwen3-1", CLLM_MODE_INT8), (cllm_weights)w);
+        starve(compressed(MODELS "/qwen3", "qwen3-2", CLLM_MODE_LOSSLESS), (cllm_weights)w);
+    }
+}
+
+/* ---- main ---- */
 
 static int make_folder(void **state) {
     (void)state;

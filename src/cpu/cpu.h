@@ -26,7 +26,7 @@ typedef enum cpu_form {
 
 typedef struct cpu_matrix {
     cpu_form form;
-    const char *name;
+    const cllm_matrix *source; /* for messages: its name and where it lies */
     uint32_t rows, cols, row_blocks;
     cllm_dtype dtype;    /* BF16, F16, F32 or I16; I8 for tiles of layout 8 */
     const uint8_t *data; /* row-major numbers, or the tiles one after another */
@@ -107,6 +107,8 @@ void cpu_matrix_release(cpu_matrix *m);
 /* Bytes `m` would take in memory if decoded, and as it is. */
 uint64_t cpu_matrix_decoded_bytes(const cllm_matrix *m);
 uint64_t cpu_matrix_borrowed_bytes(const cllm_matrix *m);
+/* Puts file and tensor before a message, and turns a position in the blob into one in the file. */
+cllm_status cpu_matrix_fail(const cpu_matrix *m, cllm_status status, cllm_error *err);
 /* Row `row` as floats; w: the calling worker's scratch. */
 cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t row, cpu_worker *w, float *dst,
                            cllm_error *err);

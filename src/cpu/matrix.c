@@ -1,4 +1,5 @@
 /* Weights in memory: borrowed as they are, decoded once, or left compressed. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -47,6 +48,13 @@ static cllm_status load_scales(const cllm_matrix *m, cpu_matrix *out, cllm_error
         if ((s = cllm_tensor_col_scales(m->coded, out->col_scale, h->cols, err))) return s;
     }
     return CLLM_OK;
+}
+
+cllm_status cpu_matrix_fail(const cpu_matrix *m, cllm_status status, cllm_error *err) {
+    const cllm_matrix *from = m->source;
+    if (err && err->position != CLLM_NO_POSITION) err->position += from->file_offset;
+    return cllm_fail_prefix(err, status, "%s: tensor %s (from byte %" PRIu64 ")", from->file, from->name,
+                            from->file_offset);
 }
 
 static void bias_tile(uint32_t *regs, size_t words) {
@@ -123,7 +131,7 @@ static cllm_status decode_all(const cllm_matrix *m, cllm_tier tier, cllm_pool *p
             if (d.errors[i].status) {
                 s = d.errors[i].status;
                 if (err) *err = d.errors[i];
-                cllm_fail_prefix(err, s, "%s", m->name);
+                cpu_matrix_fail(out, s, err);
             }
     }
     cllm_free(d.tiles);
@@ -156,7 +164,7 @@ static cllm_status load_coded(const cllm_matrix *m, bool decode, cllm_tier tier,
 
 cllm_status cpu_matrix_load(const cllm_matrix *m, bool decode, cllm_tier tier, cllm_pool *pool, cpu_matrix *out,
                             cllm_error *err) {
-    *out = (cpu_matrix){.name = m->name,
+    *out = (cpu_matrix){.source = m,
                         .rows = m->rows,
                         .cols = m->cols,
                         .row_blocks = block_count(m->rows),
@@ -229,7 +237,7 @@ cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t
         s = int_row(m, model->tier, row, w->tile, dst, err);
         break;
     }
-    if (s) return cllm_fail_prefix(err, s, "%s", m->name);
+    if (s) return cpu_matrix_fail(m, s, err);
     if (m->row_scale)
         for (uint32_t c = 0; c < m->cols; c++) dst[c] *= m->row_scale[row];
     if (m->col_scale)

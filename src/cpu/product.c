@@ -116,7 +116,7 @@ static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t
         if (m->form == CPU_ROWS_CODED) st = cpu_matrix_block(m, s->model->tier, block, w->tile, w->block, &w->error);
         if (!st) block_of_rows(s, m, rows, have, slot, tokens, w, y);
     }
-    if (st) return cllm_fail_prefix(&w->error, st, "%s", m->name);
+    if (st) return cpu_matrix_fail(m, st, &w->error);
     if (m->row_scale)
         for (uint32_t t = 0; t < tokens; t++)
             for (uint32_t r = 0; r < 16; r++) y[16 * t + r] *= m->row_scale[block * 16 + r];

@@ -27,6 +27,8 @@ typedef struct cllm_matrix {
     cllm_dtype dtype; /* BF16, F16 or F32; of a coded matrix its source's */
     const cllm_tensor *coded;
     const uint8_t *data;
+    const char *file;     /* where it lies, for messages */
+    uint64_t file_offset; /* of its bytes in that file */
 } cllm_matrix;
 
 /* One vector (norm weights, biases), already float32. data is NULL where the model has none. */

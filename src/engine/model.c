@@ -30,13 +30,13 @@ static cllm_status open_tokenizer(cllm_model *m, const char *dir, cllm_error *er
 
 static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_params *params, cllm_error *err) {
     cllm_status s = cllm_dir_open(dir, &m->dir, err);
-    if (s || (s = read_config(m, err)) || (s = cllm_weights_find(m->dir, &m->config, &m->weights, err)) ||
-        (s = open_tokenizer(m, dir, err)))
-        return s;
+    if (s || (s = read_config(m, err)) || (s = open_tokenizer(m, dir, err))) return s;
     m->backend = &cllm_cpu_backend;
-    s = m->backend->model_new(&m->config, &m->weights.set, params, &m->on_backend, err);
+    s = cllm_weights_find(m->dir, &m->config, &m->weights, err);
+    if (!s) s = m->backend->model_new(&m->config, &m->weights.set, params, &m->on_backend, err);
     if (!s) m->backend->model_info(m->on_backend, &m->info);
-    return s;
+    bool about_file = s == CLLM_ERR_FORMAT || s == CLLM_ERR_UNSUPPORTED;
+    return about_file ? cllm_fail_prefix(err, s, "%s", dir) : s;
 }
 
 cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {

@@ -21,8 +21,7 @@ typedef struct finder {
 static const cllm_entry *look_up(finder *f, const char *name) {
     const cllm_entry *e = cllm_dir_find(f->dir, name);
     if (!e)
-        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: tensor %s is missing",
-                              cllm_dir_path(f->dir), name);
+        f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "tensor %s is missing", name);
     else if (e->type != CLLM_DTYPE_BF16 && e->type != CLLM_DTYPE_F16 && e->type != CLLM_DTYPE_F32)
         f->status = cllm_fail(f->err, CLLM_ERR_UNSUPPORTED, e->file_offset,
                               "%s: tensor %s is %.16s; weights must be BF16, F16 or F32", e->file, name, e->dtype);
@@ -40,13 +39,20 @@ static void find_matrix(finder *f, const char *name, uint32_t rows, uint32_t col
                               e->file, name, r, c, e->ndim, rows, cols);
         return;
     }
-    *m = (cllm_matrix){.name = e->name, .rows = rows, .cols = cols, .dtype = e->type, .data = e->data};
+    *m = (cllm_matrix){.name = e->name,
+                       .rows = rows,
+                       .cols = cols,
+                       .dtype = e->type,
+                       .data = e->data,
+                       .file = e->file,
+                       .file_offset = e->file_offset};
     f->out->count += (uint64_t)rows * cols;
     if (!e->compressed) return;
     cllm_tensor *t = NULL;
     f->status = cllm_tensor_open(e->data, (size_t)e->bytes, &t, f->err);
     if (f->status) {
-        cllm_fail_prefix(f->err, f->status, "%s: tensor %s", e->file, name);
+        if (f->err && f->err->position != CLLM_NO_POSITION) f->err->position += e->file_offset;
+        cllm_fail_prefix(f->err, f->status, "%s: tensor %s (from byte %" PRIu64 ")", e->file, name, e->file_offset);
         return;
     }
     f->out->tensors[f->out->n_tensors++] = t;
