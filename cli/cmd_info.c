@@ -46,7 +46,7 @@ static cllm_status describe(const cllm_entry *entry, const cllm_dir *reference, 
 
 static void print_row(const tensor_row *row) {
     const cllm_entry *e = row->entry;
-    uint64_t weights = cli_entry_weights(e);
+    uint64_t weights = cllm_entry_count(e);
     char shape[64];
     if (e->ndim == 2)
         snprintf(shape, sizeof shape, "%llux%llu", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
@@ -70,7 +70,7 @@ static void print_row(const tensor_row *row) {
 
 static json_t *row_json(const tensor_row *row) {
     const cllm_entry *e = row->entry;
-    uint64_t weights = cli_entry_weights(e);
+    uint64_t weights = cllm_entry_count(e);
     json_t *shape = json_array();
     for (uint32_t i = 0; i < e->ndim; i++) json_array_append_new(shape, json_integer((json_int_t)e->shape[i]));
     json_t *object = json_pack("{s:s, s:s, s:o, s:I, s:b, s:o}", "name", e->name, "dtype", e->dtype, "shape", shape,

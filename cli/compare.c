@@ -11,12 +11,6 @@ double cli_snr_db(const cli_snr *snr) {
     return snr->noise > 0 ? 10 * log10(snr->signal / snr->noise) : INFINITY;
 }
 
-uint64_t cli_entry_weights(const cllm_entry *entry) {
-    uint64_t n = 1;
-    for (uint32_t i = 0; i < entry->ndim; i++) n *= entry->shape[i]; /* the container has checked the product */
-    return n;
-}
-
 bool cli_entry_is_numeric(const cllm_entry *entry) {
     return entry->compressed || entry->type == CLLM_DTYPE_BF16 || entry->type == CLLM_DTYPE_F16 ||
            entry->type == CLLM_DTYPE_F32;
@@ -26,7 +20,7 @@ cllm_status cli_weights_open(const cllm_entry *entry, cli_weights *w, cllm_error
     w->entry = entry;
     w->tensor = NULL;
     w->rows = entry->ndim > 1 ? entry->shape[0] : 1;
-    uint64_t weights = cli_entry_weights(entry);
+    uint64_t weights = cllm_entry_count(entry);
     if (weights == 0) w->rows = 0;
     w->row_length = weights > 0 ? weights / w->rows : 0;
     if (!entry->compressed) return CLLM_OK;
@@ -79,7 +73,7 @@ static cllm_status compare_rows(const cli_weights *a, const cli_weights *b, floa
 }
 
 cllm_status cli_compare_entries(const cllm_entry *entry, const cllm_entry *reference, cli_snr *snr, cllm_error *err) {
-    if (cli_entry_weights(entry) != cli_entry_weights(reference))
+    if (cllm_entry_count(entry) != cllm_entry_count(reference))
         return cllm_fail(err, CLLM_ERR_MISMATCH, CLLM_NO_POSITION, "%s has another shape in the reference",
                          entry->name);
     cli_weights a = {.tensor = NULL}, b = {.tensor = NULL};

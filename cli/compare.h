@@ -13,8 +13,6 @@ typedef struct cli_snr {
 double cli_snr_db(const cli_snr *snr);
 /* Adds the weights of one entry and its counterpart; both must have the same number of weights. */
 cllm_status cli_compare_entries(const cllm_entry *entry, const cllm_entry *reference, cli_snr *snr, cllm_error *err);
-/* Number of weights of an entry. */
-uint64_t cli_entry_weights(const cllm_entry *entry);
 /* Whether the codec knows the entry's numbers (BF16, F16, F32, or a blob). */
 bool cli_entry_is_numeric(const cllm_entry *entry);
 

@@ -107,8 +107,7 @@ static cllm_status check_budget(const cllm_compress_params *p, double kept_bits,
 cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
     double weights = 0, coded = 0, kept_bits = 0;
     for (size_t i = 0; i < n; i++) {
-        double count = 1;
-        for (uint32_t d = 0; d < items[i].entry->ndim; d++) count *= (double)items[i].entry->shape[d];
+        double count = (double)cllm_entry_count(items[i].entry);
         weights += count;
         if (items[i].coded) coded += count;
         else kept_bits += 8.0 * (double)items[i].entry->bytes;
