@@ -35,10 +35,11 @@ while [ $i -lt "$kills" ]; do
     [ ! -e "$work/out1.partial" ] || complain "a .partial is left over"
 done
 
-# Ctrl-C: exit code 130, and the same again.
+# Ctrl-C: exit code 130, and the same again. Without --foreground timeout signals the command and then its whole group, and a second
+# Ctrl-C means to leave at once.
 rm -rf "$work/out1" "$work/out1.partial"
 # shellcheck disable=SC2086
-timeout -s INT "$(awk "BEGIN { printf \"%.4f\", $duration / 1e9 / 2 }")" "$codecllm" compress "$tiny" -o "$work/out1" $options >/dev/null 2>"$work/err"
+timeout --foreground -s INT "$(awk "BEGIN { printf \"%.4f\", $duration / 1e9 / 2 }")" "$codecllm" compress "$tiny" -o "$work/out1" $options >/dev/null 2>"$work/err"
 code=$?
 if [ ! -e "$work/out1" ]; then
     says 'interrupted'
