@@ -10,7 +10,9 @@ CLLM_INLINE void load_table(const cllm_cuda_view &w) {
     for (uint32_t i = 4 * quads + threadIdx.x; i < entries; i += blockDim.x) store_shared(4 * i, __ldg(w.lut + i));
 }
 
+/* Once all lanes of the warp have read what is there. */
 CLLM_INLINE void clear_shared(uint32_t at, uint32_t words, int lane) {
+    __syncwarp();
     for (uint32_t i = lane; i < words; i += 32) store_shared(at + 4 * i, 0);
     __syncwarp();
 }
