@@ -207,6 +207,9 @@ typedef struct cllm_model_params {
     cllm_weights weights; /* CLLM_WEIGHTS_AUTO */
     int threads;          /* 0 = one per core; results do not depend on it */
     cllm_tier tier;       /* CLLM_TIER_AUTO */
+    const char *device;   /* "auto" or NULL: a GPU if there is a usable one, else the CPU; "cpu"; "cuda" or "cuda:N": that GPU, or
+                           * CLLM_ERR_UNSUPPORTED with the reason */
+    bool kv_f32;          /* GPU: keep the KV cache in float32 instead of FP16 (the CPU's always is float32) */
     cllm_progress_fn progress;
     void *user;
 } cllm_model_params;

@@ -16,7 +16,7 @@
 #include "codecllm.h"
 #include "model/config.h"
 
-#define CLLM_BACKEND_ABI   1u
+#define CLLM_BACKEND_ABI   2u
 #define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
 
 /* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at
@@ -54,10 +54,11 @@ typedef struct cllm_weight_set {
 
 /* What memory is used for; the engine adds nothing of its own worth counting. */
 typedef enum cllm_memory_kind {
-    CLLM_MEMORY_WEIGHTS,
+    CLLM_MEMORY_WEIGHTS, /* coded or not, with their tables and scales */
     CLLM_MEMORY_KV,
-    CLLM_MEMORY_SCRATCH,
-    CLLM_MEMORY_OTHER, /* graphs, rings, whatever a device needs besides */
+    CLLM_MEMORY_RING, /* slots that hold a decoded matrix while a prompt is multiplied with it */
+    CLLM_MEMORY_SCRATCH, /* activations, logits, workspaces of libraries */
+    CLLM_MEMORY_GRAPH, /* captured steps */
     CLLM_MEMORY_KINDS
 } cllm_memory_kind;
 
@@ -68,6 +69,13 @@ typedef struct cllm_backend_model_info {
     uint32_t max_batch; /* most tokens `forward` takes */
 } cllm_backend_model_info;
 
+/* A device as `info --device` shows it. */
+typedef struct cllm_device_info {
+    char name[96];       /* "NVIDIA H200" */
+    char detail[160];    /* compute capability, processors, driver and runtime version: "sm_90, 132 SMs, driver 580.1, CUDA 13.0" */
+    uint64_t memory, free_memory; /* bytes */
+} cllm_device_info;
+
 /* Which rows of logits `forward` writes. */
 typedef enum cllm_logits { CLLM_LOGITS_NONE, CLLM_LOGITS_LAST, CLLM_LOGITS_ALL } cllm_logits;
 
@@ -75,7 +83,12 @@ typedef struct cllm_backend {
     uint32_t abi; /* CLLM_BACKEND_ABI; the engine refuses another */
     const char *name;
 
-    /* config and weights stay valid until model_free. */
+    /* Whether device number `device` (0 = the first) can be used, and what it is; the error says why not. NULL: always usable. */
+    cllm_status (*probe)(int device, cllm_device_info *info, cllm_error *err);
+    /* Bytes per second (read plus written) of a large copy inside of the device's memory, measured now. NULL where nobody asks. */
+    cllm_status (*copy_bandwidth)(int device, double *bytes_per_second, cllm_error *err);
+
+    /* config and weights stay valid until model_free. params->device names the device ("cuda:1"). */
     cllm_status (*model_new)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
                              void **model, cllm_error *err);
     void (*model_free)(void *model);
@@ -93,6 +106,11 @@ typedef struct cllm_backend {
      * intact. */
     cllm_status (*forward)(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                            float *logits, cllm_error *err);
+
+    /* Greedy continuation: evaluates `token` at `position`, then the likeliest next token (the lowest id among equals) at
+     * the next position, and so on, n tokens in all (position + n <= n_ctx); out[i] is the likeliest token after the i-th
+     * one evaluated. NULL: the engine loops over forward. */
+    cllm_status (*greedy)(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
 } cllm_backend;
 
 extern const cllm_backend cllm_cpu_backend;
