@@ -5,7 +5,7 @@
  *   1. status, errors, logging           every function that can fail returns a cllm_status and fills a cllm_error
  *   2. tensors                           encode a matrix to a blob, decode a blob (docs/FORMAT.md)
  *   3. directories                       compress, decompress and verify a Hugging Face model directory
- *   4. models and sessions               tokens in, logits out
+ *   4. devices, models and sessions      tokens in, logits out
  *   5. tokenizer, chat, sampler          text in, text out
  *
  * Rules that hold everywhere:
@@ -192,13 +192,37 @@ CLLM_API cllm_status cllm_verify(const char *dir, int threads, cllm_progress_fn 
 /* What a directory holds; reads headers only. */
 CLLM_API cllm_status cllm_dir_get_info(const char *dir, cllm_dir_info *info, cllm_error *err);
 
-/* ---------------------------------------------------------------- 4. models and sessions --------------------------------- */
+/* ---------------------------------------------------------------- 4. devices, models and sessions ------------------------ */
+
+/* What computes. GPUs are used through libcodecllm_cuda.so, which is loaded when it is first asked for: from beside this library or
+ * the program that holds it, from the folder that `make install` puts libraries in, or from where the system looks for libraries. */
+typedef struct cllm_device {
+    char id[16];             /* "cpu", "cuda:0": what params.device takes */
+    char name[96];           /* "NVIDIA H200" */
+    char detail[160];        /* compute capability, driver...; of a processor its cores and best decoder */
+    char built_for[96];      /* what the code that computes was compiled for: "sm_75 sm_80"; "" if it does not say */
+    uint64_t memory, free_memory; /* bytes */
+    double copy_bytes_per_s; /* bytes read plus bytes written per second by a large copy inside of the device's memory; 0 = not measured */
+} cllm_device;
+
+/* Describes a device named as in cllm_model_params.device ("auto": the one that would be taken). `measure` also times a copy (some
+ * tenths of a second, some hundred MB). CLLM_ERR_UNSUPPORTED tells why the device cannot be used. */
+CLLM_API cllm_status cllm_device_get_info(const char *device, bool measure, cllm_device *info, cllm_error *err);
 
 typedef struct cllm_model cllm_model;
 typedef struct cllm_session cllm_session;
 
+/* Bytes held on the device, by what they are for. */
+typedef struct cllm_memory {
+    uint64_t weights; /* coded or not, with their tables and scales */
+    uint64_t kv;      /* keys and values of the tokens in the context */
+    uint64_t ring;    /* slots that hold a decoded matrix while a prompt is multiplied with it */
+    uint64_t scratch; /* activations, logits, workspaces of libraries */
+    uint64_t graph;   /* captured decode steps */
+} cllm_memory;
+
 typedef enum cllm_weights {
-    CLLM_WEIGHTS_AUTO = 0,       /* decoded where memory allows, else compressed */
+    CLLM_WEIGHTS_AUTO = 0,       /* CPU: decoded where memory allows, else compressed; GPU: compressed */
     CLLM_WEIGHTS_COMPRESSED = 1, /* stay compressed in memory; decoded a tile at a time inside the product */
     CLLM_WEIGHTS_DECODED = 2     /* decoded once at load, to int8 (int8, rd) or 16 bits (lossless) */
 } cllm_weights;
@@ -207,8 +231,8 @@ typedef struct cllm_model_params {
     cllm_weights weights; /* CLLM_WEIGHTS_AUTO */
     int threads;          /* 0 = one per core; results do not depend on it */
     cllm_tier tier;       /* CLLM_TIER_AUTO */
-    const char *device;   /* "auto" or NULL: a GPU if there is a usable one, else the CPU; "cpu"; "cuda" or "cuda:N": that GPU, or
-                           * CLLM_ERR_UNSUPPORTED with the reason */
+    const char *device;   /* "auto" or NULL: a GPU if there is one that can take this model, else the CPU; "cpu"; "cuda" or
+                           * "cuda:N": that GPU, or an error with the reason (CLLM_ERR_UNSUPPORTED if it cannot be used) */
     bool kv_f32;          /* GPU: keep the KV cache in float32 instead of FP16 (the CPU's always is float32) */
     cllm_progress_fn progress;
     void *user;
@@ -225,6 +249,10 @@ typedef struct cllm_model_info {
     uint32_t n_eos;
     bool weights_decoded;     /* how CLLM_WEIGHTS_AUTO was settled */
     const char *chat_template; /* recognised family ("llama3", "chatml", ...), "unknown", or NULL if the model has none */
+    const char *device;       /* where it is: "cpu", "cuda:0"; owned by the model, like the next two */
+    const char *device_name;  /* "NVIDIA H200" */
+    const char *device_note;  /* why "auto" took the CPU, one line; NULL if it did not */
+    cllm_memory memory;       /* what the model itself holds; sessions come on top */
 } cllm_model_info;
 
 CLLM_API void cllm_model_params_default(cllm_model_params *params);
@@ -245,6 +273,12 @@ CLLM_API cllm_status cllm_session_rewind(cllm_session *session, uint32_t positio
  * CLLM_ERR_FORMAT (a corrupt tile; the session is then as before the call). */
 CLLM_API cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint32_t n, bool all_logits,
                                        float *logits, size_t capacity, cllm_error *err);
+/* Greedy continuation: appends `token`, then the likeliest token after it, and so on: n tokens are appended, and out[i] is the likeliest
+ * token after the i-th of them (out[n-1] itself is not appended). Of equal logits the lowest id wins, NaN never does. On a GPU no
+ * logits cross to the host. Errors: as cllm_session_eval, and CLLM_ERR_FORMAT if no logit is a number; the position is then as before. */
+CLLM_API cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
+/* What the session itself holds; the model's memory is not in it. */
+CLLM_API void cllm_session_memory(const cllm_session *session, cllm_memory *memory);
 
 /* ---------------------------------------------------------------- 5. tokenizer, chat, sampler ----------------------------- */
 

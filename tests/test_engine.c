@@ -28,6 +28,7 @@ static char temp[64]; /* this run's folder */
 static cllm_model *open_model(const char *dir, cllm_weights weights, int threads, cllm_tier tier) {
     cllm_model_params params;
     cllm_model_params_default(&params);
+    params.device = "cpu"; /* these are the figures of the CPU backend, also where there is a GPU */
     params.weights = weights;
     params.threads = threads;
     params.tier = tier;
@@ -467,6 +468,7 @@ static void test_refusals(void **state) {
     assert_int_equal(cllm_model_open(temp_path(temp, "nowhere"), NULL, &model, &err), CLLM_ERR_IO);
     cllm_model_params params;
     cllm_model_params_default(&params);
+    params.device = "cpu";
     params.tier = (cllm_tier)7;
     assert_int_equal(cllm_model_open(TINY, &params, &model, &err), CLLM_ERR_UNSUPPORTED);
 }
@@ -480,6 +482,7 @@ static void test_cancel(void **state) {
     (void)state;
     cllm_model_params params;
     cllm_model_params_default(&params);
+    params.device = "cpu";
     params.progress = cancel;
     cllm_model *model;
     cllm_error err;
@@ -518,6 +521,7 @@ static void test_corrupt_tile(void **state) {
     cllm_error err;
     cllm_model_params params;
     cllm_model_params_default(&params);
+    params.device = "cpu";
     params.weights = CLLM_WEIGHTS_DECODED;
     assert_int_equal(cllm_model_open(dir, &params, &model, &err), CLLM_ERR_FORMAT);
     assert_non_null(strstr(err.message, dir));
@@ -547,6 +551,7 @@ static void starve(const char *dir, cllm_weights weights) {
         float row[80];
         cllm_model_params params;
         cllm_model_params_default(&params);
+        params.device = "cpu";
         params.threads = 2;
         params.weights = weights;
         cllm_alloc_fail_after(n);

@@ -132,6 +132,8 @@ static void model_info(const void *model, cllm_backend_model_info *info) {
 const cllm_backend cllm_cpu_backend = {
     .abi = CLLM_BACKEND_ABI,
     .name = "cpu",
+    .probe = cpu_probe,
+    .copy_bandwidth = cpu_copy_bandwidth,
     .model_new = model_new,
     .model_free = model_free,
     .model_info = model_info,
@@ -139,4 +141,5 @@ const cllm_backend cllm_cpu_backend = {
     .session_free = cpu_session_free,
     .session_memory = cpu_session_memory,
     .forward = cpu_forward,
+    .built_for = "x86-64 with scalar, AVX2 and AVX-512 code",
 };

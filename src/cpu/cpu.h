@@ -149,6 +149,9 @@ cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens,
                         float *logits, cllm_error *err);
 
 /* session.c */
+cllm_status cpu_probe(int device, cllm_device_info *info, cllm_error *err);
+cllm_status cpu_copy_bandwidth(int device, double *bytes_per_second, cllm_error *err);
+
 cllm_status cpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err);
 void cpu_session_free(void *session);
 void cpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);

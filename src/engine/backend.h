@@ -109,8 +109,11 @@ typedef struct cllm_backend {
 
     /* Greedy continuation: evaluates `token` at `position`, then the likeliest next token (the lowest id among equals) at
      * the next position, and so on, n tokens in all (position + n <= n_ctx); out[i] is the likeliest token after the i-th
-     * one evaluated. NULL: the engine loops over forward. */
+     * one evaluated. NaN never is the likeliest; -1 where no logit is a number above minus infinity, and what comes after a
+     * -1 is not looked at. NULL: the engine loops over forward. */
     cllm_status (*greedy)(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
+
+    const char *built_for; /* what the code was compiled for ("sm_75 sm_80", CLLM_CUDA_BUILT_FOR); may be NULL */
 } cllm_backend;
 
 extern const cllm_backend cllm_cpu_backend;

@@ -3,7 +3,7 @@
 #define CLLM_ENGINE_ENGINE_H
 
 #include "container/dir.h"
-#include "engine/backend.h"
+#include "engine/device.h"
 
 /* The weights of a network as found in a directory: matrices borrow the mapped files, vectors are float32 copies. */
 typedef struct cllm_weights_found {
@@ -25,15 +25,21 @@ struct cllm_model {
     cllm_config config;
     cllm_weights_found weights;
     cllm_tokenizer *tokenizer; /* NULL if the directory has none */
-    const cllm_backend *backend;
+    cllm_device_choice device;
+    const cllm_backend *backend; /* the device's */
     void *on_backend;
     cllm_backend_model_info info;
 };
+
+/* Puts a model whose config and weights are there on the device that params->device names; "auto" goes on to the CPU
+ * where the GPU cannot take it. Sets device, backend, on_backend and info. */
+cllm_status cllm_model_load(cllm_model *model, const cllm_model_params *params, cllm_error *err);
 
 struct cllm_session {
     cllm_model *model;
     void *on_backend;
     uint32_t n_ctx, position;
+    float *logits; /* of one token, where the backend has no greedy of its own */
 };
 
 #endif

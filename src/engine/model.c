@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -28,13 +29,40 @@ static cllm_status open_tokenizer(cllm_model *m, const char *dir, cllm_error *er
     return s || !there ? s : cllm_tokenizer_open(dir, &m->tokenizer, err);
 }
 
+static cllm_status load_on_device(cllm_model *m, const cllm_model_params *params, cllm_error *err) {
+    cllm_model_params named = *params;
+    named.device = m->device.id;
+    m->backend = m->device.backend;
+    cllm_status s = m->backend->model_new(&m->config, &m->weights.set, &named, &m->on_backend, err);
+    if (!s) m->backend->model_info(m->on_backend, &m->info);
+    return s;
+}
+
+cllm_status cllm_model_load(cllm_model *m, const cllm_model_params *params, cllm_error *err) {
+    cllm_device_kind kind;
+    cllm_error why;
+    cllm_status s = cllm_device_settle(params->device, &kind, &m->device, err);
+    if (s) return s;
+    bool may_move = kind == CLLM_DEVICE_AUTO && m->device.kind != CLLM_DEVICE_CPU;
+    s = load_on_device(m, params, may_move ? &why : err);
+    if (!may_move || !s) return s;
+    if (s != CLLM_ERR_MEMORY && s != CLLM_ERR_UNSUPPORTED && s != CLLM_ERR_DEVICE) {
+        if (err) *err = why;
+        return s;
+    }
+    /* The GPU is there, but not for this model. */
+    char note[sizeof m->device.note];
+    snprintf(note, sizeof note, "%s: %s", m->device.id, why.message);
+    s = cllm_device_settle("cpu", &kind, &m->device, err);
+    memcpy(m->device.note, note, sizeof note);
+    return s ? s : load_on_device(m, params, err);
+}
+
 static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_params *params, cllm_error *err) {
     cllm_status s = cllm_dir_open(dir, &m->dir, err);
     if (s || (s = read_config(m, err)) || (s = open_tokenizer(m, dir, err))) return s;
-    m->backend = &cllm_cpu_backend;
     s = cllm_weights_find(m->dir, &m->config, &m->weights, err);
-    if (!s) s = m->backend->model_new(&m->config, &m->weights.set, params, &m->on_backend, err);
-    if (!s) m->backend->model_info(m->on_backend, &m->info);
+    if (!s) s = cllm_model_load(m, params, err);
     bool about_file = s == CLLM_ERR_FORMAT || s == CLLM_ERR_UNSUPPORTED;
     return about_file ? cllm_fail_prefix(err, s, "%s", dir) : s;
 }
@@ -85,6 +113,10 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
         .n_eos = c->n_eos,
         .weights_decoded = model->info.weights_decoded,
         .chat_template = model->tokenizer ? cllm_chat_template_name(model->tokenizer) : NULL,
+        .device = model->device.id,
+        .device_name = model->device.info.name,
+        .device_note = model->device.note[0] ? model->device.note : NULL,
+        .memory = cllm_memory_named(model->info.memory),
     };
     snprintf(info->architecture, sizeof info->architecture, "%s", cllm_arch_name(c->arch));
 }

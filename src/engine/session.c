@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
@@ -23,6 +25,7 @@ cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **o
 void cllm_session_free(cllm_session *session) {
     if (!session) return;
     session->model->backend->session_free(session->on_backend);
+    cllm_free(session->logits);
     cllm_free(session);
 }
 
@@ -38,12 +41,15 @@ cllm_status cllm_session_rewind(cllm_session *session, uint32_t position, cllm_e
     return CLLM_OK;
 }
 
+static cllm_status fail_full(const cllm_session *s, uint32_t n, cllm_error *err) {
+    return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                     "the context is full: %u of %u tokens used, %u more asked for", s->position, s->n_ctx, n);
+}
+
 static cllm_status check_eval(const cllm_session *s, const int32_t *tokens, uint32_t n, bool all_logits,
                               const float *logits, size_t capacity, cllm_error *err) {
     if (n == 0) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "no tokens to evaluate");
-    if (n > s->n_ctx - s->position)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "the context is full: %u of %u tokens used, %u more asked for", s->position, s->n_ctx, n);
+    if (n > s->n_ctx - s->position) return fail_full(s, n, err);
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->config.vocab)
             return cllm_fail(err, CLLM_ERR_ARGUMENT, i, "token id %d is outside of the vocabulary of %u", tokens[i],
@@ -75,4 +81,54 @@ cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint
      * next. */
     if (!s) session->position += n;
     return s;
+}
+
+/* The likeliest token by the sampler's rule: the lowest id among equals; -1 where no logit is above minus infinity, as
+ * no NaN is. */
+static int32_t likeliest(const float *logits, uint32_t vocab) {
+    int32_t best = -1;
+    float most = -INFINITY;
+    for (uint32_t i = 0; i < vocab; i++)
+        if (logits[i] > most) {
+            most = logits[i];
+            best = (int32_t)i;
+        }
+    return best;
+}
+
+static cllm_status greedy_by_forward(cllm_session *s, int32_t token, uint32_t n, int32_t *out, cllm_error *err) {
+    const cllm_model *m = s->model;
+    if (!s->logits) s->logits = cllm_alloc(m->config.vocab, sizeof *s->logits);
+    if (!s->logits) return cllm_fail_memory(err, (size_t)m->config.vocab * sizeof *s->logits, "logits");
+    for (uint32_t i = 0; i < n; i++) {
+        cllm_status st =
+            m->backend->forward(s->on_backend, s->position + i, &token, 1, CLLM_LOGITS_LAST, s->logits, err);
+        if (st) return st;
+        out[i] = token = likeliest(s->logits, m->config.vocab);
+        if (token < 0) break;
+    }
+    return CLLM_OK;
+}
+
+cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n, int32_t *out, cllm_error *err) {
+    cllm_status s = check_eval(session, &token, n > 0, false, NULL, 0, err);
+    if (!s && n > session->n_ctx - session->position) s = fail_full(session, n, err);
+    if (s) return s;
+    const cllm_backend *b = session->model->backend;
+    s = b->greedy ? b->greedy(session->on_backend, session->position, token, n, out, err)
+                  : greedy_by_forward(session, token, n, out, err);
+    if (s) return s;
+    for (uint32_t i = 0; i < n; i++) {
+        if (out[i] >= 0) continue;
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
+                         "the model gives no number for any token: its weights are damaged (see codecllm verify)");
+    }
+    session->position += n;
+    return CLLM_OK;
+}
+
+void cllm_session_memory(const cllm_session *session, cllm_memory *memory) {
+    uint64_t kinds[CLLM_MEMORY_KINDS];
+    session->model->backend->session_memory(session->on_backend, kinds);
+    *memory = cllm_memory_named(kinds);
 }
