@@ -33,6 +33,8 @@ int cli_report(const cllm_error *err);
 /* "codecllm: ..." on stderr; returns `code`, so that callers can `return cli_fail(...)`. */
 int cli_fail(int code, const char *fmt, ...) CLLM_PRINTF(2, 3);
 int cli_out_of_memory(void);
+/* A line that is no error: "codecllm: ..." on stderr. */
+void cli_note(const char *fmt, ...) CLLM_PRINTF(1, 2);
 
 double cli_seconds(void);
 /* "11.0 MB" (powers of 1000, as disks and file managers count); static storage, four results live at a time. */

@@ -88,7 +88,7 @@ static json_t *row_json(const tensor_row *row) {
 }
 
 typedef struct info_options {
-    const char *dir, *compare;
+    const char *dir, *compare, *device;
     bool json, tensors, entropy;
 } info_options;
 
@@ -131,6 +131,23 @@ static cllm_status walk(const info_options *o, json_t *rows, info_sums *sums, cl
     return status;
 }
 
+static int describe_device(const info_options *o) {
+    cllm_device d;
+    cllm_error err;
+    if (cllm_device_get_info(o->device, true, &d, &err) != CLLM_OK) return cli_report(&err);
+    if (o->json)
+        return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o}", "device", d.id, "name", d.name, "detail",
+                                        d.detail, "built_for", d.built_for, "memory_bytes", (json_int_t)d.memory,
+                                        "free_memory_bytes", (json_int_t)d.free_memory, "copy_bytes_per_s",
+                                        d.copy_bytes_per_s > 0 ? json_real(d.copy_bytes_per_s) : json_null()));
+    printf("%s\n  name             %s\n  detail           %s\n  built for        %s\n", d.id, d.name, d.detail,
+           d.built_for[0] != '\0' ? d.built_for : "unknown");
+    printf("  memory           %s, %s free\n", cli_bytes(d.memory), cli_bytes(d.free_memory));
+    if (d.copy_bytes_per_s > 0)
+        printf("  copy bandwidth   %s/s (read plus written)\n", cli_bytes((uint64_t)d.copy_bytes_per_s));
+    return CLI_OK;
+}
+
 int cmd_info(int argc, char **argv) {
     info_options o = {.dir = NULL};
     int count;
@@ -145,21 +162,33 @@ int cmd_info(int argc, char **argv) {
          .kind = ARG_FLAG,
          .target = &o.entropy,
          .help = "decode the matrices and tell how many bytes the format takes over the entropy of their integers"},
+        {.names = "-dev, --device",
+         .kind = ARG_STRING,
+         .target = &o.device,
+         .value = "DEVICE",
+         .help =
+             "instead of a directory: what the device (cpu, cuda, cuda:N, or auto for the one that would be taken) is, "
+             "its memory, and how fast it copies"},
         {.names = "--json", .kind = ARG_FLAG, .target = &o.json, .help = "print JSON"},
         {.names = NULL},
     };
     const arg_spec spec = {
-        .usage = "info DIR [options]",
+        .usage = "info DIR [options] | info --device DEVICE",
         .description =
             "Tells what a model directory, compressed or not, holds. Bits per weight count every byte of every tensor.",
-        .examples = "codecllm info tiny-4.5\ncodecllm info tiny-4.5 --tensors --compare models/tiny",
+        .examples = "codecllm info tiny-4.5\ncodecllm info tiny-4.5 --tensors --compare models/tiny\n"
+                    "codecllm info --device cuda",
         .options = options,
-        .min_positional = 1,
+        .min_positional = 0,
         .max_positional = 1,
         .positional = "the model directory",
     };
     int code = args_parse(&spec, argc, argv, &o.dir, &count);
     if (code >= 0) return code;
+    if (o.device != NULL && (count > 0 || o.tensors || o.entropy || o.compare != NULL))
+        return cli_fail(CLI_USAGE, "--device tells about a device, not about a directory; ask for one of them");
+    if (o.device != NULL) return describe_device(&o);
+    if (count == 0) return cli_fail(CLI_USAGE, "%s is missing (usage: codecllm %s)", spec.positional, spec.usage);
 
     cllm_error err;
     cllm_dir_info info;

@@ -1,7 +1,7 @@
 #include "args.h"
 #include "base/error.h"
 #include "base/mem.h"
-#include "cli.h"
+#include "device.h"
 #include "json.h"
 #include "score.h"
 
@@ -21,10 +21,12 @@ typedef struct ppl_options {
     const char *file, *reference;
     int window, score, threads, weights, max_windows;
     bool json;
+    cli_device_options device;
 } ppl_options;
 
 typedef struct subject {
     const char *dir;
+    char device[16];
     cllm_model *model;
     cllm_session *session;
     float *logits;
@@ -44,7 +46,7 @@ typedef struct evaluation {
 } evaluation;
 
 static int parse(int argc, char **argv, ppl_options *o) {
-    *o = (ppl_options){.window = 512};
+    *o = (ppl_options){.window = 512, .device = CLI_DEVICE_DEFAULTS};
     const arg_option options[] = {
         {.names = "-f, --file",
          .kind = ARG_STRING,
@@ -84,6 +86,9 @@ static int parse(int argc, char **argv, ppl_options *o) {
          .value = "W",
          .choices = cli_weights_names,
          .help = "auto (default), compressed or decoded"},
+        cli_option_device(&o->device),
+        cli_option_keys(&o->device),
+        cli_option_values(&o->device),
         {.names = "-t, --threads",
          .kind = ARG_INT,
          .target = &o->threads,
@@ -91,6 +96,7 @@ static int parse(int argc, char **argv, ppl_options *o) {
          .min = 0,
          .max = 1024,
          .help = "threads (default: one per core)"},
+        {.names = "-v, --verbose", .kind = ARG_FLAG, .target = &cli_verbose, .help = "tell where it computes, and why"},
         {.names = "--json",
          .kind = ARG_FLAG,
          .target = &o->json,
@@ -112,7 +118,8 @@ static int parse(int argc, char **argv, ppl_options *o) {
     int code = args_parse(&spec, argc, argv, o->dirs, &o->models);
     if (code >= 0) return code;
     if (o->file == NULL) return cli_fail(CLI_USAGE, "-f FILE is missing (usage: codecllm %s)", spec.usage);
-    return -1;
+    cllm_model_params params;
+    return cli_device_apply(&o->device, &params);
 }
 
 static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm_error *err) {
@@ -123,6 +130,7 @@ static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm
     cllm_model_params_default(&params);
     params.weights = (cllm_weights)e->o->weights;
     params.threads = e->o->threads;
+    cli_device_apply(&e->o->device, &params);
     params.progress = cli_progress_show;
     params.user = &progress;
     s->dir = dir;
@@ -130,6 +138,9 @@ static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm
     cli_progress_end(&progress);
     if (status != CLLM_OK) return status;
     cllm_model_get_info(s->model, &info);
+    snprintf(s->device, sizeof s->device, "%s", info.device);
+    if (e->n == 1) cli_tell_fallback(&info); /* the others end there for the same reason */
+    if (cli_verbose) fprintf(stderr, "%s: computing on %s (%s)\n", dir, info.device, info.device_name);
     if (e->vocab == 0) {
         e->vocab = info.vocab;
         e->bos = info.bos;
@@ -250,10 +261,10 @@ static cllm_status score_text(evaluation *e, const char *text, size_t bytes, cll
 }
 
 static json_t *subject_json(const evaluation *e, const subject *s) {
-    json_t *object =
-        json_pack("{s:s, s:o, s:I, s:o, s:i, s:s}", "dir", s->dir, "ppl", cli_json_number(score_ppl(&s->sum)), "tokens",
-                  (json_int_t)s->sum.tokens, "nll_mean", cli_json_number(s->sum.nll / (double)s->sum.tokens), "window",
-                  e->o->window, "score", score_names[e->o->score]);
+    json_t *object = json_pack("{s:s, s:s, s:o, s:I, s:o, s:i, s:s}", "dir", s->dir, "device", s->device, "ppl",
+                               cli_json_number(score_ppl(&s->sum)), "tokens", (json_int_t)s->sum.tokens, "nll_mean",
+                               cli_json_number(s->sum.nll / (double)s->sum.tokens), "window", e->o->window, "score",
+                               score_names[e->o->score]);
     if (e->reference != NULL) {
         double tokens = (double)s->sum.tokens;
         json_object_set_new(object, "reference", json_string(e->reference->dir));

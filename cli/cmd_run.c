@@ -1,5 +1,5 @@
 #include "args.h"
-#include "cli.h"
+#include "device.h"
 #include "generate.h"
 
 #include <stdlib.h>
@@ -13,6 +13,7 @@ typedef struct run_options {
     int64_t seed;
     double temperature, top_p, min_p, repeat_penalty;
     bool conversation, conversation_given, ignore_eos, show_prompt, json;
+    cli_device_options device;
 } run_options;
 
 static int parse(int argc, char **argv, run_options *o) {
@@ -26,7 +27,8 @@ static int parse(int argc, char **argv, run_options *o) {
                        .min_p = (double)sampler.min_p,
                        .repeat_penalty = (double)sampler.repeat_penalty,
                        .repeat_last_n = sampler.repeat_last_n,
-                       .show_prompt = true};
+                       .show_prompt = true,
+                       .device = CLI_DEVICE_DEFAULTS};
     const arg_option options[] = {
         {.names = "-m, --model",
          .kind = ARG_STRING,
@@ -117,7 +119,10 @@ static int parse(int argc, char **argv, run_options *o) {
          .value = "W",
          .choices = cli_weights_names,
          .help = "compressed: weights stay compressed in memory; decoded: decoded once at load; auto (default): "
-                 "decoded where memory allows"},
+                 "decoded where memory allows, on a GPU compressed"},
+        cli_option_device(&o->device),
+        cli_option_keys(&o->device),
+        cli_option_values(&o->device),
         {.names = "-cnv, --conversation",
          .kind = ARG_FLAG,
          .target = &o->conversation,
@@ -147,7 +152,10 @@ static int parse(int argc, char **argv, run_options *o) {
          .kind = ARG_NO_FLAG,
          .target = &o->show_prompt,
          .help = "print the generated text only"},
-        {.names = "-v, --verbose", .kind = ARG_FLAG, .target = &cli_verbose, .help = "tell more about the model"},
+        {.names = "-v, --verbose",
+         .kind = ARG_FLAG,
+         .target = &cli_verbose,
+         .help = "tell more about the model, the device and its memory"},
         {.names = "--json",
          .kind = ARG_FLAG,
          .target = &o->json,
@@ -199,6 +207,8 @@ static int load(run_state *r, cllm_error *err) {
     cllm_model_params_default(&params);
     params.weights = (cllm_weights)o->weights;
     params.threads = o->threads;
+    int code = cli_device_apply(&o->device, &params);
+    if (code >= 0) return code;
     params.progress = cli_progress_show;
     params.user = &progress;
     double start = cli_seconds();
@@ -207,6 +217,7 @@ static int load(run_state *r, cllm_error *err) {
     if (status != CLLM_OK) return cli_report(err);
     r->load_seconds = cli_seconds() - start;
     cllm_model_get_info(r->model, &r->info);
+    cli_tell_fallback(&r->info);
     r->tokenizer = cllm_model_tokenizer(r->model);
     if (r->tokenizer == NULL) return cli_fail(CLI_IO, "%s has no tokenizer.json; run needs one", o->dir);
     if (cli_verbose) {
@@ -215,7 +226,7 @@ static int load(run_state *r, cllm_error *err) {
             "%s: %u layers, hidden %u, %u heads (%u of keys and values), vocabulary %u, context %u, chat template %s\n",
             r->info.architecture, r->info.layers, r->info.hidden, r->info.heads, r->info.kv_heads, r->info.vocab,
             r->info.max_context, r->info.chat_template != NULL ? r->info.chat_template : "none");
-        fprintf(stderr, "a decode step reads %s of weights\n", cli_bytes(r->info.read_per_token));
+        fprintf(stderr, "computing on %s (%s)\n", r->info.device, r->info.device_name);
     }
     return CLI_OK;
 }
@@ -261,6 +272,31 @@ static int start_generator(run_state *r, bool chat, cllm_error *err) {
     return CLI_OK;
 }
 
+/* What is held where, and what a decode step reads: on a GPU against what a copy inside of its memory reaches, which is
+ * what a step that does nothing but read could reach at most. */
+static void print_memory(const run_state *r) {
+    const generator *g = &r->generator;
+    char text[256];
+    cllm_memory session;
+    cllm_session_memory(g->session, &session);
+    cllm_memory all = cli_memory_sum(&r->info.memory, &session);
+    fprintf(stderr, "memory      %s on %s\n", cli_memory_text(&all, text, sizeof text), r->info.device);
+    fprintf(stderr, "reads       %s of weights a token", cli_bytes(r->info.read_per_token));
+    if (g->generate_seconds > 0) {
+        double speed = g->generated_tokens / g->generate_seconds * (double)r->info.read_per_token;
+        fprintf(stderr, ", %s/s", cli_bytes((uint64_t)speed));
+        cllm_device device;
+        cllm_error err;
+        bool on_cpu = strcmp(r->info.device, "cpu") == 0;
+        if (!on_cpu && cllm_device_get_info(r->info.device, true, &device, &err) != CLLM_OK)
+            fprintf(stderr, " (speed of a copy not measured: %s)", err.message);
+        else if (!on_cpu && device.copy_bytes_per_s > 0)
+            fprintf(stderr, ", %.1f %% of the %s/s of a copy", 100 * speed / device.copy_bytes_per_s,
+                    cli_bytes((uint64_t)device.copy_bytes_per_s));
+    }
+    fputc('\n', stderr);
+}
+
 static void print_summary(const run_state *r) {
     const generator *g = &r->generator;
     fprintf(stderr, "\nload        %.2f s, %s of weights in memory (%s), seed %llu\n", r->load_seconds,
@@ -272,18 +308,23 @@ static void print_summary(const run_state *r) {
     if (g->generate_seconds > 0)
         fprintf(stderr, "generation  %u tokens, %.3f s, %.1f tokens/s\n", g->generated_tokens, g->generate_seconds,
                 g->generated_tokens / g->generate_seconds);
+    if (cli_verbose) print_memory(r);
 }
 
 static int print_json(const run_state *r, const char *text, size_t bytes) {
     const generator *g = &r->generator;
-    return cli_print_json(json_pack("{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b}", "text", text, bytes, "stop",
-                                    generator_stop_name(g->stop), "prompt_tokens", (json_int_t)g->prompt_tokens,
-                                    "prompt_tokens_per_s",
-                                    g->prompt_seconds > 0 ? g->prompt_tokens / g->prompt_seconds : 0.0,
-                                    "generated_tokens", (json_int_t)g->generated_tokens, "generated_tokens_per_s",
-                                    g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s",
-                                    r->load_seconds, "weight_bytes", (json_int_t)r->info.weight_bytes, "seed",
-                                    (json_int_t)r->seed, "weights_decoded", r->info.weights_decoded));
+    cllm_memory session;
+    cllm_session_memory(g->session, &session);
+    cllm_memory all = cli_memory_sum(&r->info.memory, &session);
+    return cli_print_json(
+        json_pack("{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b, s:s, s:s?, s:I, s:o}", "text", text, bytes,
+                  "stop", generator_stop_name(g->stop), "prompt_tokens", (json_int_t)g->prompt_tokens,
+                  "prompt_tokens_per_s", g->prompt_seconds > 0 ? g->prompt_tokens / g->prompt_seconds : 0.0,
+                  "generated_tokens", (json_int_t)g->generated_tokens, "generated_tokens_per_s",
+                  g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s", r->load_seconds,
+                  "weight_bytes", (json_int_t)r->info.weight_bytes, "seed", (json_int_t)r->seed, "weights_decoded",
+                  r->info.weights_decoded, "device", r->info.device, "device_note", r->info.device_note,
+                  "read_per_token_bytes", (json_int_t)r->info.read_per_token, "memory_bytes", cli_memory_json(&all)));
 }
 
 /* Goes on from the prompt as it stands. */

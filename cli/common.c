@@ -81,6 +81,16 @@ int cli_fail(int code, const char *fmt, ...) {
     return code;
 }
 
+void cli_note(const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    fputs("codecllm: ", stderr);
+    put_line(line);
+}
+
 int cli_out_of_memory(void) {
     return cli_fail(CLI_MEMORY, "out of memory");
 }

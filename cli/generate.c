@@ -8,6 +8,8 @@
 
 /* Tokens between two looks at Ctrl-C while a prompt is read. */
 enum { PROMPT_CHUNK = 512 };
+/* Greedy tokens come in chunks of about this long, so that text still flows and Ctrl-C is heard. */
+static const double chunk_seconds = 0.02;
 
 const char *generator_stop_name(generator_stop stop) {
     static const char *const names[] = {"end", "length", "context", "interrupted"};
@@ -22,7 +24,9 @@ cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, co
                      .vocab = info.vocab,
                      .context = context,
                      .max_context = info.max_context,
-                     .ignore_eos = ignore_eos};
+                     .ignore_eos = ignore_eos,
+                     .greedy = sampler->temperature <= 0 && sampler->repeat_penalty == 1,
+                     .chunk = 1};
     for (uint32_t i = 0; i < info.n_eos && g->n_stops < GENERATOR_MAX_STOPS; i++) g->stops[g->n_stops++] = info.eos[i];
     cllm_status status = cllm_session_new(model, context, &g->session, err); /* first: it knows which contexts can be */
     if (status != CLLM_OK) return status;
@@ -98,14 +102,45 @@ static cllm_status emit(const char *piece, size_t bytes, FILE *out, cllm_buf *te
     return CLLM_OK;
 }
 
+/* Evaluates `token`, so that next_token can tell the one after it; `wanted` more tokens may be asked for. */
+static cllm_status advance(generator *g, int32_t token, uint32_t wanted, cllm_error *err) {
+    if (!g->greedy) return eval(g, &token, 1, true, err);
+    if (g->next_ahead < g->n_ahead) return CLLM_OK; /* it is evaluated already */
+    uint32_t at = cllm_session_position(g->session), n = g->chunk;
+    if (n > wanted) n = wanted;
+    if (n > g->context - at) n = g->context - at;
+    double start = cli_seconds();
+    cllm_status status = cllm_session_greedy(g->session, token, n, g->ahead, err);
+    if (status != CLLM_OK) return status;
+    double taken = cli_seconds() - start;
+    g->held[at] = token;
+    memcpy(g->held + at + 1, g->ahead, (n - 1) * sizeof *g->ahead);
+    g->next_ahead = 0;
+    g->n_ahead = n;
+    if (n == g->chunk && taken < chunk_seconds / 2 && n < GENERATOR_MAX_AHEAD) g->chunk *= 2;
+    if (taken > 2 * chunk_seconds && g->chunk > 1) g->chunk /= 2;
+    return CLLM_OK;
+}
+
+static int32_t next_token(generator *g) {
+    return g->next_ahead < g->n_ahead ? g->ahead[g->next_ahead++] : cllm_sampler_next(g->sampler, g->logits);
+}
+
+/* Forgets what was evaluated ahead and is not wanted. */
+static cllm_status drop_ahead(generator *g, uint32_t keep, cllm_error *err) {
+    g->next_ahead = g->n_ahead = 0;
+    return cllm_session_position(g->session) > keep ? cllm_session_rewind(g->session, keep, err) : CLLM_OK;
+}
+
 static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE *out, cllm_buf *text,
                             cllm_error *err) {
     const char *piece;
     size_t bytes;
     cllm_status status = CLLM_OK;
+    uint32_t start = cllm_session_position(g->session), before = g->generated_tokens;
     g->stop = STOP_LENGTH;
     for (int i = 0; (predict < 0 || i < predict) && status == CLLM_OK; i++) {
-        int32_t token = cllm_sampler_next(g->sampler, g->logits);
+        int32_t token = next_token(g);
         if (token < 0) {
             status =
                 cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
@@ -125,12 +160,13 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
             g->stop = STOP_INTERRUPTED;
             break;
         }
-        if (cllm_session_position(g->session) == g->context) {
+        if (g->next_ahead == g->n_ahead && cllm_session_position(g->session) == g->context) {
             g->stop = STOP_CONTEXT;
             break;
         }
-        status = eval(g, &token, 1, true, err);
+        status = advance(g, token, predict < 0 ? UINT32_MAX : (uint32_t)(predict - i - 1), err);
     }
+    if (status == CLLM_OK) status = drop_ahead(g, start + (g->generated_tokens - before), err);
     if (status == CLLM_OK) status = cllm_stream_finish(stream, &piece, &bytes, err);
     return status == CLLM_OK ? emit(piece, bytes, out, text, err) : status;
 }

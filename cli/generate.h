@@ -11,7 +11,7 @@ typedef enum generator_stop { STOP_END, STOP_LENGTH, STOP_CONTEXT, STOP_INTERRUP
 /* "end", "length", "context", "interrupted". */
 const char *generator_stop_name(generator_stop stop);
 
-enum { GENERATOR_MAX_STOPS = 32 };
+enum { GENERATOR_MAX_STOPS = 32, GENERATOR_MAX_AHEAD = 32 };
 
 typedef struct generator {
     cllm_session *session;
@@ -23,6 +23,9 @@ typedef struct generator {
     int32_t stops[GENERATOR_MAX_STOPS];
     int n_stops;
     bool ignore_eos;
+    bool greedy; /* always the likeliest token: the backend goes on by itself, some tokens at a time */
+    int32_t ahead[GENERATOR_MAX_AHEAD]; /* its tokens that are not out yet: from next_ahead to n_ahead */
+    uint32_t next_ahead, n_ahead, chunk;
     generator_stop stop;                      /* why the last run ended */
     uint32_t prompt_tokens, generated_tokens; /* sums over all runs */
     double prompt_seconds, generate_seconds;

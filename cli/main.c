@@ -1,6 +1,7 @@
 /* codecllm: the command line. One file per verb; this one finds the verb. */
 #include "args.h"
 #include "cli.h"
+#include "engine/device.h"
 
 #include <errno.h>
 #include <string.h>
@@ -69,6 +70,22 @@ static int help(int argc, char **argv) {
     return v->run(2, verb_argv);
 }
 
+/* Also which GPU library would be used: it comes from a build of its own and may be another one than expected. */
+static int print_version(bool json) {
+    const cllm_gpu_library *gpu = cllm_gpu_library_get();
+    const char *built_for = gpu->backend != NULL && gpu->backend->built_for != NULL ? gpu->backend->built_for : NULL;
+    if (json)
+        return cli_print_json(json_pack("{s:s, s:s?, s:s?, s:s?}", "version", cllm_version(), "cuda_library",
+                                        gpu->backend != NULL ? gpu->path : NULL, "cuda_built_for", built_for,
+                                        "cuda_missing", gpu->backend == NULL ? gpu->why : NULL));
+    printf("codecllm %s\n", cllm_version());
+    if (gpu->backend != NULL)
+        printf("cuda: %s, built for %s\n", gpu->path, built_for != NULL ? built_for : "unknown targets");
+    else
+        printf("cuda: none, %s\n", gpu->why);
+    return CLI_OK;
+}
+
 static int dispatch(int argc, char **argv) {
     if (argc < 2) {
         print_help();
@@ -78,10 +95,7 @@ static int dispatch(int argc, char **argv) {
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return help(argc - 1, argv + 1);
     if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
-        if (argc > 2 && strcmp(argv[2], "--json") == 0)
-            return cli_print_json(json_pack("{s:s}", "version", cllm_version()));
-        printf("codecllm %s\n", cllm_version());
-        return CLI_OK;
+        return print_version(argc > 2 && strcmp(argv[2], "--json") == 0);
     }
     const verb *v = find_verb(name);
     return v != NULL ? v->run(argc - 1, argv + 1) : fail_unknown_verb(name);

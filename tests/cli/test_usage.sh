@@ -6,6 +6,7 @@ expect 0 help && prints 'Exit codes'
 expect 0 --help && prints 'decompress'
 expect 0 version && prints '^codecllm [0-9]+\.[0-9]+\.[0-9]+$'
 expect 0 version --json && json '.version | length > 0'
+expect 0 version && prints '^cuda: '
 for verb in compress decompress verify info run ppl bench; do
     expect 0 "$verb" --help
     prints "^Usage: codecllm $verb "
@@ -44,6 +45,14 @@ expect 2 run "$tiny" -p x -f y && says 'use one of them'
 expect 2 run "$tiny" -p x -n -2 && says 'from -1'
 expect 2 run "$tiny" -p x -s 99999999999999999999 && says 'whole number'
 expect 2 run "$tiny" -p x --weights packed && says 'auto, compressed, decoded'
+expect 2 run "$tiny" -p x --device gpu && says "'gpu' is no device; it is auto, cpu, cuda"
+expect 2 run "$tiny" -p x -dev cuda:one && says 'cuda:N'
+expect 2 run "$tiny" -p x -ctk f32 -ctv f16 && says 'have one type'
+expect 2 run "$tiny" -p x --kv-type q8_0 && says 'one of f16, f32'
+expect 2 info && says 'the model directory is missing'
+expect 2 info "$tiny" --device cpu && says 'ask for one of them'
+expect 2 info --device cpu --tensors && says 'ask for one of them'
+expect 2 info --device nothing && says "'nothing' is no device"
 expect 2 ppl "$tiny" && says '-f FILE is missing'
 expect 2 ppl "$tiny" -f x --score half && says 'all, second-half'
 expect 2 bench && says 'missing'

@@ -1,0 +1,79 @@
+#include "device.h"
+
+#include <unistd.h>
+
+static const char *const kv_names[] = {"f16", "f32", NULL};
+
+arg_option cli_option_device(cli_device_options *o) {
+    return (arg_option){.names = "-dev, --device",
+                        .kind = ARG_STRING,
+                        .target = &o->device,
+                        .value = "DEVICE",
+                        .help =
+                            "auto (default): a GPU if there is one that can take the model, else the CPU; cpu; cuda or "
+                            "cuda:N: that GPU, or an error that tells why not"};
+}
+
+arg_option cli_option_keys(cli_device_options *o) {
+    return (arg_option){.names = "--kv-type, -ctk, --cache-type-k",
+                        .kind = ARG_CHOICE,
+                        .target = &o->keys,
+                        .value = "TYPE",
+                        .choices = kv_names,
+                        .help = "type of the KV cache on a GPU: f16 (default) or f32; the CPU's is always f32"};
+}
+
+arg_option cli_option_values(cli_device_options *o) {
+    return (arg_option){.names = "-ctv, --cache-type-v",
+                        .kind = ARG_CHOICE,
+                        .target = &o->values,
+                        .value = "TYPE",
+                        .choices = kv_names,
+                        .help = "the same; keys and values have one type"};
+}
+
+int cli_device_apply(const cli_device_options *o, cllm_model_params *params) {
+    if (o->keys >= 0 && o->values >= 0 && o->keys != o->values)
+        return cli_fail(CLI_USAGE, "keys and values of the KV cache have one type; -ctk says %s, -ctv %s",
+                        kv_names[o->keys], kv_names[o->values]);
+    params->device = o->device;
+    params->kv_f32 = (o->keys >= 0 ? o->keys : o->values) == 1;
+    return -1;
+}
+
+void cli_tell_fallback(const cllm_model_info *info) {
+    if (info->device_note == NULL || (!cli_verbose && !isatty(STDERR_FILENO))) return;
+    cli_note("computing on the CPU: %s", info->device_note);
+}
+
+cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b) {
+    return (cllm_memory){a->weights + b->weights, a->kv + b->kv, a->ring + b->ring, a->scratch + b->scratch,
+                         a->graph + b->graph};
+}
+
+const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes) {
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } kinds[] = {{"weights", memory->weights},
+                 {"KV cache", memory->kv},
+                 {"ring", memory->ring},
+                 {"scratch", memory->scratch},
+                 {"graph", memory->graph}};
+    size_t used = 0;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        sum += kinds[i].bytes;
+        if (kinds[i].bytes == 0) continue;
+        int n = snprintf(text + used, bytes - used, "%s %s, ", kinds[i].name, cli_bytes(kinds[i].bytes));
+        used = used + (size_t)n < bytes ? used + (size_t)n : bytes - 1;
+    }
+    snprintf(text + used, bytes - used, "together %s", cli_bytes(sum));
+    return text;
+}
+
+json_t *cli_memory_json(const cllm_memory *memory) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "kv", (json_int_t)memory->kv,
+                     "ring", (json_int_t)memory->ring, "scratch", (json_int_t)memory->scratch, "graph",
+                     (json_int_t)memory->graph);
+}

@@ -1,0 +1,32 @@
+/* Where a verb computes: its options, and what it tells about the device. */
+#ifndef CLLM_CLI_DEVICE_H
+#define CLLM_CLI_DEVICE_H
+
+#include "args.h"
+#include "cli.h"
+
+typedef struct cli_device_options {
+    const char *device;
+    int keys, values; /* index of the type of the KV cache, or -1 */
+} cli_device_options;
+
+#define CLI_DEVICE_DEFAULTS                                                                                            \
+    { NULL, -1, -1 }
+
+/* Entries of a verb's table of options. */
+arg_option cli_option_device(cli_device_options *o);
+arg_option cli_option_keys(cli_device_options *o);
+arg_option cli_option_values(cli_device_options *o);
+/* Puts what was given into the parameters. Returns -1 to go on, or CLI_USAGE after a message. */
+int cli_device_apply(const cli_device_options *o, cllm_model_params *params);
+
+/* One line on stderr where "auto" ended on the CPU: on a terminal or with -v, for others only look at the result. */
+void cli_tell_fallback(const cllm_model_info *info);
+
+/* A model's memory and its session's together. */
+cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b);
+/* "weights 11.0 MB, KV cache 2.1 MB, ...": the kinds there is something of. */
+const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes);
+json_t *cli_memory_json(const cllm_memory *memory);
+
+#endif
