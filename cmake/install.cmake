@@ -6,6 +6,9 @@ install(TARGETS cllm_shared EXPORT codecllm-targets
 if(TARGET cllm_cli)
     install(TARGETS cllm_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
+if(TARGET cllm_cuda)
+    install(TARGETS cllm_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/docs/FORMAT.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 configure_file(${PROJECT_SOURCE_DIR}/cmake/codecllm.pc.in codecllm.pc @ONLY)
