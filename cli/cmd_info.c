@@ -58,9 +58,9 @@ static void print_row(const tensor_row *row) {
         const cllm_tensor_info *i = &row->info;
         printf(" %-8s", mode_name(i->mode));
         if (i->mode != CLLM_MODE_RAW)
-            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s", i->tuple, i->levels, i->planes,
-                   i->max_length, i->tile_cols, (unsigned long long)i->outliers, i->has_row_scale ? " rows" : "",
-                   i->has_col_scale ? " columns" : "");
+            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s%s", i->tuple, i->levels, i->planes,
+                   i->max_length, i->tile_cols, (unsigned long long)i->outliers, i->fold ? " fold" : "",
+                   i->has_row_scale ? " rows" : "", i->has_col_scale ? " columns" : "");
     } else {
         printf(" %-8s", "as it is");
     }
@@ -78,9 +78,9 @@ static json_t *row_json(const tensor_row *row) {
                                cli_json_number(weights > 0 ? 8.0 * (double)e->bytes / (double)weights : 0.0));
     if (e->compressed) {
         const cllm_tensor_info *i = &row->info;
-        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "mode", mode_name(i->mode), "tuple", i->tuple,
+        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:I}", "mode", mode_name(i->mode), "tuple", i->tuple,
                                    "levels", i->levels, "planes", i->planes, "max_length", i->max_length, "tile_cols",
-                                   i->tile_cols, "outliers", (json_int_t)i->outliers);
+                                   i->tile_cols, "fold", i->fold, "outliers", (json_int_t)i->outliers);
         json_object_update_new(object, coding);
     }
     if (row->reference != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&row->snr)));

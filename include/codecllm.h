@@ -104,8 +104,9 @@ typedef struct cllm_encode_params {
     const float *col_weight; /* rd: `cols` importances c > 0, or NULL; rounded to what the format stores */
     const float *row_weight; /* rd: `rows` importances c > 0, or NULL: s_row = step / c */
     int threads;             /* 0 = one per core; the bytes do not depend on it */
-    /* Forced choices, for tests and experiments; 0 (or -1 for planes) lets the encoder choose from the data. */
-    int tuple, levels, planes, max_length, tile_cols;
+    /* Forced choices, for tests and experiments; 0 (or -1 for planes and fold) lets the encoder choose from the data. fold: 0 signed
+     * digits, 1 digits of magnitudes with the sign a raw bit (tuple 4, 4 levels, planes up to 5). */
+    int tuple, levels, planes, max_length, tile_cols, fold;
 } cllm_encode_params;
 
 typedef struct cllm_tensor_info {
@@ -115,6 +116,7 @@ typedef struct cllm_tensor_info {
     uint64_t blob_bytes;
     double bits_per_weight; /* 8 * blob_bytes / (rows * cols) */
     int layout, tuple, levels, planes, max_length, tile_cols;
+    bool fold; /* digits of magnitudes, signs among the raw bits */
     uint32_t tiles;
     uint64_t outliers;
     bool has_row_scale, has_col_scale;

@@ -237,7 +237,7 @@ static void rd_meets_the_asked_bits(void **state) {
             size_t bytes;
             float *back = decode(&c, CLLM_DTYPE_F32, &bytes);
             double snr = signal_to_noise(w, back, (size_t)rows * cols);
-            assert_true(snr > previous + (profile ? -1.5 : 3)); /* 6 dB a bit, a little less at low rates */
+            assert_true(snr > previous + (profile ? -2 : 3)); /* 6 dB a bit, a little less at low rates; narrow tiles take 0.2 bits */
             if (!profile) previous = snr;
             free(back);
             release(&c);
@@ -364,7 +364,12 @@ static void arguments_are_checked(void **state) {
     REFUSED(p.tile_cols = 100);
     REFUSED(p.tile_cols = 8192);
     REFUSED(p.max_length = 13);
-    REFUSED(p.planes = 5);
+    REFUSED(p.planes = 5; p.fold = 0);
+    REFUSED(p.fold = 2);
+    REFUSED(p.fold = 1; p.planes = 6);
+    REFUSED(p.fold = 1; p.tuple = 3);
+    REFUSED(p.fold = 1; p.levels = 5);
+    REFUSED(p.mode = CLLM_MODE_LOSSLESS; p.fold = 1);
     REFUSED(p.mode = CLLM_MODE_LOSSLESS; p.planes = 4);
     REFUSED(p.tuple = 4; p.levels = 16);
 #undef REFUSED

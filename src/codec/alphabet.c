@@ -12,8 +12,14 @@ static const double OUTLIER_BITS = 20.0;
 /* A look-up is worth this many bits to the fast profile: at equal memory bandwidth and look-up rate (DESIGN 3.3), half the look-ups
  * buy more than a tenth of the bytes. */
 static const double FAST_LOOKUP_BITS = 0.6;
+/* Tables of folded tuples are small enough for a GPU to keep a copy for each lane of a warp: half the shared-memory passes. */
+static const double FAST_FOLD_LOOKUP_BITS = 0.3;
+/* Longest codes of the fast profile, where the table is then small enough for that. */
+enum { FAST_SHORT_CODES = 9 };
 /* Alphabets that leave out more than this share of a sample are not looked at while larger ones are to be had. */
 static const double MOST_OUTSIDE = 0.01;
+/* The same for folded ones, of which there is one size only. */
+static const double FOLD_MOST_OUTSIDE = 0.05;
 
 static size_t table_count(int levels, int tuple) {
     size_t n = 1;
@@ -26,13 +32,14 @@ static int by_count_falling(const void *a, const void *b) {
     return x > y ? -1 : x < y;
 }
 
-/* Bits of coding sorted counts (falling) with codes of at most 12 bits for the first *coded of them, the best such cut, the rest
- * as outliers. A code cut to 12 bits takes more than its share of the code space; the others pay log2(1 - excess) for that. */
-static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, size_t *coded) {
+/* Bits of coding sorted counts (falling) with codes of at most max_length bits for the first *coded of them, the best such cut, the
+ * rest as outliers. A code cut short takes more than its share of the code space; the others pay log2(1 - excess) for that. */
+static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, int max_length, size_t *coded) {
     double best = INFINITY, ideal = 0, excess = 0, log_sum = 0, inside = 0;
-    const double shortest = ldexp(1.0, -CLLM_MAX_CODE_LENGTH);
-    *coded = n;
-    for (size_t k = 0; k < n && k < (1u << CLLM_MAX_CODE_LENGTH); k++) {
+    const double shortest = ldexp(1.0, -max_length);
+    const size_t most = (size_t)1 << max_length;
+    *coded = n < most ? n : most;
+    for (size_t k = 0; k < n && k < most; k++) {
         double c = (double)sorted[k];
         inside += c;
         log_sum += c * log2(c);
@@ -90,7 +97,7 @@ static double coded_bits(search *s, const cllm_alphabet *a) {
     qsort(s->counts, used, sizeof *s->counts, by_count_falling);
     uint64_t total = s->count / (uint64_t)a->tuple;
     if (used < 2) return (double)total;
-    return codebook_bits(s->counts, used, total, &coded);
+    return codebook_bits(s->counts, used, total, cllm_code_limit(s->limits, a->fold), &coded);
 }
 
 /* Digits of the sample for this alphabet; returns how many elements lie outside of it. */
@@ -99,7 +106,8 @@ static uint64_t fill_digits(search *s, const cllm_alphabet *a) {
     uint64_t outside = 0;
     for (size_t i = 0; i < s->count; i++) {
         int d = cllm_element_hi(l->mode, l->dtype, a->planes, s->elements[i]) - a->hi_min;
-        int clamped = d < 0 ? 0 : d >= a->levels ? a->levels - 1 : d;
+        if (a->fold && d < 0) d = ~d;
+        int clamped = d < 0 ? 0 : d < a->levels ? d : a->fold ? 0 : a->levels - 1;
         outside += d != clamped;
         s->digits[i] = (uint8_t)clamped;
     }
@@ -145,26 +153,41 @@ static void fill_histogram(const search *s, int planes, hi_histogram *h) {
     h->entropy = log2((double)s->count) - sum / (double)s->count;
 }
 
-static double lookup_cost(const search *s, int tuple) {
-    return s->limits->profile == CLLM_PROFILE_FAST ? FAST_LOOKUP_BITS / tuple : 0;
+static double lookup_cost(const search *s, int tuple, bool fold) {
+    if (s->limits->profile != CLLM_PROFILE_FAST) return 0;
+    return (fold ? FAST_FOLD_LOOKUP_BITS : FAST_LOOKUP_BITS) / tuple;
+}
+
+/* Cost of an alphabet whose place is settled, which becomes the best if it is. */
+static double weigh(search *s, cllm_alphabet *a) {
+    uint64_t outside = fill_digits(s, a);
+    double table = (double)table_count(a->levels, a->tuple) * 2.0;
+    a->bits = (coded_bits(s, a) + (double)outside * OUTLIER_BITS + table) / (double)s->count + a->planes + a->fold;
+    double cost = a->bits + lookup_cost(s, a->tuple, a->fold);
+    if (cost < s->best_cost) {
+        s->best_cost = cost;
+        *s->best = *a;
+    }
+    return cost;
 }
 
 /* Cost of one alphabet, which becomes the best if it is; `most_outside` is the share of outliers above which it is not looked at. */
 static double try_alphabet(search *s, int tuple, int levels, int planes, const hi_histogram *h, double most_outside) {
-    cllm_alphabet a = {tuple, levels, planes, 0, 0};
+    cllm_alphabet a = {.tuple = tuple, .levels = levels, .planes = planes};
     uint64_t inside;
     a.hi_min = best_window(h->count, h->size, levels, h->lowest, &inside);
     a.hi_min = clamp_window(s, &a);
     if (!fits_format(s, &a) || (double)(s->count - inside) > most_outside * (double)s->count) return INFINITY;
-    uint64_t outside = fill_digits(s, &a);
-    double table = (double)table_count(levels, tuple) * 2.0;
-    a.bits = (coded_bits(s, &a) + (double)outside * OUTLIER_BITS + table) / (double)s->count + planes;
-    double cost = a.bits + lookup_cost(s, tuple);
-    if (cost < s->best_cost) {
-        s->best_cost = cost;
-        *s->best = a;
-    }
-    return cost;
+    return weigh(s, &a);
+}
+
+static void try_fold(search *s, int planes, const hi_histogram *h) {
+    const cllm_alphabet_limits *l = s->limits;
+    cllm_alphabet a = {.tuple = CLLM_FOLD_TUPLE, .levels = CLLM_FOLD_LEVELS, .planes = planes, .fold = true};
+    if ((l->tuple && l->tuple != a.tuple) || (l->levels && l->levels != a.levels)) return;
+    uint64_t inside = 0;
+    for (int hi = -a.levels; hi < a.levels; hi++) inside += h->count[hi - h->lowest];
+    if (l->fold == 1 || (double)(s->count - inside) <= FOLD_MOST_OUTSIDE * (double)s->count) weigh(s, &a);
 }
 
 /* Rising alphabets of one tuple: too small ones drown in outliers, and past the best the table only grows, so the search stops there. */
@@ -184,6 +207,12 @@ static void try_tuple(search *s, int tuple, int planes, const hi_histogram *h) {
     }
 }
 
+int cllm_code_limit(const cllm_alphabet_limits *limits, bool fold) {
+    if (limits->max_length) return limits->max_length;
+    const bool cut = limits->profile == CLLM_PROFILE_FAST && (fold || limits->mode == CLLM_MODE_LOSSLESS);
+    return cut ? FAST_SHORT_CODES : CLLM_MAX_CODE_LENGTH;
+}
+
 bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best) {
     search s = {.elements = elements, .count = count, .limits = limits, .best = best, .best_cost = INFINITY};
     s.counts = cllm_alloc(CLLM_MAX_TABLE, sizeof *s.counts);
@@ -191,7 +220,8 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     hi_histogram *h = cllm_alloc(1, sizeof *h);
     bool ok = s.counts && s.digits && h;
     *best = (cllm_alphabet){0};
-    int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : 4;
+    const bool may_fold = limits->layout == 8 && limits->mode != CLLM_MODE_LOSSLESS && limits->fold != 0;
+    int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : may_fold ? CLLM_FOLD_MAX_PLANES : 4;
     if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
     if (limits->planes >= 0) {
         if (limits->planes < first || limits->planes > last) last = -1; /* the format has no such split */
@@ -201,7 +231,9 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     for (int planes = first; ok && planes <= last; planes++) {
         fill_histogram(&s, planes, h);
         /* hi and raw bits together never take less than before as planes grow */
-        if (h->entropy + planes + lookup_cost(&s, 4) > s.best_cost) break;
+        if (h->entropy + planes + lookup_cost(&s, 4, may_fold) > s.best_cost) break;
+        if (may_fold) try_fold(&s, planes, h);
+        if (limits->fold == 1 || (limits->layout == 8 && planes > 4)) continue;
         for (int tuple = 2; tuple <= (limits->layout == 16 ? 2 : 4); tuple++)
             if (!limits->tuple || tuple == limits->tuple) try_tuple(&s, tuple, planes, h);
     }
@@ -211,10 +243,27 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     return ok;
 }
 
+/* The coded tuple that stands for a folded one: fewest digits changed, each to 0 (FORMAT.md 1.8), then the shortest code. */
+static size_t folded_stand_in(const uint8_t *lengths, size_t index) {
+    size_t best = 0;
+    int best_changes = CLLM_FOLD_TUPLE + 1;
+    for (unsigned zeroed = 1; zeroed < 1u << CLLM_FOLD_TUPLE; zeroed++) {
+        size_t candidate = index;
+        for (int i = 0; i < CLLM_FOLD_TUPLE; i++)
+            if (zeroed >> i & 1) candidate &= ~((size_t)(CLLM_FOLD_LEVELS - 1) << 2 * i);
+        int changes = __builtin_popcount(zeroed);
+        if (!lengths[candidate] || changes > best_changes || (changes == best_changes && lengths[candidate] >= lengths[best])) continue;
+        best = candidate;
+        best_changes = changes;
+    }
+    return best;
+}
+
 /* The coded tuple that stands for `index`: fewest digits changed, then the nearest. */
 static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t index) {
     size_t place = 1, best = SIZE_MAX;
     int best_distance = INT32_MAX;
+    if (a->fold) return folded_stand_in(lengths, index);
     for (int i = 0; i < a->tuple; i++, place *= (size_t)a->levels) {
         int digit = (int)(index / place % (size_t)a->levels);
         for (int d = 0; d < a->levels; d++) {
@@ -243,8 +292,9 @@ static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t in
     return best;
 }
 
-/* Frequencies of the tuples that get a code; a code needs two symbols at least. */
-static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uint64_t *frequency) {
+/* Frequencies of the tuples that get a code of at most max_length bits; a code needs two symbols at least, and a folded one that of
+ * four zeros, which can stand for every other. */
+static void choose_coded(const uint64_t *counts, const cllm_alphabet *a, size_t n, int max_length, uint64_t *sorted, uint64_t *frequency) {
     size_t used = 0, coded;
     uint64_t total = 0;
     for (size_t i = 0; i < n; i++) {
@@ -254,14 +304,20 @@ static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uin
     qsort(sorted, used, sizeof *sorted, by_count_falling);
     uint64_t least = 1;
     if (used > 2) {
-        codebook_bits(sorted, used, total, &coded);
+        codebook_bits(sorted, used, total, max_length, &coded);
         least = sorted[coded - 1];
     }
-    size_t have = 0;
-    for (size_t i = 0; i < n; i++) {
-        frequency[i] = counts[i] >= least ? counts[i] : 0;
+    size_t have = 0, room = (size_t)1 << max_length;
+    if (a->fold) frequency[have++] = counts[0] ? counts[0] : 1;
+    for (size_t i = have; i < n; i++) {
+        frequency[i] = counts[i] > least && have < room ? counts[i] : 0;
         have += frequency[i] != 0;
     }
+    for (size_t i = 0; i < n; i++)
+        if (!frequency[i] && counts[i] == least && have < room) {
+            frequency[i] = least;
+            have++;
+        }
     for (size_t i = 0; have < 2; i++)
         if (!frequency[i]) {
             frequency[i] = 1;
@@ -271,15 +327,12 @@ static void choose_coded(const uint64_t *counts, size_t n, uint64_t *sorted, uin
 
 bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book) {
     uint16_t codes[CLLM_MAX_TABLE];
-    size_t n = table_count(a->levels, a->tuple), have = 0;
+    size_t n = table_count(a->levels, a->tuple);
     uint64_t *sorted = cllm_alloc(2 * n, sizeof *sorted);
     if (!sorted) return false;
     uint64_t *frequency = sorted + n;
-    choose_coded(counts, n, sorted, frequency);
-    for (size_t i = 0; i < n; i++) have += frequency[i] != 0;
-    int limit = max_length ? max_length : CLLM_MAX_CODE_LENGTH;
-    while (((size_t)1 << limit) < have) limit++;
-    bool ok = limit <= CLLM_MAX_CODE_LENGTH && cllm_limited_lengths(frequency, n, limit, book->lengths);
+    choose_coded(counts, a, n, max_length, sorted, frequency);
+    bool ok = cllm_limited_lengths(frequency, n, max_length, book->lengths);
     cllm_free(sorted);
     if (!ok) return false;
     book->max_length = 0;

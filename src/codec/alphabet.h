@@ -6,21 +6,25 @@
 
 typedef struct cllm_alphabet {
     int tuple, levels, planes, hi_min;
+    bool fold;
     double bits; /* estimated bits per weight, look-up cost not included */
 } cllm_alphabet;
 
-/* What the encoder may choose; 0 (planes: -1) = free. */
+/* What the encoder may choose; 0 (planes, fold: -1) = free. */
 typedef struct cllm_alphabet_limits {
     cllm_mode mode;
     cllm_dtype dtype;
     int layout;
-    int tuple, levels, planes;
+    int tuple, levels, planes, fold, max_length;
     int max_abs; /* largest |integer| of the whole tensor: corrections must fit a signed byte */
     cllm_profile profile;
 } cllm_alphabet_limits;
 
 /* Chooses from `count` sampled elements (count a multiple of 12, consecutive ones are neighbours in a row). False: no memory. */
 bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best);
+
+/* The longest code that codebooks of these limits may have. */
+int cllm_code_limit(const cllm_alphabet_limits *limits, bool fold);
 
 /* hi of an integer, or the exponent of a 16-bit float. */
 static inline int cllm_element_hi(cllm_mode mode, cllm_dtype dtype, int planes, int16_t element) {
@@ -35,7 +39,7 @@ typedef struct cllm_codebook {
     int max_length;
 } cllm_codebook;
 
-/* Builds the codebook for full counts of tuples: which get a code, and of what length. max_length 0 = choose. False: no memory. */
+/* Builds the codebook for full counts of tuples: which get a code, and of what length, max_length at most. False: no memory. */
 bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book);
 
 #endif

@@ -18,7 +18,11 @@ enum {
     CLLM_MAX_TABLE = 4096, /* levels^tuple */
     CLLM_TILE_HEAD_BYTES = 36,      /* base length, outlier entries, lane lengths */
     CLLM_TILE_WIDE_HEAD_BYTES = 68, /* the same with 16-bit lane lengths */
-    CLLM_TILE_WIDE_FLAG = 0x8000    /* of the base length */
+    CLLM_TILE_WIDE_FLAG = 0x8000,   /* of the base length */
+    CLLM_TILE_ALIGN = 16,           /* of tiles, of their raw bits, and the unit of tile offsets */
+    CLLM_FOLD_TUPLE = 4,            /* what a folded tensor has */
+    CLLM_FOLD_LEVELS = 4,
+    CLLM_FOLD_MAX_PLANES = 5
 };
 
 typedef enum cllm_row_scale {
@@ -42,6 +46,7 @@ typedef struct cllm_header {
     uint32_t table_bytes;
     uint64_t total_bytes;
     uint32_t tiles, outliers;
+    bool fold;
 } cllm_header;
 
 struct cllm_tensor {

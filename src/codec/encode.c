@@ -10,10 +10,10 @@
 #include "codec/lut.h"
 #include "codec/table.h"
 
-enum { SAMPLE = 49152 };
+enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 512, TILES_FAST = 4096 };
 
 void cllm_encode_params_default(cllm_encode_params *p) {
-    *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1};
+    *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
 }
 
 static size_t source_bytes(cllm_dtype d) { return d == CLLM_DTYPE_F32 ? 4 : 2; }
@@ -54,7 +54,7 @@ typedef struct encode_job {
     const cllm_codebook *book;
     worker_state *workers;
     block_result *blocks;
-    uint32_t *tile_words;
+    uint32_t *tile_units; /* lengths of tiles in units of CLLM_TILE_ALIGN bytes */
     int16_t pad;
     bool counting;
 } encode_job;
@@ -99,7 +99,7 @@ static void do_block(void *ctx, size_t index, int worker) {
             w->status = r == CLLM_TILE_NO_MEMORY ? CLLM_ERR_MEMORY : CLLM_ERR_UNSUPPORTED;
             return;
         }
-        j->tile_words[index * e->col_blocks + cb] = (uint32_t)((b->bytes.size - before) / 4);
+        j->tile_units[index * e->col_blocks + cb] = (uint32_t)((b->bytes.size - before) / CLLM_TILE_ALIGN);
     }
 }
 
@@ -157,18 +157,19 @@ static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, co
                             cllm_error *err) {
     uint8_t table[CLLM_MAX_TABLE / 2 + 1];
     cllm_header h = e->h;
-    size_t words = 0, tiles = h.tiles, scale_bytes = h.row_scale == CLLM_ROW_SCALE_F32 ? 4 : h.row_scale > CLLM_ROW_SCALE_TENSOR ? 2 : 0;
+    size_t units = 0, tiles = h.tiles, scale_bytes = h.row_scale == CLLM_ROW_SCALE_F32 ? 4 : h.row_scale > CLLM_ROW_SCALE_TENSOR ? 2 : 0;
     for (size_t b = 0; b < e->row_blocks; b++) {
-        words += j->blocks[b].bytes.size / 4;
+        units += j->blocks[b].bytes.size / CLLM_TILE_ALIGN;
         h.outliers += j->blocks[b].outliers;
     }
-    if (words > UINT32_MAX)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tensor of more than 16 GiB coded does not fit one blob");
+    if (units > UINT32_MAX)
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tensor of more than 64 GiB coded does not fit one blob");
     h.table_bytes = (uint32_t)cllm_table_write(book->lengths, cllm_table_count(&h), table);
     h.max_length = book->max_length;
     size_t at = align4(align4(align4(CLLM_HEADER_BYTES + (size_t)h.table_bytes) + scale_bytes * h.rows) +
                        (h.col_scale ? 2 * (size_t)h.cols : 0));
-    h.total_bytes = at + 4 * (tiles + 1) + 4 * words;
+    size_t tiles_at = (at + 4 * (tiles + 1) + CLLM_TILE_ALIGN - 1) / CLLM_TILE_ALIGN * CLLM_TILE_ALIGN;
+    h.total_bytes = tiles_at + CLLM_TILE_ALIGN * units;
     uint8_t *blob = cllm_alloc_zero(h.total_bytes, 1);
     if (!blob) return cllm_fail_memory(err, h.total_bytes, "a coded tensor");
     cllm_header_write(&h, blob);
@@ -179,9 +180,9 @@ static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, co
     uint32_t offset = 0;
     for (size_t t = 0; t <= tiles; t++) {
         cllm_store32(blob + at + 4 * t, offset);
-        if (t < tiles) offset += j->tile_words[t];
+        if (t < tiles) offset += j->tile_units[t];
     }
-    to = blob + at + 4 * (tiles + 1);
+    to = blob + tiles_at;
     for (size_t b = 0; b < e->row_blocks; b++) {
         if (j->blocks[b].bytes.size) memcpy(to, j->blocks[b].bytes.data, j->blocks[b].bytes.size);
         to += j->blocks[b].bytes.size;
@@ -211,7 +212,7 @@ static int16_t padding_element(const cllm_header *h) {
     return (int16_t)(h->dtype == CLLM_DTYPE_BF16 ? (exponent & 255) << 7 : (exponent & 31) << 10);
 }
 
-static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, int max_length, cllm_codebook *book, cllm_error *err) {
+static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, cllm_codebook *book, cllm_error *err) {
     size_t workers = (size_t)cllm_pool_threads(pool);
     j->counting = true;
     cllm_pool_run(pool, e->row_blocks, do_block, j);
@@ -219,8 +220,8 @@ static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, i
     if (s != CLLM_OK) return s;
     for (size_t w = 1; w < workers; w++)
         for (size_t i = 0; i < CLLM_MAX_TABLE; i++) j->workers[0].counts[i] += j->workers[w].counts[i];
-    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, 0};
-    if (!cllm_codebook_build(j->workers[0].counts, &a, max_length, book)) return cllm_fail_memory(err, sizeof *book, "a codebook");
+    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, e->h.fold, 0};
+    if (!cllm_codebook_build(j->workers[0].counts, &a, e->h.max_length, book)) return cllm_fail_memory(err, sizeof *book, "a codebook");
     if (e->h.mode == CLLM_MODE_RD) fit_scale(e, j);
     j->counting = false;
     j->book = book;
@@ -228,7 +229,7 @@ static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, i
     return worst_status(j->workers, workers, err);
 }
 
-cllm_status cllm_encoder_run(cllm_encoder *e, int max_length, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err) {
     if (threads <= 0) threads = cllm_cpu_count();
     if ((size_t)threads > e->row_blocks) threads = (int)e->row_blocks;
     cllm_pool *pool = threads > 1 ? cllm_pool_new(threads) : NULL;
@@ -237,16 +238,16 @@ cllm_status cllm_encoder_run(cllm_encoder *e, int max_length, int threads, uint8
     cllm_codebook *book = cllm_alloc(1, sizeof *book);
     j.workers = new_workers(e, workers);
     j.blocks = cllm_alloc_zero(e->row_blocks, sizeof *j.blocks);
-    j.tile_words = cllm_alloc_zero(e->h.tiles, sizeof *j.tile_words);
+    j.tile_units = cllm_alloc_zero(e->h.tiles, sizeof *j.tile_units);
     cllm_status s = CLLM_OK;
-    if (!book || !j.workers || !j.blocks || !j.tile_words) s = cllm_fail_memory(err, workers * e->h.cols * 100, "encoding");
-    if (s == CLLM_OK) s = run_blocks(e, &j, pool, max_length, book, err);
+    if (!book || !j.workers || !j.blocks || !j.tile_units) s = cllm_fail_memory(err, workers * e->h.cols * 100, "encoding");
+    if (s == CLLM_OK) s = run_blocks(e, &j, pool, book, err);
     if (s == CLLM_OK) s = assemble(e, book, &j, out, out_bytes, err);
     cllm_pool_free(pool);
     for (size_t b = 0; j.blocks && b < e->row_blocks; b++) cllm_buf_free(&j.blocks[b].bytes);
     free_workers(j.workers, workers);
     cllm_free(j.blocks);
-    cllm_free(j.tile_words);
+    cllm_free(j.tile_units);
     cllm_free(book);
     return s;
 }
@@ -276,11 +277,18 @@ static cllm_status sample_elements(const cllm_encoder *e, int16_t **out, size_t 
     return CLLM_OK;
 }
 
-/* Tiles of about equal width: large ones for few lane lengths (small), smaller ones for many warps and little shared memory (fast). */
-static int choose_tile_cols(uint32_t cols, cllm_profile profile) {
-    uint32_t most = profile == CLLM_PROFILE_FAST ? 512 : 1024, blocks = (cols + most - 1) / most;
-    uint32_t width = (cols + blocks - 1) / blocks;
-    return (int)((width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS);
+static uint32_t equal_width(uint32_t cols, uint32_t most) {
+    uint32_t blocks = (cols + most - 1) / most, width = (cols + blocks - 1) / blocks;
+    return (width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS;
+}
+
+/* Tiles of about equal width: large ones for few lane lengths (small), smaller ones so that a GPU with 4096 warps has one for each (fast). */
+uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
+    if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
+    const uint64_t row_blocks = ((uint64_t)rows + CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
+    uint32_t most = WIDEST_FAST, width = equal_width(cols, most);
+    while (most > CLLM_MIN_TILE_COLS && row_blocks * ((cols + width - 1) / width) < TILES_FAST) width = equal_width(cols, most /= 2);
+    return width;
 }
 
 cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err) {
@@ -289,21 +297,24 @@ cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, in
     size_t count = 0;
     cllm_status s = sample_elements(e, &elements, &count, err);
     if (s != CLLM_OK) return s;
-    cllm_alphabet_limits limits = {h->mode, h->dtype, h->layout, p->tuple, p->levels, p->planes, max_abs, p->profile};
+    cllm_alphabet_limits limits = {.mode = h->mode, .dtype = h->dtype, .layout = h->layout, .tuple = p->tuple, .levels = p->levels,
+                                   .planes = p->planes, .fold = p->fold, .max_length = p->max_length, .max_abs = max_abs,
+                                   .profile = p->profile};
     cllm_alphabet a;
     bool ok = cllm_alphabet_choose(elements, count, &limits, &a);
     cllm_free(elements);
     if (!ok) return cllm_fail_memory(err, count, "choosing an alphabet");
     if (!a.tuple)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "no alphabet of tuple %d, %d levels, %d planes can code this tensor; leave them to the encoder", p->tuple, p->levels,
-                         p->planes);
+                         "no alphabet of tuple %d, %d levels, %d planes, fold %d can code this tensor; leave them to the encoder", p->tuple,
+                         p->levels, p->planes, p->fold);
     h->tuple = a.tuple;
     h->levels = a.levels;
     h->planes = a.planes;
     h->hi_min = a.hi_min;
-    h->max_length = CLLM_MAX_CODE_LENGTH;
-    h->tile_cols = p->tile_cols ? p->tile_cols : choose_tile_cols(h->cols, p->profile);
+    h->fold = a.fold;
+    h->max_length = cllm_code_limit(&limits, a.fold);
+    h->tile_cols = p->tile_cols ? p->tile_cols : (int)cllm_choose_tile_cols(h->rows, h->cols, p->profile);
     e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
     e->col_blocks = (uint32_t)((h->cols + (size_t)h->tile_cols - 1) / (size_t)h->tile_cols);
     uint64_t tiles = (uint64_t)e->row_blocks * e->col_blocks;

@@ -29,6 +29,7 @@ void cllm_header_write(const cllm_header *h, uint8_t out[CLLM_HEADER_BYTES]) {
     cllm_store64(out + 32, h->total_bytes);
     cllm_store32(out + 40, h->tiles);
     cllm_store32(out + 44, h->outliers);
+    out[48] = h->fold;
 }
 
 static cllm_status bad(cllm_error *err, uint64_t position, const char *what, unsigned value) {
@@ -36,7 +37,7 @@ static cllm_status bad(cllm_error *err, uint64_t position, const char *what, uns
 }
 
 static cllm_status check_raw(const uint8_t *blob, const cllm_header *h, cllm_error *err) {
-    static const uint8_t zero_bytes[] = {6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47};
+    static const uint8_t zero_bytes[] = {6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48};
     for (size_t i = 0; i < sizeof zero_bytes; i++)
         if (blob[zero_bytes[i]]) return bad(err, zero_bytes[i], "a field that raw tensors leave zero", blob[zero_bytes[i]]);
     uint64_t width = h->dtype == CLLM_DTYPE_F32 ? 4 : 2, numbers = (uint64_t)h->rows * h->cols, bytes;
@@ -56,13 +57,19 @@ static cllm_status check_alphabet(const uint8_t *blob, const cllm_header *h, cll
     if (h->layout != (h->mode == CLLM_MODE_INT8 ? 8 : h->mode == CLLM_MODE_LOSSLESS ? 16 : h->layout) ||
         (h->layout != 8 && h->layout != 16))
         return bad(err, 6, "layout", blob[6]);
+    if (h->fold) {
+        if (h->layout != 8) return bad(err, 48, "fold of a layout other than 8", 1);
+        if (h->tuple != CLLM_FOLD_TUPLE) return bad(err, 7, "tuple of folded integers", blob[7]);
+        if (h->levels != CLLM_FOLD_LEVELS) return bad(err, 8, "levels of folded integers", blob[8]);
+        if (h->hi_min != 0) return bad(err, 9, "hi_min of folded integers", blob[9]);
+    }
     if (h->layout == 16 ? h->tuple != 2 : (h->tuple < 2 || h->tuple > 4)) return bad(err, 7, "tuple", blob[7]);
     if (h->levels < 2 || h->levels > 64 || power((size_t)h->levels, h->tuple) > CLLM_MAX_TABLE)
         return bad(err, 8, "levels", blob[8]);
     if (h->mode == CLLM_MODE_LOSSLESS) {
         if (h->dtype == CLLM_DTYPE_F16 && h->hi_min >= 32) return bad(err, 9, "hi_min", blob[9]);
         if (h->planes != (h->dtype == CLLM_DTYPE_BF16 ? 8 : 11)) return bad(err, 10, "planes", blob[10]);
-    } else if (h->layout == 8 ? h->planes > 4 : (h->planes < 4 || h->planes > 8)) {
+    } else if (h->layout == 8 ? h->planes > (h->fold ? CLLM_FOLD_MAX_PLANES : 4) : (h->planes < 4 || h->planes > 8)) {
         return bad(err, 10, "planes", blob[10]);
     }
     if (h->mode != CLLM_MODE_LOSSLESS) {
@@ -116,10 +123,12 @@ cllm_status cllm_header_parse(const uint8_t *blob, size_t bytes, cllm_header *h,
         .total_bytes = cllm_load64(blob + 32),
         .tiles = cllm_load32(blob + 40),
         .outliers = cllm_load32(blob + 44),
+        .fold = blob[48] == 1,
     };
     if (!h->rows) return bad(err, 16, "rows", 0);
     if (!h->cols) return bad(err, 20, "cols", 0);
-    for (int i = 48; i < CLLM_HEADER_BYTES; i++)
+    if (blob[48] > 1) return bad(err, 48, "fold", blob[48]);
+    for (int i = 49; i < CLLM_HEADER_BYTES; i++)
         if (blob[i]) return bad(err, (uint64_t)i, "a reserved byte", blob[i]);
     if (h->total_bytes > bytes)
         return cllm_fail(err, CLLM_ERR_FORMAT, 32, "tensor is cut off: it should have %llu bytes, %zu are there",

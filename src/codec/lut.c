@@ -62,5 +62,6 @@ size_t cllm_plane_words(const cllm_header *h, uint32_t registers) {
         uint32_t group = (uint32_t)(h->layout / sub[i].bits);
         words += (size_t)(registers + group - 1) / group * CLLM_LANES;
     }
+    if (h->fold) words += (size_t)(registers + CLLM_SIGN_GROUP - 1) / CLLM_SIGN_GROUP * CLLM_LANES;
     return words;
 }

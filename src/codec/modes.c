@@ -21,6 +21,7 @@ static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, u
     else if (p->tuple && (p->tuple < 2 || p->tuple > 4)) what = "tuple must be 2, 3 or 4";
     else if (p->levels && (p->levels < 2 || p->levels > 64)) what = "levels must be from 2 to 64";
     else if (p->planes < -1 || p->planes > 11) what = "planes must be from 0 to 11, or -1";
+    else if (p->fold < -1 || p->fold > 1) what = "fold must be 0 or 1, or -1";
     else if (p->max_length < 0 || p->max_length > CLLM_MAX_CODE_LENGTH) what = "max_length must be from 1 to 12, or 0";
     else if (p->tile_cols && (p->tile_cols < CLLM_MIN_TILE_COLS || p->tile_cols > CLLM_MAX_TILE_COLS || p->tile_cols % CLLM_MIN_TILE_COLS))
         what = "tile_cols must be a multiple of 128 up to 4096, or 0";
@@ -137,7 +138,8 @@ static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float
     }
     cllm_free(scratch);
     if (s != CLLM_OK) return s;
-    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols) || p->planes > 4;
+    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols) || p->planes > CLLM_FOLD_MAX_PLANES ||
+                (p->planes == CLLM_FOLD_MAX_PLANES && p->fold != 1);
     e->h.layout = wide ? 16 : 8;
     e->q.limit = wide ? WIDE_LIMIT : NARROW_LIMIT;
     bool coarser = largest > (float)e->q.limit + 0.49f;
@@ -159,7 +161,7 @@ static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows,
     else if (p->mode == CLLM_MODE_INT8) s = set_up_int8(&e, err);
     else s = set_up_rd(&e, p, step, &max_abs, err);
     if (s == CLLM_OK) s = cllm_encoder_choose(&e, p, max_abs, err);
-    if (s == CLLM_OK) s = cllm_encoder_run(&e, p->max_length, p->threads, out, out_bytes, err);
+    if (s == CLLM_OK) s = cllm_encoder_run(&e, p->threads, out, out_bytes, err);
     cllm_encoder_free(&e);
     return s;
 }
@@ -189,11 +191,18 @@ static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t ro
     cllm_status s = first_step(src, dtype, rows, cols, p, &step, err);
     uint8_t *blob = NULL;
     for (int round = 0; s == CLLM_OK && round < RATE_ROUNDS; round++) {
-        /* The rate jumps where the profile prefers another tuple; keeping the first choice leaves it continuous. */
-        if (blob) settled.tuple = blob[7];
+        /* The rate jumps where the profile prefers another tuple or fold; keeping the first choice leaves it continuous. */
+        if (blob && blob[4] != CLLM_MODE_RAW) {
+            settled.tuple = blob[7];
+            settled.fold = blob[48];
+        }
         cllm_free(blob);
         blob = NULL;
         s = encode_once(src, dtype, rows, cols, &settled, step, &blob, out_bytes, err);
+        if (s == CLLM_ERR_ARGUMENT && round) { /* a finer step made the integers wider, which have other tuples */
+            settled = *p;
+            s = encode_once(src, dtype, rows, cols, p, step, &blob, out_bytes, err);
+        }
         double off = 8.0 * (double)*out_bytes / ((double)rows * cols) - p->bpw;
         if (s == CLLM_OK && fabs(off) <= RATE_TOLERANCE * p->bpw) break;
         step *= (float)exp2(off > 3 ? 3 : off < -3 ? -3 : off);

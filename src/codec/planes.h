@@ -22,11 +22,32 @@ static inline __attribute__((always_inline)) const uint8_t *cllm_add_subplane(co
     return words;
 }
 
+/* A sign complements what the digit put into its element, above the low bits. Floor: a dozen instructions per vector of registers. */
+static inline __attribute__((always_inline)) void cllm_apply_signs(const cllm_header *h, uint32_t registers, const uint8_t *words,
+                                                                   uint32_t *regs) {
+    const uint32_t above = 0x01010101u * (0xffu << h->planes & 0xffu);
+    for (uint32_t first = 0; first < registers; first += CLLM_SIGN_GROUP, words += 4 * CLLM_LANES) {
+        uint32_t word[CLLM_LANES], n = registers - first < CLLM_SIGN_GROUP ? registers - first : CLLM_SIGN_GROUP;
+        memcpy(word, words, sizeof word);
+        for (uint32_t j = 0; j < n; j++) {
+            uint32_t *out = regs + (size_t)(first + j) * CLLM_LANES;
+            const int turn = cllm_sign_turn(j) + 2;
+            for (int l = 0; l < CLLM_LANES; l++) {
+                uint32_t s = cllm_rotr(word[l], turn) & CLLM_SIGN_MASK >> 2; /* bits 0, 4, 8, 12 to 0, 8, 16, 24 */
+                s = (s | s << 8) & 0x00110011u;
+                s = (s | s << 4) & 0x01010101u;
+                out[l] ^= ((s << 8) - s) & above;
+            }
+        }
+    }
+}
+
 static inline __attribute__((always_inline)) void cllm_add_planes(const cllm_tensor *t, const cllm_tile *tile, uint32_t *regs) {
     cllm_subplane sub[3];
     int n = cllm_subplanes(&t->h, sub);
     const uint8_t *words = tile->planes;
     for (int i = 0; i < n; i++) words = cllm_add_subplane(&t->h, sub[i], tile->registers, words, regs);
+    if (t->h.fold) cllm_apply_signs(&t->h, tile->registers, words, regs);
 }
 
 #endif

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "codec/alphabet.h"
-#include "codec/quantize.h"
+#include "codec/encode.h"
 
 void cllm_sample_free(cllm_sample *s) {
     cllm_free(s->values);
@@ -47,8 +47,8 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
 
 /* Bits that are not code: lane lengths, offsets, padding, scales. */
 static double overhead_bits(uint32_t rows, uint32_t cols, cllm_profile profile, bool row_scales, bool col_scales) {
-    double width = profile == CLLM_PROFILE_FAST ? 512 : 1024, tile = (double)(cols < width ? cols : width) * CLLM_TILE_ROWS;
-    double bits = 8.0 * (CLLM_TILE_HEAD_BYTES + 4 + 2) / tile;
+    double width = cllm_choose_tile_cols(rows, cols, profile), tile = (cols < width ? cols : width) * CLLM_TILE_ROWS;
+    double bits = 8.0 * (CLLM_TILE_HEAD_BYTES + 4 + 2 + CLLM_TILE_ALIGN / 2 - 1) / tile;
     if (row_scales) bits += 16.0 / cols;
     if (col_scales) bits += 16.0 / rows;
     return bits + 8.0 * (CLLM_HEADER_BYTES + 32) / ((double)rows * cols);
@@ -76,7 +76,7 @@ double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, floa
     uint64_t beyond = quantize_sample(s, step, WIDE, count, q);
     int limit = cllm_needs_wide(beyond, count) ? WIDE : NARROW;
     if (beyond && limit == NARROW) quantize_sample(s, step, NARROW, count, q);
-    cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1,
+    cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1, .fold = -1,
                               .max_abs = limit, .profile = profile};
     float reach = s->max_abs / step + 1;
     if (reach < (float)limit) l.max_abs = (int)reach;

@@ -13,10 +13,10 @@ static size_t row_scale_bytes(cllm_row_scale kind) {
     return kind == CLLM_ROW_SCALE_F32 ? 4 : kind == CLLM_ROW_SCALE_BF16 || kind == CLLM_ROW_SCALE_F16 ? 2 : 0;
 }
 
-/* Claims the next section of count * size bytes; false past the blob's end. Gives the padding before it too. */
-static bool next_section(const cllm_header *h, size_t *end, size_t count, size_t size, size_t *at) {
+/* Claims the next section of count * size bytes at a multiple of `align`; false past the blob's end. */
+static bool next_section(const cllm_header *h, size_t *end, size_t count, size_t size, size_t align, size_t *at) {
     size_t bytes;
-    *at = (*end + 3) / 4 * 4;
+    *at = (*end + align - 1) / align * align;
     return cllm_mul(count, size, &bytes) && cllm_add(*at, bytes, end) && *end <= h->total_bytes;
 }
 
@@ -31,17 +31,17 @@ static cllm_status locate_sections(cllm_tensor *t, cllm_error *err) {
     size_t end = CLLM_HEADER_BYTES, table_at, before;
     const struct {
         const char *name;
-        size_t count, size, *at;
+        size_t count, size, align, *at;
     } section[] = {
-        {"code table", h->table_bytes, 1, &table_at},
-        {"row scales", h->rows, row_scale_bytes(h->row_scale), &t->row_scale_at},
-        {"column multipliers", h->cols, h->col_scale == CLLM_COL_SCALE_BF16 ? 2 : 0, &t->col_scale_at},
-        {"tile offsets", (size_t)h->tiles + 1, 4, &t->offsets_at},
-        {"tiles", 0, 0, &t->tiles_at},
+        {"code table", h->table_bytes, 1, 4, &table_at},
+        {"row scales", h->rows, row_scale_bytes(h->row_scale), 4, &t->row_scale_at},
+        {"column multipliers", h->cols, h->col_scale == CLLM_COL_SCALE_BF16 ? 2 : 0, 4, &t->col_scale_at},
+        {"tile offsets", (size_t)h->tiles + 1, 4, 4, &t->offsets_at},
+        {"tiles", 0, 0, CLLM_TILE_ALIGN, &t->tiles_at},
     };
     for (size_t i = 0; i < sizeof section / sizeof *section; i++) {
         before = end;
-        if (!next_section(h, &end, section[i].count, section[i].size, section[i].at))
+        if (!next_section(h, &end, section[i].count, section[i].size, section[i].align, section[i].at))
             return cllm_fail(err, CLLM_ERR_FORMAT, before, "tensor: the %s do not fit into its %llu bytes", section[i].name,
                              (unsigned long long)h->total_bytes);
         cllm_status s = check_padding(t, before, *section[i].at, err);
@@ -60,10 +60,11 @@ static cllm_status check_offsets(const cllm_tensor *t, cllm_error *err) {
             return cllm_fail(err, CLLM_ERR_FORMAT, t->offsets_at + 4 * (size_t)i, "tile offsets: offset %u is less than the one before", i);
         previous = o;
     }
-    if (t->tiles_at + 4 * (uint64_t)previous != t->h.total_bytes)
+    const uint64_t end = t->tiles_at + CLLM_TILE_ALIGN * (uint64_t)previous;
+    if (end != t->h.total_bytes)
         return cllm_fail(err, CLLM_ERR_FORMAT, t->offsets_at + 4 * (size_t)t->h.tiles,
                          "tile offsets: the tiles end at byte %llu, the tensor at %llu",
-                         (unsigned long long)(t->tiles_at + 4 * (uint64_t)previous), (unsigned long long)t->h.total_bytes);
+                         (unsigned long long)end, (unsigned long long)t->h.total_bytes);
     return CLLM_OK;
 }
 
@@ -120,6 +121,7 @@ void cllm_tensor_get_info(const cllm_tensor *t, cllm_tensor_info *info) {
         .tile_cols = h->tile_cols,
         .tiles = h->tiles,
         .outliers = h->outliers,
+        .fold = h->fold,
         .has_row_scale = h->row_scale > CLLM_ROW_SCALE_TENSOR,
         .has_col_scale = h->col_scale != CLLM_COL_SCALE_NONE,
     };

@@ -24,35 +24,41 @@ static void place_lanes(const uint8_t *at, cllm_tile *p) {
     p->code_bits = position;
 }
 
-static bool tail_is_zero(const cllm_tile *p, size_t code_words) {
-    if (p->code_bits % 32 && cllm_load32(p->codes + 4 * (code_words - 1)) >> (p->code_bits % 32)) return false;
-    return !(p->outlier_entries & 1) || cllm_load16(p->outliers + 2 * (size_t)p->outlier_entries) == 0;
+/* The first byte of padding that is not zero, or NULL: after the last code, and after the last outlier up to the raw bits. */
+static const uint8_t *find_padding_bit(const cllm_tile *p) {
+    const uint8_t *at = p->codes + p->code_bits / 8;
+    if (p->code_bits % 8 && *at++ >> p->code_bits % 8) return at - 1;
+    for (; at < p->outliers; at++)
+        if (*at) return at;
+    for (at = p->outliers + 2 * (size_t)p->outlier_entries; at < p->planes; at++)
+        if (*at) return at;
+    return NULL;
 }
 
 static cllm_status locate_tile(const cllm_tensor *t, uint32_t tile, cllm_tile *p, cllm_error *err) {
     const uint8_t *offsets = t->blob + t->offsets_at + 4 * (size_t)tile;
-    size_t begin = cllm_load32(offsets), words = cllm_load32(offsets + 4) - begin;
-    const uint8_t *at = t->blob + t->tiles_at + 4 * begin;
+    size_t begin = cllm_load32(offsets), bytes = CLLM_TILE_ALIGN * (cllm_load32(offsets + 4) - begin);
+    const uint8_t *at = t->blob + t->tiles_at + CLLM_TILE_ALIGN * begin;
     p->width = cllm_tile_width(&t->h, tile % t->col_blocks);
     p->registers = cllm_tile_registers(&t->h, p->width);
     p->tuples = cllm_tile_tuples(&t->h, p->width);
-    size_t plane_words = cllm_plane_words(&t->h, p->registers), fixed_words = CLLM_TILE_HEAD_BYTES / 4;
-    if (words >= fixed_words && cllm_load16(at) & CLLM_TILE_WIDE_FLAG) fixed_words = CLLM_TILE_WIDE_HEAD_BYTES / 4;
-    if (words < fixed_words + plane_words) return bad_tile(t, tile, at, err, "too short for its raw bits");
+    size_t plane_bytes = 4 * cllm_plane_words(&t->h, p->registers), head = CLLM_TILE_HEAD_BYTES;
+    if (bytes >= head && cllm_load16(at) & CLLM_TILE_WIDE_FLAG) head = CLLM_TILE_WIDE_HEAD_BYTES;
+    if (bytes < head + plane_bytes) return bad_tile(t, tile, at, err, "too short for its raw bits");
     place_lanes(at, p);
     p->outlier_entries = cllm_load16(at + 2);
-    size_t code_words = ((size_t)p->code_bits + 31) / 32, outlier_words = ((size_t)p->outlier_entries + 1) / 2;
-    if (words != fixed_words + plane_words + code_words + outlier_words)
+    size_t code_bytes = ((size_t)p->code_bits + 31) / 32 * 4, coded = head + code_bytes + 2 * (size_t)p->outlier_entries;
+    if (bytes - plane_bytes != (coded + CLLM_TILE_ALIGN - 1) / CLLM_TILE_ALIGN * CLLM_TILE_ALIGN)
         return bad_tile(t, tile, at, err, "its parts do not add up to its length");
-    p->planes = at + 4 * fixed_words;
-    p->codes = p->planes + 4 * plane_words;
-    p->outliers = p->codes + 4 * code_words;
-    if (!tail_is_zero(p, code_words)) return bad_tile(t, tile, p->outliers, err, "padding bits are not zero");
-    return CLLM_OK;
+    p->codes = at + head;
+    p->outliers = p->codes + code_bytes;
+    p->planes = at + bytes - plane_bytes;
+    const uint8_t *bit = find_padding_bit(p);
+    return bit ? bad_tile(t, tile, bit, err, "a padding bit is not zero") : CLLM_OK;
 }
 
-/* Adds v to the hi part of an element; false if an integer leaves its range. */
-static bool correct(const cllm_header *h, uint32_t *reg, unsigned element, int v) {
+/* Adds v to the hi part of an element; tells what is wrong, or NULL. */
+static const char *correct(const cllm_header *h, uint32_t *reg, unsigned element, int v) {
     unsigned shift = element * (unsigned)h->layout;
     uint32_t field = h->layout == 8 ? 0xffu : 0xffffu, old = *reg >> shift & field, value;
     if (h->mode == CLLM_MODE_LOSSLESS) {
@@ -60,12 +66,14 @@ static bool correct(const cllm_header *h, uint32_t *reg, unsigned element, int v
         uint32_t exponent = ((old >> low) + (unsigned)v) & exponents;
         value = (old & ~(exponents << low)) | exponent << low;
     } else {
-        int q = (h->layout == 8 ? (int8_t)old : (int16_t)old) + v * (1 << h->planes), limit = h->layout == 8 ? 128 : 2048;
-        if (q < -limit || q >= limit) return false;
+        int q = h->layout == 8 ? (int8_t)old : (int16_t)old, hi = q >> h->planes, limit = h->layout == 8 ? 128 : 2048;
+        if (h->fold && hi != 0 && hi != -1) return "an outlier's digit is not 0";
+        q += v * (1 << h->planes);
+        if (q < -limit || q >= limit) return "an outlier leaves the range of the integers";
         value = (uint32_t)q & field;
     }
     *reg = (*reg & ~(field << shift)) | value << shift;
-    return true;
+    return NULL;
 }
 
 /* Row and column of a tile to its register and element (FORMAT.md 1.5, backwards). */
@@ -92,8 +100,8 @@ static cllm_status apply_outliers(const cllm_tensor *t, uint32_t tile, const cll
         if (row >= t->h.rows - row0 || col >= t->h.cols - col0) return bad_tile(t, tile, entry, err, "an outlier lies in the padding");
         unsigned element;
         uint32_t *reg = find_element(&t->h, row, col, regs, &element);
-        if (!correct(&t->h, reg, element, (int8_t)entry[1]))
-            return bad_tile(t, tile, entry, err, "an outlier leaves the range of the integers");
+        const char *wrong = correct(&t->h, reg, element, (int8_t)entry[1]);
+        if (wrong) return bad_tile(t, tile, entry, err, wrong);
     }
     return CLLM_OK;
 }

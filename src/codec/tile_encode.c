@@ -44,6 +44,23 @@ static void load_row16(const int16_t *row, uint32_t valid, uint32_t width, int16
     }
 }
 
+/* A folded integer without its sign: hi of the magnitude. */
+static inline int8_t unsigned_hi(int8_t q, int planes) { return (int8_t)((q ^ q >> 7) >> planes); }
+
+/* Digits of all elements, 0 for those outside of the alphabet; tells whether any was. */
+static bool find_digits_folded(const cllm_header *h, const uint32_t *regs, size_t words, uint32_t *digits) {
+    const int8_t *q = (const int8_t *)regs;
+    int8_t *out = (int8_t *)digits;
+    const int planes = h->planes;
+    int8_t outside = 0;
+    for (size_t i = 0; i < 4 * words; i++) {
+        int8_t hi = unsigned_hi(q[i], planes), digit = hi < CLLM_FOLD_LEVELS ? hi : 0;
+        outside |= (int8_t)(hi ^ digit);
+        out[i] = digit;
+    }
+    return outside != 0;
+}
+
 /* Clamped digits of all elements; tells whether any was clamped. */
 static bool find_digits8(const cllm_header *h, const uint32_t *regs, size_t words, uint32_t *digits) {
     const int8_t *q = (const int8_t *)regs;
@@ -120,7 +137,9 @@ bool cllm_tile_load(const cllm_header *h, const int16_t *elements, size_t stride
         else load_row16(from, columns, width, pad, to);
     }
     size_t words = (size_t)cllm_tile_registers(h, width) * CLLM_LANES;
-    bool outside = h->layout == 8 ? find_digits8(h, s->regs, words, s->digits) : find_digits16(h, s->regs, words, s->digits);
+    bool outside = h->fold          ? find_digits_folded(h, s->regs, words, s->digits)
+                   : h->layout == 8 ? find_digits8(h, s->regs, words, s->digits)
+                                    : find_digits16(h, s->regs, words, s->digits);
     find_tuples(h, width, s->digits, s->tuples);
     return outside;
 }
@@ -128,6 +147,23 @@ bool cllm_tile_load(const cllm_header *h, const int16_t *elements, size_t stride
 void cllm_tile_count(const cllm_header *h, uint32_t width, const cllm_tile_scratch *s, uint64_t *counts) {
     size_t n = (size_t)cllm_tile_tuples(h, width) * CLLM_LANES;
     for (size_t i = 0; i < n; i++) counts[s->tuples[i]]++;
+}
+
+/* The sub-plane of signs of FORMAT.md 1.6; returns words. */
+static size_t write_signs(uint32_t registers, const uint32_t *regs, uint32_t *out) {
+    size_t at = 0;
+    for (uint32_t first = 0; first < registers; first += CLLM_SIGN_GROUP, at += CLLM_LANES) {
+        memset(out + at, 0, CLLM_LANES * sizeof *out);
+        for (uint32_t j = 0; j < CLLM_SIGN_GROUP && first + j < registers; j++) {
+            const uint32_t *r = regs + (size_t)(first + j) * CLLM_LANES;
+            for (int l = 0; l < CLLM_LANES; l++) {
+                /* bits 7, 15, 23, 31 to 2, 6, 10, 14 */
+                uint32_t s = (r[l] >> 5 & 0x0004) | (r[l] >> 9 & 0x0040) | (r[l] >> 13 & 0x0400) | (r[l] >> 17 & 0x4000);
+                out[at + (size_t)l] |= cllm_rotr(s, -cllm_sign_turn(j));
+            }
+        }
+    }
+    return at;
 }
 
 /* Sub-planes of FORMAT.md 1.6; returns words. */
@@ -145,6 +181,7 @@ static size_t write_planes(const cllm_header *h, uint32_t registers, const uint3
             }
         }
     }
+    if (h->fold) at += write_signs(registers, regs, out + at);
     return at;
 }
 
@@ -221,16 +258,21 @@ static int by_position(const void *a, const void *b) {
 /* Does any of a register's 32 words hold an element that was coded as another digit? */
 static bool differs8(const cllm_header *h, const int8_t *q, const int8_t *digits) {
     uint8_t any = 0;
+    if (h->fold) {
+        for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)(unsigned_hi(q[i], h->planes) ^ digits[i]);
+        return any;
+    }
     for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)((q[i] >> h->planes) - h->hi_min - digits[i]);
     return any;
 }
 
-/* What must be added to the coded digit of element b of a word. */
+/* What must be added to the coded hi of element b of a word. */
 static int difference(const cllm_header *h, uint32_t word, uint32_t digits, uint32_t b) {
     const uint32_t shift = b * (uint32_t)h->layout;
     int16_t element = h->layout == 8 ? (int8_t)(word >> shift) : (int16_t)(word >> shift);
     int digit = (int)(digits >> shift & (h->layout == 8 ? 0xffu : 0xffffu));
-    return cllm_element_hi(h->mode, h->dtype, h->planes, element) - h->hi_min - digit;
+    int coded = h->fold && element < 0 ? ~digit : h->hi_min + digit;
+    return cllm_element_hi(h->mode, h->dtype, h->planes, element) - coded;
 }
 
 /* Collects the elements of one register that differ; padding never does, whatever was coded for it. */
@@ -290,14 +332,13 @@ cllm_tile_result cllm_tile_write(const cllm_header *h, const cllm_codebook *book
     bool replaced = write_codes(h, book, width, s, &w, length);
     if (w.count) w.out[w.words++] = (uint32_t)w.bits;
     size_t plane_words = write_planes(h, registers, s->regs, s->planes), at = out->size;
-    if (!write_head(length, out) || !cllm_buf_append(out, s->planes, 4 * plane_words) || !cllm_buf_append(out, s->codes, 4 * w.words))
-        return CLLM_TILE_NO_MEMORY;
-    if (!outside && !replaced) return CLLM_TILE_WRITTEN;
+    if (!write_head(length, out) || !cllm_buf_append(out, s->codes, 4 * w.words)) return CLLM_TILE_NO_MEMORY;
     size_t list = out->size;
-    if (!write_outliers(h, valid_rows, valid, width, s, out, outliers)) return CLLM_TILE_NO_MEMORY;
-    size_t entries = (out->size - list) / 2;
+    if ((outside || replaced) && !write_outliers(h, valid_rows, valid, width, s, out, outliers)) return CLLM_TILE_NO_MEMORY;
+    size_t entries = (out->size - list) / 2, padding = -(out->size - at) % CLLM_TILE_ALIGN;
     if (entries > UINT16_MAX) return CLLM_TILE_TOO_MANY_OUTLIERS;
     cllm_store16(out->data + at + 2, (uint16_t)entries);
-    if (entries & 1 && !cllm_buf_append(out, "\0", 2)) return CLLM_TILE_NO_MEMORY;
+    static const uint8_t zeros[CLLM_TILE_ALIGN];
+    if (!cllm_buf_append(out, zeros, padding) || !cllm_buf_append(out, s->planes, 4 * plane_words)) return CLLM_TILE_NO_MEMORY;
     return CLLM_TILE_WRITTEN;
 }

@@ -27,7 +27,8 @@ static int fail(decoder *d, uint64_t at, const char *rule) {
 static uint32_t u8(const decoder *d, uint64_t at) { return d->blob[at]; }
 static uint32_t u16(const decoder *d, uint64_t at) { return u8(d, at) | u8(d, at + 1) << 8; }
 static uint32_t u32(const decoder *d, uint64_t at) { return u16(d, at) | u16(d, at + 2) << 16; }
-static uint64_t align4(uint64_t x) { return (x + 3) / 4 * 4; }
+static uint64_t align(uint64_t x, uint64_t a) { return (x + a - 1) / a * a; }
+static uint64_t align4(uint64_t x) { return align(x, 4); }
 static float f32(uint32_t bits) { return (union { uint32_t u; float f; }){bits}.f; }
 float ref_bf16(uint32_t bits) { return f32(bits << 16); }
 float ref_f16(uint32_t bits) {
@@ -80,9 +81,13 @@ static int check_coded(decoder *d) {
     for (int i = 0; i < t->tuple; i++) d->symbols *= (uint32_t)t->levels;
     if (t->levels < 2 || t->levels > 64 || d->symbols > 4096) return fail(d, 8, "levels, levels^tuple");
     d->hi_min = lossless ? (int)u8(d, 9) : (int8_t)u8(d, 9);
+    if (t->fold && (lossless || t->layout != 8)) return fail(d, 48, "fold");
+    if (t->fold && t->tuple != 4) return fail(d, 7, "tuple with fold");
+    if (t->fold && t->levels != 4) return fail(d, 8, "levels with fold");
+    if (t->fold && d->hi_min != 0) return fail(d, 9, "hi_min with fold");
     if (fp16 && d->hi_min >= 32) return fail(d, 9, "hi_min of FP16");
     int low = lossless ? (fp16 ? 11 : 8) : t->layout == 8 ? 0 : 4;
-    int high = lossless ? low : t->layout == 8 ? 4 : 8;
+    int high = lossless ? low : t->layout == 8 ? 4 + t->fold : 8;
     if (t->planes < low || t->planes > high) return fail(d, 10, "planes");
     int32_t first = element(t, d->hi_min, 0), last = element(t, d->hi_min + t->levels, 0) - 1;
     if (!lossless && (!in_range(t, first) || !in_range(t, last))) return fail(d, 9, "alphabet out of range");
@@ -105,11 +110,12 @@ static int check_header(decoder *d) {
     t->levels = (int)u8(d, 8), t->planes = (int)u8(d, 10), d->max_length = (int)u8(d, 11), t->tile_cols = u16(d, 12);
     d->row_scale = (int)u8(d, 14), d->col_scale = (int)u8(d, 15), t->rows = u32(d, 16), t->cols = u32(d, 20);
     d->scale = f32(u32(d, 24)), d->table_bytes = u32(d, 28), d->total = u32(d, 32) | (uint64_t)u32(d, 36) << 32;
-    d->tiles = u32(d, 40), d->outliers = u32(d, 44);
+    d->tiles = u32(d, 40), d->outliers = u32(d, 44), t->fold = (int)u8(d, 48);
     if (t->mode > 3) return fail(d, 4, "mode");
     if (t->dtype < 1 || t->dtype > 3) return fail(d, 5, "dtype");
     if (t->rows == 0 || t->cols == 0) return fail(d, t->rows ? 20 : 16, "rows, cols");
-    if (!check_zero(d, 48, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
+    if (t->fold > (t->mode != 0)) return fail(d, 48, "fold");
+    if (!check_zero(d, 49, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
     return d->total <= d->bytes ? 1 : fail(d, 32, "total_bytes is more than there is");
 }
 
@@ -121,15 +127,17 @@ static int check_sections(decoder *d) {
     d->cols_at = align4(rows_end);
     uint64_t cols_end = d->cols_at + (d->col_scale ? (uint64_t)d->out->cols * 2 : 0);
     d->offsets_at = align4(cols_end);
-    d->tiles_at = d->offsets_at + 4 * ((uint64_t)d->tiles + 1);
+    uint64_t offsets_end = d->offsets_at + 4 * ((uint64_t)d->tiles + 1);
+    d->tiles_at = align(offsets_end, 16);
     if (d->tiles_at > d->total) return fail(d, 32, "sections are longer than total_bytes");
     if (!check_zero(d, table_end, d->rows_at) || !check_zero(d, rows_end, d->cols_at)) return 0;
     if (!check_zero(d, cols_end, d->offsets_at)) return 0;
-    for (uint64_t at = d->offsets_at; at < d->tiles_at; at += 4) {
+    if (!check_zero(d, offsets_end, d->tiles_at)) return 0;
+    for (uint64_t at = d->offsets_at; at < offsets_end; at += 4) {
         if (at == d->offsets_at ? u32(d, at) != 0 : u32(d, at) < u32(d, at - 4)) return fail(d, at, "tile offset");
     }
-    if (d->tiles_at + 4 * (uint64_t)u32(d, d->tiles_at - 4) == d->total) return 1;
-    return fail(d, d->tiles_at - 4, "last offset");
+    if (d->tiles_at + 16 * (uint64_t)u32(d, offsets_end - 4) == d->total) return 1;
+    return fail(d, offsets_end - 4, "last offset");
 }
 
 /* 1.4 */
@@ -197,6 +205,13 @@ static uint32_t image(const decoder *d, uint64_t planes_at, uint32_t registers, 
     return result;
 }
 
+/* 1.6, with fold: 1 if element b of register i is negative; the signs lie behind the other sub-planes. */
+static int sign(const decoder *d, uint64_t planes_at, uint32_t registers, uint32_t lane, uint32_t i, uint32_t b) {
+    for (int p = 8; p >= 1; p /= 2) planes_at += plane_bytes(d, p, registers);
+    uint32_t word = u32(d, planes_at + 4 * (uint64_t)(i / 8 * 32 + lane)), j = i % 8;
+    return (int)(word >> (4 * b + 2 + j % 4 + 16 * (j / 4)) % 32 & 1);
+}
+
 /* 1.5: all digits and raw bits of one lane. */
 static int read_lane(decoder *d, uint32_t lane, uint32_t W, uint64_t planes_at, uint64_t codes_at, uint64_t bit,
                      uint64_t end) {
@@ -208,7 +223,9 @@ static int read_lane(decoder *d, uint32_t lane, uint32_t W, uint64_t planes_at, 
         uint32_t reg = e / per_register, b = e % per_register, k = reg / 4, i = reg % 4;
         uint32_t row = lane / 4 + 8 * (i % 2), x = lane % 4;
         uint32_t column = t->layout == 8 ? 32 * k + 4 * x + 16 * (i / 2) + b : 16 * k + 2 * x + 8 * (i / 2) + b;
-        d->hi[row * W + column] = d->hi_min + (int)(index % (uint32_t)t->levels);
+        int digit = (int)(index % (uint32_t)t->levels);
+        d->hi[row * W + column] = d->hi_min + digit;
+        if (t->fold && sign(d, planes_at, registers, lane, reg, b)) d->hi[row * W + column] = -1 - digit;
         d->raw[row * W + column] = image(d, planes_at, registers, lane, reg) >> (b * (uint32_t)t->layout) &
                                    (t->layout == 8 ? 0xFFu : 0xFFFFu);
         index /= (uint32_t)t->levels;
@@ -224,11 +241,12 @@ static int read_outliers(decoder *d, uint64_t at, uint32_t entries, uint32_t W, 
         position += a == 255 ? 255 * ((int64_t)v + 1) : (int64_t)a + 1;
         if (a == 255) continue;
         if (position / W >= rows || position % W >= cols) return fail(d, at, "outlier on padding or beyond the tile");
+        if (d->out->fold && d->hi[position] != 0 && d->hi[position] != -1) return fail(d, at, "digit of an outlier");
         d->hi[position] += (int8_t)v;
         if (!in_range(d->out, element(d->out, d->hi[position], d->raw[position]))) return fail(d, at, "corrected q");
         d->corrections++;
     }
-    return entries % 2 && u16(d, at) ? fail(d, at, "padding of the outlier list") : 1;
+    return 1;
 }
 /* 1.9 */
 static float weight(const decoder *d, uint32_t row, uint32_t col, int32_t e) {
@@ -246,20 +264,22 @@ static int read_tile(decoder *d, uint32_t tile) {
     uint32_t row0 = tile / d->column_blocks * 16, cb = tile % d->column_blocks, col0 = cb * t->tile_cols;
     uint32_t cols = cb + 1 < d->column_blocks ? t->tile_cols : t->cols - col0;
     uint32_t rows = t->rows - row0 < 16 ? t->rows - row0 : 16, W = (cols + 31) / 32 * 32;
-    uint64_t at = d->tiles_at + 4 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile);
-    uint64_t end = d->tiles_at + 4 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile + 4), bits = 0, bit = 0;
+    uint64_t at = d->tiles_at + 16 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile);
+    uint64_t end = d->tiles_at + 16 * (uint64_t)u32(d, d->offsets_at + 4 * (uint64_t)tile + 4), bits = 0, bit = 0;
     if (end - at < 36 || (u16(d, at) >> 15 && end - at < 68)) return fail(d, at, "tile is too short");
     uint32_t wide = u16(d, at) >> 15, base = u16(d, at) & 0x7FFF, entries = u16(d, at + 2), length[32];
     for (uint32_t lane = 0; lane < 32; lane++)
         bits += length[lane] = base + (wide ? u16(d, at + 4 + 2 * lane) : u8(d, at + 4 + lane));
-    uint64_t planes_at = at + (wide ? 68 : 36), codes_at = planes_at;
-    for (int p = 8; p >= 1; p /= 2) codes_at += plane_bytes(d, p, W * (uint32_t)t->layout / 64);
-    uint64_t outliers_at = codes_at + (bits + 31) / 32 * 4;
-    if (outliers_at + align4(2 * (uint64_t)entries) != end) return fail(d, at, "parts do not fill the tile exactly");
+    uint32_t registers = W * (uint32_t)t->layout / 64;
+    uint64_t codes_at = at + (wide ? 68 : 36), outliers_at = codes_at + (bits + 31) / 32 * 4;
+    uint64_t outliers_end = outliers_at + 2 * (uint64_t)entries, planes_at = at + align(outliers_end - at, 16);
+    uint64_t planes_end = planes_at + (t->fold ? 128 * (uint64_t)((registers + 7) / 8) : 0);
+    for (int p = 8; p >= 1; p /= 2) planes_end += plane_bytes(d, p, registers);
+    if (planes_end != end) return fail(d, at, "parts do not fill the tile exactly");
     for (uint32_t lane = 0; lane < 32; bit += length[lane++])
         if (!read_lane(d, lane, W, planes_at, codes_at, bit, bit + length[lane])) return 0;
     if (bit % 8 && u8(d, codes_at + bit / 8) >> bit % 8) return fail(d, codes_at + bit / 8, "unused code bit");
-    if (!check_zero(d, codes_at + (bit + 7) / 8, outliers_at)) return 0;
+    if (!check_zero(d, codes_at + (bit + 7) / 8, outliers_at) || !check_zero(d, outliers_end, planes_at)) return 0;
     if (!read_outliers(d, outliers_at, entries, W, rows, cols)) return 0;
     for (uint32_t e = 0; e < rows * cols; e++) {
         uint32_t r = e / cols, c = e % cols;
