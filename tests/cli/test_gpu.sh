@@ -1,0 +1,60 @@
+# A real GPU: perplexity as on the CPU in every mode, the golden greedy texts, what is told about memory. Skipped where there is none.
+. "$(dirname "$0")/lib.sh"
+text=$tiny/heldout.txt
+
+"$codecllm" info --device cuda >"$work/out" 2>"$work/err"
+code=$?
+if [ $code -eq 6 ]; then
+    echo "skipped: $(cat "$work/err")"
+    exit 77
+fi
+[ $code -eq 0 ] || complain "info --device cuda: exit code $code, $(cat "$work/err")"
+cat "$work/out"
+prints '^cuda:0$' && prints 'name +.' && prints 'built for +.*sm_' && prints 'memory +[0-9.]+ [GM]B' && prints 'copy bandwidth +[0-9.]+ [GT]B/s'
+expect 0 info --device auto --json && json '.device == "cuda:0" and .copy_bytes_per_s > 1e10'
+expect 6 info --device cuda:1000 && says 'cuda:1000 cannot be used'
+
+expect 0 compress "$tiny" -o "$work/int8" --mode int8
+expect 0 compress "$tiny" -o "$work/rd" --bpw 4.5
+expect 0 compress "$tiny" -o "$work/rd-fast" --bpw 3 --profile fast
+expect 0 compress "$tiny" -o "$work/exact" --mode lossless
+
+# same_ppl DIR ARGUMENTS...: perplexity on the GPU within 0.1 % of the CPU's.
+same_ppl() {
+    dir=$1
+    shift
+    expect 0 ppl "$dir" -f "$text" --max-windows 4 --json "$@" --device cpu && on_cpu=$(jq .ppl "$work/out")
+    expect 0 ppl "$dir" -f "$text" --max-windows 4 --json "$@" --device cuda || return
+    echo "$dir $*: perplexity $(jq .ppl "$work/out") on the GPU, $on_cpu on the CPU"
+    json ".device == \"cuda:0\" and (.ppl / $on_cpu - 1 | fabs) < 0.001"
+}
+for dir in "$tiny" "$work/int8" "$work/rd" "$work/rd-fast" "$work/exact"; do same_ppl "$dir"; done
+same_ppl "$work/rd" --kv-type f32
+same_ppl "$work/rd" --window 1000
+same_ppl "$work/exact" --window 9
+
+# The golden texts, from the GPU's own choice and from the sampler's: a penalty of next to nothing wants the logits.
+for dir in "$tiny" "$work/exact"; do
+    for penalty in 1 1.0000001; do
+        for i in 0 1 2 3 4; do
+            prompt=$(jq -r ".prompts[$i].prompt" "$tiny/golden.json")
+            expect 0 run "$dir" --device cuda -p "$prompt" -n 48 --temp 0 --json --ignore-eos --repeat-penalty $penalty
+            json '.generated_tokens == 48 and .stop == "length" and .device == "cuda:0" and .device_note == null'
+            if [ "$(jq -r ".prompts[$i].greedy_text" "$tiny/golden.json")" != "$prompt$(jq -r .text "$work/out")" ]; then
+                complain "$dir: greedy text of '$prompt' is not the golden one: $(jq -r .text "$work/out")"
+            fi
+        done
+    done
+done
+
+expect 0 run "$work/rd" -p "Once upon a time" -n 40 -s 5 -v && cp "$work/out" "$work/first"
+says '^computing on cuda:0 ' && says '^memory +weights [0-9.]+ [kM]B, KV cache [0-9.]+ [kM]B, .*together .* on cuda:0$'
+says '^reads .* of weights a token, .*/s, [0-9.]+ % of the .*/s of a copy$'
+expect 0 run "$work/rd" -p "Once upon a time" -n 40 -s 5 && cmp "$work/out" "$work/first" || complain "the same seed gives another text"
+expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 2 --json
+json '.memory_bytes.weights > 0 and .memory_bytes.kv > 0 and .weights_decoded == false and .read_per_token_bytes > 0'
+expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 500 -c 32 --ignore-eos --temp 0 --json
+json '.stop == "context" and .generated_tokens == 33 - .prompt_tokens'
+printf 'Hello\nWho are you?\nAnd why?\n' | "$codecllm" run "$work/rd" --device cuda -cnv --chat-template chatml -n 8 -s 1 >"$work/out" 2>"$work/err" ||
+    complain "conversation: $(cat "$work/err")"
+finish

@@ -1,0 +1,300 @@
+/* The GPU backend against the CPU's, logit by logit, for every kind of network; skipped where there is no GPU. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "codec/codec.h"
+#include "container/dir.h"
+#include "engine/engine.h"
+#include "tempdir.h"
+
+#define TINY   CLLM_TEST_SOURCE_DIR "/models/tiny"
+#define MODELS CLLM_TEST_SOURCE_DIR "/tests/data/models"
+
+enum { IDS = 60 };
+
+static char temp[64];
+static bool have_gpu;
+
+static cllm_model *open_on(const char *device, const char *dir, bool kv_f32) {
+    cllm_model_params params;
+    cllm_model_params_default(&params);
+    params.device = device;
+    params.threads = 2;
+    params.kv_f32 = kv_f32;
+    cllm_model *model;
+    cllm_error err;
+    if (cllm_model_open(dir, &params, &model, &err)) fail_msg("%s on %s: %s", dir, device, err.message);
+    return model;
+}
+
+static cllm_session *new_session(cllm_model *model, uint32_t n_ctx) {
+    cllm_session *s;
+    cllm_error err;
+    if (cllm_session_new(model, n_ctx, &s, &err)) fail_msg("%s", err.message);
+    return s;
+}
+
+/* Logits of every one of n tokens, `step` at a time. */
+static void evaluate(cllm_session *s, const int32_t *ids, uint32_t n, uint32_t step, float *logits) {
+    uint32_t vocab = s->model->config.vocab;
+    cllm_error err;
+    for (uint32_t i = 0; i < n; i += step) {
+        uint32_t now = n - i < step ? n - i : step;
+        if (cllm_session_eval(s, ids + i, now, true, logits + (size_t)i * vocab, (size_t)now * vocab, &err))
+            fail_msg("%s", err.message);
+    }
+}
+
+/* The greatest difference, as a part of the root mean square of `want`. */
+static double distance(const float *want, const float *got, size_t n) {
+    double square = 0, worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)want[i] - (double)got[i]);
+        if (!(d <= worst)) worst = d;
+        square += (double)want[i] * (double)want[i];
+    }
+    return worst / sqrt(square / (double)n);
+}
+
+/* However the tokens are cut into calls, the logits are the CPU's; `limit` is for FP16 keys, values and prompt
+ * activations. */
+static void check_logits(const char *dir, double limit) {
+    cllm_model *on_cpu = open_on("cpu", dir, false);
+    uint32_t vocab = on_cpu->config.vocab;
+    float *want = cllm_alloc((size_t)IDS * vocab, sizeof *want), *got = cllm_alloc((size_t)IDS * vocab, sizeof *got);
+    int32_t ids[IDS];
+    unsigned long long random = vocab;
+    for (int i = 0; i < IDS; i++) ids[i] = (int32_t)(temp_random(&random) % vocab);
+    cllm_session *s = new_session(on_cpu, IDS);
+    evaluate(s, ids, IDS, IDS, want);
+    cllm_session_free(s);
+    cllm_model_close(on_cpu);
+
+    static const uint32_t steps[] = {IDS, 1, 5, 17};
+    double worst = 0;
+    for (int kv_f32 = 0; kv_f32 < 2; kv_f32++) {
+        cllm_model *model = open_on("cuda", dir, kv_f32 != 0);
+        s = new_session(model, IDS);
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+            memset(got, 0xff, (size_t)IDS * vocab * sizeof *got);
+            assert_int_equal(cllm_session_rewind(s, 0, NULL), CLLM_OK);
+            evaluate(s, ids, IDS, steps[i], got);
+            double d = distance(want, got, (size_t)IDS * vocab);
+            if (!(d <= limit))
+                fail_msg("%s, %u tokens at a time, %s cache: a logit is off by %g of their root mean square (limit %g)",
+                         dir, steps[i], kv_f32 ? "f32" : "f16", d, limit);
+            if (d > worst) worst = d;
+        }
+        cllm_session_free(s);
+        cllm_model_close(model);
+    }
+    print_message("%s: at most %.2g of the logits' root mean square away\n", dir, worst);
+    cllm_free(want);
+    cllm_free(got);
+}
+
+static const char *compressed(const char *source, const char *name, cllm_mode mode, cllm_profile profile) {
+    static char path[512];
+    temp_join(path, temp, name);
+    cllm_compress_params params;
+    cllm_compress_params_default(&params);
+    params.mode = mode;
+    params.profile = profile;
+    cllm_error err;
+    if (!temp_exists(temp, name) && cllm_compress(source, path, &params, NULL, &err)) fail_msg("%s", err.message);
+    return path;
+}
+
+static void test_every_network(void **state) {
+    (void)state;
+    if (!have_gpu) skip();
+    struct dirent **list;
+    int n = temp_list(MODELS, &list);
+    assert_true(n >= 10);
+    for (int i = 0; i < n; i++) {
+        char source[512], name[300];
+        temp_join(source, MODELS, list[i]->d_name);
+        check_logits(source, 0.02);
+        for (int mode = CLLM_MODE_INT8; mode <= CLLM_MODE_LOSSLESS; mode++) {
+            snprintf(name, sizeof name, "%s-%d", list[i]->d_name, mode);
+            check_logits(compressed(source, name, (cllm_mode)mode, CLLM_PROFILE_SMALL), 0.02);
+        }
+    }
+    temp_list_free(list, n);
+}
+
+static void test_every_mode(void **state) {
+    (void)state;
+    if (!have_gpu) skip();
+    check_logits(TINY, 0.02);
+    check_logits(compressed(TINY, "tiny-int8", CLLM_MODE_INT8, CLLM_PROFILE_SMALL), 0.02);
+    check_logits(compressed(TINY, "tiny-rd", CLLM_MODE_RD, CLLM_PROFILE_SMALL), 0.02);
+    check_logits(compressed(TINY, "tiny-fast", CLLM_MODE_RD, CLLM_PROFILE_FAST), 0.02);
+    check_logits(compressed(TINY, "tiny-lossless", CLLM_MODE_LOSSLESS, CLLM_PROFILE_SMALL), 0.02);
+}
+
+/* Each greedy token is the likeliest one by the same session's logits, however many come at a time. */
+static void check_greedy(const char *dir) {
+    enum { NEW = 50 };
+    static const int32_t prompt[] = {0, 100, 200, 300};
+    static const uint32_t steps[] = {NEW, 1, 7};
+    cllm_model *model = open_on("cuda", dir, false);
+    uint32_t vocab = model->config.vocab;
+    cllm_session *s = new_session(model, 4 + NEW);
+    float *logits = cllm_alloc((size_t)NEW * vocab, sizeof *logits);
+    int32_t out[NEW], first[NEW];
+    cllm_error err;
+    for (size_t k = 0; k < sizeof steps / sizeof *steps; k++) {
+        assert_int_equal(cllm_session_rewind(s, 0, NULL), CLLM_OK);
+        assert_int_equal(cllm_session_eval(s, prompt, 3, false, NULL, 0, &err), CLLM_OK);
+        int32_t token = prompt[3];
+        for (uint32_t i = 0; i < NEW; i += steps[k]) {
+            uint32_t n = NEW - i < steps[k] ? NEW - i : steps[k];
+            if (cllm_session_greedy(s, token, n, out + i, &err)) fail_msg("%s", err.message);
+            token = out[i + n - 1];
+        }
+        assert_int_equal(cllm_session_position(s), 3 + NEW);
+        if (k == 0) memcpy(first, out, sizeof out);
+        assert_memory_equal(out, first, sizeof out);
+    }
+    /* The same tokens again, one by one: what was chosen has the greatest logit. */
+    assert_int_equal(cllm_session_rewind(s, 3, NULL), CLLM_OK);
+    evaluate(s, &prompt[3], 1, 1, logits);
+    evaluate(s, out, NEW - 1, 1, logits + vocab);
+    for (int i = 0; i < NEW; i++) {
+        const float *row = logits + (size_t)i * vocab;
+        for (uint32_t j = 0; j < vocab; j++)
+            if (row[j] > row[out[i]])
+                fail_msg("%s: token %d after %d greedy ones has %g, token %u %g", dir, out[i], i, (double)row[out[i]],
+                         j, (double)row[j]);
+    }
+    cllm_free(logits);
+    cllm_session_free(s);
+    cllm_model_close(model);
+}
+
+static void test_greedy(void **state) {
+    (void)state;
+    if (!have_gpu) skip();
+    check_greedy(TINY);
+    check_greedy(compressed(TINY, "tiny-rd", CLLM_MODE_RD, CLLM_PROFILE_SMALL));
+    check_greedy(compressed(TINY, "tiny-lossless", CLLM_MODE_LOSSLESS, CLLM_PROFILE_SMALL));
+}
+
+/* Two sessions of one model do not see each other, and memory is told by kind. */
+static void test_sessions(void **state) {
+    (void)state;
+    if (!have_gpu) skip();
+    cllm_model *model = open_on("cuda", compressed(TINY, "tiny-rd", CLLM_MODE_RD, CLLM_PROFILE_SMALL), false);
+    uint32_t vocab = model->config.vocab;
+    float *alone = cllm_alloc((size_t)IDS * vocab, sizeof *alone),
+          *mixed = cllm_alloc((size_t)IDS * vocab, sizeof *mixed);
+    int32_t ids[IDS], others[IDS];
+    for (int i = 0; i < IDS; i++) {
+        ids[i] = 7 * i + 1;
+        others[i] = 4000 - 5 * i;
+    }
+    cllm_session *a = new_session(model, IDS), *b = new_session(model, 2 * IDS);
+    evaluate(a, ids, IDS, 1, alone);
+    assert_int_equal(cllm_session_rewind(a, 0, NULL), CLLM_OK);
+    float *row = cllm_alloc(vocab, sizeof *row);
+    for (int i = 0; i < IDS; i++) {
+        evaluate(a, ids + i, 1, 1, mixed + (size_t)i * vocab);
+        evaluate(b, others + i, 1, 1, row);
+    }
+    assert_true(distance(alone, mixed, (size_t)IDS * vocab) < 1e-5);
+    cllm_memory memory, larger;
+    cllm_session_memory(a, &memory);
+    cllm_session_memory(b, &larger);
+    assert_true(memory.kv > 0 && larger.kv > memory.kv && memory.weights == 0);
+    cllm_model_info info;
+    cllm_model_get_info(model, &info);
+    assert_true(info.memory.weights > 1000000 && info.memory.weights == info.weight_bytes && info.read_per_token > 0);
+    cllm_free(row);
+    cllm_free(alone);
+    cllm_free(mixed);
+    cllm_session_free(a);
+    cllm_session_free(b);
+    cllm_model_close(model);
+}
+
+/* Spoils the lane lengths of a matrix's first tile. */
+static void spoil(const char *dir, const char *matrix) {
+    cllm_dir *d;
+    cllm_tensor *t;
+    assert_int_equal(cllm_dir_open(dir, &d, NULL), CLLM_OK);
+    const cllm_entry *e = cllm_dir_find(d, matrix);
+    assert_int_equal(cllm_tensor_open(e->data, (size_t)e->bytes, &t, NULL), CLLM_OK);
+    size_t bytes = 0, at = (size_t)e->file_offset + t->tiles_at;
+    cllm_tensor_close(t);
+    cllm_dir_close(d);
+    unsigned char *data = temp_read(dir, "model.safetensors", &bytes);
+    assert_true(data && at < bytes);
+    data[at] ^= 0xff;
+    temp_write(dir, "model.safetensors", data, bytes);
+    free(data);
+}
+
+/* A damaged tile is an error at load or at the step that reads it, and leaves the GPU usable. */
+static void test_corrupt_tile(void **state) {
+    (void)state;
+    if (!have_gpu) skip();
+    static const cllm_mode modes[] = {CLLM_MODE_INT8, CLLM_MODE_RD, CLLM_MODE_LOSSLESS};
+    for (int i = 0; i < 3; i++) {
+        char dir[512], name[32];
+        snprintf(name, sizeof name, "spoiled-%d", i);
+        temp_join(dir, temp, name);
+        compressed(TINY, name, modes[i], CLLM_PROFILE_SMALL);
+        spoil(dir, "model.layers.3.mlp.up_proj.weight");
+        cllm_model_params params;
+        cllm_model_params_default(&params);
+        params.device = "cuda";
+        cllm_model *model;
+        cllm_error err;
+        cllm_status s = cllm_model_open(dir, &params, &model, &err);
+        if (s) {
+            assert_int_equal(s, CLLM_ERR_FORMAT);
+            continue;
+        }
+        cllm_session *session = new_session(model, IDS);
+        int32_t ids[IDS] = {1, 2, 3}, out[4];
+        assert_int_equal(cllm_session_eval(session, ids, IDS, false, NULL, 0, &err), CLLM_ERR_FORMAT);
+        assert_int_equal(cllm_session_eval(session, ids, 1, false, NULL, 0, &err), CLLM_ERR_FORMAT);
+        assert_int_equal(cllm_session_greedy(session, 1, 4, out, &err), CLLM_ERR_FORMAT);
+        assert_int_equal(cllm_session_position(session), 0);
+        cllm_session_free(session);
+        cllm_model_close(model);
+        check_greedy(compressed(TINY, "tiny-rd", CLLM_MODE_RD, CLLM_PROFILE_SMALL));
+    }
+}
+
+static int set_up(void **state) {
+    (void)state;
+    cllm_device device;
+    cllm_error err;
+    temp_make(temp);
+    cllm_status s = cllm_device_get_info("cuda", false, &device, &err);
+    have_gpu = s == CLLM_OK;
+    print_message("%s\n", have_gpu ? device.name : err.message);
+    return have_gpu || s == CLLM_ERR_UNSUPPORTED ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    temp_remove(temp);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_mode), cmocka_unit_test(test_every_network), cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_sessions),   cmocka_unit_test(test_corrupt_tile),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
