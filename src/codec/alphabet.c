@@ -107,9 +107,9 @@ static uint64_t fill_digits(search *s, const cllm_alphabet *a) {
     for (size_t i = 0; i < s->count; i++) {
         int d = cllm_element_hi(l->mode, l->dtype, a->planes, s->elements[i]) - a->hi_min;
         if (a->fold && d < 0) d = ~d;
-        int clamped = d < 0 ? 0 : d < a->levels ? d : a->fold ? 0 : a->levels - 1;
-        outside += d != clamped;
-        s->digits[i] = (uint8_t)clamped;
+        const bool inside = d >= 0 && d < a->levels;
+        outside += !inside;
+        s->digits[i] = (uint8_t)(inside ? d : a->stand_in);
     }
     return outside;
 }
@@ -178,6 +178,8 @@ static double try_alphabet(search *s, int tuple, int levels, int planes, const h
     a.hi_min = best_window(h->count, h->size, levels, h->lowest, &inside);
     a.hi_min = clamp_window(s, &a);
     if (!fits_format(s, &a) || (double)(s->count - inside) > most_outside * (double)s->count) return INFINITY;
+    for (int d = 1; d < levels && a.hi_min + d - h->lowest < h->size; d++)
+        if (h->count[a.hi_min + d - h->lowest] > h->count[a.hi_min + a.stand_in - h->lowest]) a.stand_in = d;
     return weigh(s, &a);
 }
 
@@ -243,15 +245,22 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     return ok;
 }
 
-/* The coded tuple that stands for a folded one: fewest digits changed, each to 0 (FORMAT.md 1.8), then the shortest code. */
-static size_t folded_stand_in(const uint8_t *lengths, size_t index) {
-    size_t best = 0;
-    int best_changes = CLLM_FOLD_TUPLE + 1;
-    for (unsigned zeroed = 1; zeroed < 1u << CLLM_FOLD_TUPLE; zeroed++) {
-        size_t candidate = index;
-        for (int i = 0; i < CLLM_FOLD_TUPLE; i++)
-            if (zeroed >> i & 1) candidate &= ~((size_t)(CLLM_FOLD_LEVELS - 1) << 2 * i);
-        int changes = __builtin_popcount(zeroed);
+/* A tuple of stand-in digits alone. */
+static size_t all_stand_in(const cllm_alphabet *a) {
+    size_t index = 0;
+    for (int i = 0; i < a->tuple; i++) index = index * (size_t)a->levels + (size_t)a->stand_in;
+    return index;
+}
+
+/* The coded tuple that stands for `index`: fewest digits changed, each to the stand-in (FORMAT.md 1.8), then the shortest code. */
+static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t index) {
+    size_t best = all_stand_in(a);
+    int best_changes = a->tuple + 1;
+    for (unsigned changed = 1; changed < 1u << a->tuple; changed++) {
+        size_t candidate = index, place = 1;
+        for (int i = 0; i < a->tuple; i++, place *= (size_t)a->levels)
+            if (changed >> i & 1) candidate += place * (size_t)a->stand_in - place * (index / place % (size_t)a->levels);
+        int changes = __builtin_popcount(changed);
         if (!lengths[candidate] || changes > best_changes || (changes == best_changes && lengths[candidate] >= lengths[best])) continue;
         best = candidate;
         best_changes = changes;
@@ -259,41 +268,8 @@ static size_t folded_stand_in(const uint8_t *lengths, size_t index) {
     return best;
 }
 
-/* The coded tuple that stands for `index`: fewest digits changed, then the nearest. */
-static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t index) {
-    size_t place = 1, best = SIZE_MAX;
-    int best_distance = INT32_MAX;
-    if (a->fold) return folded_stand_in(lengths, index);
-    for (int i = 0; i < a->tuple; i++, place *= (size_t)a->levels) {
-        int digit = (int)(index / place % (size_t)a->levels);
-        for (int d = 0; d < a->levels; d++) {
-            size_t candidate = index + place * (size_t)d - place * (size_t)digit;
-            if (lengths[candidate] && abs(d - digit) < best_distance) {
-                best = candidate;
-                best_distance = abs(d - digit);
-            }
-        }
-    }
-    if (best != SIZE_MAX) return best;
-    size_t n = table_count(a->levels, a->tuple);
-    for (size_t candidate = 0; candidate < n; candidate++) {
-        if (!lengths[candidate]) continue;
-        int distance = 0;
-        size_t x = index, y = candidate;
-        for (int i = 0; i < a->tuple; i++, x /= (size_t)a->levels, y /= (size_t)a->levels) {
-            int d = abs((int)(x % (size_t)a->levels) - (int)(y % (size_t)a->levels));
-            distance += d ? 1000 + d : 0;
-        }
-        if (distance < best_distance) {
-            best = candidate;
-            best_distance = distance;
-        }
-    }
-    return best;
-}
-
-/* Frequencies of the tuples that get a code of at most max_length bits; a code needs two symbols at least, and a folded one that of
- * four zeros, which can stand for every other. */
+/* Frequencies of the tuples that get a code of at most max_length bits; a code needs two symbols at least, one of them the
+ * tuple of stand-ins, which can stand for every other. */
 static void choose_coded(const uint64_t *counts, const cllm_alphabet *a, size_t n, int max_length, uint64_t *sorted, uint64_t *frequency) {
     size_t used = 0, coded;
     uint64_t total = 0;
@@ -308,11 +284,15 @@ static void choose_coded(const uint64_t *counts, const cllm_alphabet *a, size_t 
         least = sorted[coded - 1];
     }
     size_t have = 0, room = (size_t)1 << max_length;
-    if (a->fold) frequency[have++] = counts[0] ? counts[0] : 1;
-    for (size_t i = have; i < n; i++) {
-        frequency[i] = counts[i] > least && have < room ? counts[i] : 0;
-        have += frequency[i] != 0;
-    }
+    const size_t always = all_stand_in(a);
+    memset(frequency, 0, n * sizeof *frequency);
+    frequency[always] = counts[always] ? counts[always] : 1;
+    have++;
+    for (size_t i = 0; i < n; i++)
+        if (i != always && counts[i] > least && have < room) {
+            frequency[i] = counts[i];
+            have++;
+        }
     for (size_t i = 0; i < n; i++)
         if (!frequency[i] && counts[i] == least && have < room) {
             frequency[i] = least;

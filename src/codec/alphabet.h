@@ -7,6 +7,7 @@
 typedef struct cllm_alphabet {
     int tuple, levels, planes, hi_min;
     bool fold;
+    int stand_in; /* the digit of outliers */
     double bits; /* estimated bits per weight, look-up cost not included */
 } cllm_alphabet;
 

@@ -47,6 +47,7 @@ typedef struct cllm_header {
     uint64_t total_bytes;
     uint32_t tiles, outliers;
     bool fold;
+    int stand_in; /* the digit that outliers have in the stream */
 } cllm_header;
 
 struct cllm_tensor {

@@ -220,7 +220,7 @@ static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, c
     if (s != CLLM_OK) return s;
     for (size_t w = 1; w < workers; w++)
         for (size_t i = 0; i < CLLM_MAX_TABLE; i++) j->workers[0].counts[i] += j->workers[w].counts[i];
-    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, e->h.fold, 0};
+    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, e->h.fold, e->h.stand_in, 0};
     if (!cllm_codebook_build(j->workers[0].counts, &a, e->h.max_length, book)) return cllm_fail_memory(err, sizeof *book, "a codebook");
     if (e->h.mode == CLLM_MODE_RD) fit_scale(e, j);
     j->counting = false;
@@ -313,6 +313,7 @@ cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, in
     h->planes = a.planes;
     h->hi_min = a.hi_min;
     h->fold = a.fold;
+    h->stand_in = a.stand_in;
     h->max_length = cllm_code_limit(&limits, a.fold);
     h->tile_cols = p->tile_cols ? p->tile_cols : (int)cllm_choose_tile_cols(h->rows, h->cols, p->profile);
     e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;

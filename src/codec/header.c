@@ -30,6 +30,7 @@ void cllm_header_write(const cllm_header *h, uint8_t out[CLLM_HEADER_BYTES]) {
     cllm_store32(out + 40, h->tiles);
     cllm_store32(out + 44, h->outliers);
     out[48] = h->fold;
+    out[49] = (uint8_t)h->stand_in;
 }
 
 static cllm_status bad(cllm_error *err, uint64_t position, const char *what, unsigned value) {
@@ -37,7 +38,7 @@ static cllm_status bad(cllm_error *err, uint64_t position, const char *what, uns
 }
 
 static cllm_status check_raw(const uint8_t *blob, const cllm_header *h, cllm_error *err) {
-    static const uint8_t zero_bytes[] = {6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48};
+    static const uint8_t zero_bytes[] = {6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49};
     for (size_t i = 0; i < sizeof zero_bytes; i++)
         if (blob[zero_bytes[i]]) return bad(err, zero_bytes[i], "a field that raw tensors leave zero", blob[zero_bytes[i]]);
     uint64_t width = h->dtype == CLLM_DTYPE_F32 ? 4 : 2, numbers = (uint64_t)h->rows * h->cols, bytes;
@@ -66,6 +67,7 @@ static cllm_status check_alphabet(const uint8_t *blob, const cllm_header *h, cll
     if (h->layout == 16 ? h->tuple != 2 : (h->tuple < 2 || h->tuple > 4)) return bad(err, 7, "tuple", blob[7]);
     if (h->levels < 2 || h->levels > 64 || power((size_t)h->levels, h->tuple) > CLLM_MAX_TABLE)
         return bad(err, 8, "levels", blob[8]);
+    if (h->stand_in >= h->levels || (h->fold && h->stand_in)) return bad(err, 49, "stand_in", blob[49]);
     if (h->mode == CLLM_MODE_LOSSLESS) {
         if (h->dtype == CLLM_DTYPE_F16 && h->hi_min >= 32) return bad(err, 9, "hi_min", blob[9]);
         if (h->planes != (h->dtype == CLLM_DTYPE_BF16 ? 8 : 11)) return bad(err, 10, "planes", blob[10]);
@@ -124,11 +126,12 @@ cllm_status cllm_header_parse(const uint8_t *blob, size_t bytes, cllm_header *h,
         .tiles = cllm_load32(blob + 40),
         .outliers = cllm_load32(blob + 44),
         .fold = blob[48] == 1,
+        .stand_in = blob[49],
     };
     if (!h->rows) return bad(err, 16, "rows", 0);
     if (!h->cols) return bad(err, 20, "cols", 0);
     if (blob[48] > 1) return bad(err, 48, "fold", blob[48]);
-    for (int i = 49; i < CLLM_HEADER_BYTES; i++)
+    for (int i = 50; i < CLLM_HEADER_BYTES; i++)
         if (blob[i]) return bad(err, (uint64_t)i, "a reserved byte", blob[i]);
     if (h->total_bytes > bytes)
         return cllm_fail(err, CLLM_ERR_FORMAT, 32, "tensor is cut off: it should have %llu bytes, %zu are there",

@@ -61,13 +61,16 @@ static cllm_status locate_tile(const cllm_tensor *t, uint32_t tile, cllm_tile *p
 static const char *correct(const cllm_header *h, uint32_t *reg, unsigned element, int v) {
     unsigned shift = element * (unsigned)h->layout;
     uint32_t field = h->layout == 8 ? 0xffu : 0xffffu, old = *reg >> shift & field, value;
+    static const char *const wrong_digit = "an outlier's digit is not the stand-in";
+    const int hi_coded = h->hi_min + h->stand_in;
     if (h->mode == CLLM_MODE_LOSSLESS) {
         unsigned low = h->dtype == CLLM_DTYPE_BF16 ? 7 : 10, exponents = h->dtype == CLLM_DTYPE_BF16 ? 255 : 31;
+        if ((old >> low & exponents) != ((unsigned)hi_coded & exponents)) return wrong_digit;
         uint32_t exponent = ((old >> low) + (unsigned)v) & exponents;
         value = (old & ~(exponents << low)) | exponent << low;
     } else {
         int q = h->layout == 8 ? (int8_t)old : (int16_t)old, hi = q >> h->planes, limit = h->layout == 8 ? 128 : 2048;
-        if (h->fold && hi != 0 && hi != -1) return "an outlier's digit is not 0";
+        if (hi != hi_coded && !(h->fold && hi == -1)) return wrong_digit;
         q += v * (1 << h->planes);
         if (q < -limit || q >= limit) return "an outlier leaves the range of the integers";
         value = (uint32_t)q & field;

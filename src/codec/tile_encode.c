@@ -61,17 +61,18 @@ static bool find_digits_folded(const cllm_header *h, const uint32_t *regs, size_
     return outside != 0;
 }
 
-/* Clamped digits of all elements; tells whether any was clamped. */
+/* Digits of all elements, the stand-in for those outside of the alphabet; tells whether any was. */
 static bool find_digits8(const cllm_header *h, const uint32_t *regs, size_t words, uint32_t *digits) {
     const int8_t *q = (const int8_t *)regs;
     uint8_t *out = (uint8_t *)digits;
     const int8_t low = (int8_t)h->hi_min, high = (int8_t)(h->hi_min + h->levels - 1);
     const int planes = h->planes;
+    const int8_t stand_in = (int8_t)(low + h->stand_in);
     uint8_t outside = 0;
     for (size_t i = 0; i < 4 * words; i++) {
-        int8_t hi = (int8_t)(q[i] >> planes), clamped = hi < low ? low : hi > high ? high : hi;
-        outside |= (uint8_t)(hi ^ clamped);
-        out[i] = (uint8_t)(clamped - low);
+        int8_t hi = (int8_t)(q[i] >> planes), coded = hi < low || hi > high ? stand_in : hi;
+        outside |= (uint8_t)(hi ^ coded);
+        out[i] = (uint8_t)(coded - low);
     }
     return outside != 0;
 }
@@ -83,11 +84,12 @@ static bool find_digits16(const cllm_header *h, const uint32_t *regs, size_t wor
     const bool lossless = h->mode == CLLM_MODE_LOSSLESS;
     const int shift = !lossless ? h->planes : h->dtype == CLLM_DTYPE_BF16 ? 7 : 10;
     const int16_t field = !lossless ? -1 : h->dtype == CLLM_DTYPE_BF16 ? 255 : 31;
+    const int16_t stand_in = (int16_t)(low + h->stand_in);
     uint16_t outside = 0;
     for (size_t i = 0; i < 2 * words; i++) {
-        int16_t hi = (int16_t)((q[i] >> shift) & field), clamped = hi < low ? low : hi > high ? high : hi;
-        outside |= (uint16_t)(hi ^ clamped);
-        out[i] = (uint16_t)(clamped - low);
+        int16_t hi = (int16_t)((q[i] >> shift) & field), coded = hi < low || hi > high ? stand_in : hi;
+        outside |= (uint16_t)(hi ^ coded);
+        out[i] = (uint16_t)(coded - low);
     }
     return outside != 0;
 }

@@ -9,7 +9,7 @@ typedef struct decoder {
     ref_tensor *out;
     const uint8_t *blob;
     uint64_t bytes;
-    int max_length, row_scale, col_scale, hi_min;
+    int max_length, row_scale, col_scale, hi_min, stand_in;
     float scale;
     uint32_t table_bytes, tiles, outliers, column_blocks, corrections;
     uint64_t total, rows_at, cols_at, offsets_at, tiles_at;
@@ -62,6 +62,7 @@ static int in_range(const ref_tensor *t, int32_t q) {
 
 /* 1.2, mode raw: every field that describes coding is zero. */
 static int check_raw(decoder *d) {
+    if (d->stand_in) return fail(d, 49, "a coding field of a raw blob is not zero");
     for (uint32_t at = 6; at < 48; at++) {
         if (at == 16 || at == 32) at += 8; /* rows, cols; total_bytes */
         if (u8(d, at)) return fail(d, at, "a coding field of a raw blob is not zero");
@@ -85,6 +86,7 @@ static int check_coded(decoder *d) {
     if (t->fold && t->tuple != 4) return fail(d, 7, "tuple with fold");
     if (t->fold && t->levels != 4) return fail(d, 8, "levels with fold");
     if (t->fold && d->hi_min != 0) return fail(d, 9, "hi_min with fold");
+    if (d->stand_in >= t->levels || (t->fold && d->stand_in)) return fail(d, 49, "stand_in");
     if (fp16 && d->hi_min >= 32) return fail(d, 9, "hi_min of FP16");
     int low = lossless ? (fp16 ? 11 : 8) : t->layout == 8 ? 0 : 4;
     int high = lossless ? low : t->layout == 8 ? 4 + t->fold : 8;
@@ -111,11 +113,12 @@ static int check_header(decoder *d) {
     d->row_scale = (int)u8(d, 14), d->col_scale = (int)u8(d, 15), t->rows = u32(d, 16), t->cols = u32(d, 20);
     d->scale = f32(u32(d, 24)), d->table_bytes = u32(d, 28), d->total = u32(d, 32) | (uint64_t)u32(d, 36) << 32;
     d->tiles = u32(d, 40), d->outliers = u32(d, 44), t->fold = (int)u8(d, 48);
+    d->stand_in = (int)u8(d, 49);
     if (t->mode > 3) return fail(d, 4, "mode");
     if (t->dtype < 1 || t->dtype > 3) return fail(d, 5, "dtype");
     if (t->rows == 0 || t->cols == 0) return fail(d, t->rows ? 20 : 16, "rows, cols");
     if (t->fold > (t->mode != 0)) return fail(d, 48, "fold");
-    if (!check_zero(d, 49, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
+    if (!check_zero(d, 50, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
     return d->total <= d->bytes ? 1 : fail(d, 32, "total_bytes is more than there is");
 }
 
@@ -241,7 +244,10 @@ static int read_outliers(decoder *d, uint64_t at, uint32_t entries, uint32_t W, 
         position += a == 255 ? 255 * ((int64_t)v + 1) : (int64_t)a + 1;
         if (a == 255) continue;
         if (position / W >= rows || position % W >= cols) return fail(d, at, "outlier on padding or beyond the tile");
-        if (d->out->fold && d->hi[position] != 0 && d->hi[position] != -1) return fail(d, at, "digit of an outlier");
+        int coded = d->hi_min + d->stand_in;
+        if (d->out->mode == 3 ? (d->hi[position] - coded) % (d->out->dtype == 1 ? 256 : 32) != 0
+                              : d->hi[position] != coded && !(d->out->fold && d->hi[position] == -1))
+            return fail(d, at, "digit of an outlier");
         d->hi[position] += (int8_t)v;
         if (!in_range(d->out, element(d->out, d->hi[position], d->raw[position]))) return fail(d, at, "corrected q");
         d->corrections++;
