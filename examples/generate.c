@@ -32,6 +32,7 @@ int main(int argc, char **argv) {
     cllm_sampler_params greedy;
     const cllm_tokenizer *tokenizer = cllm_model_tokenizer(model);
     cllm_model_get_info(model, &info);
+    fprintf(stderr, "on %s (%s)\n", info.device, info.device_name); /* params.device chooses: "cpu", "cuda:1" */
     cllm_sampler_params_default(&greedy);
     greedy.temperature = 0;
     check(cllm_session_new(model, 256, &session, &err), &err);

@@ -61,7 +61,7 @@ ln -s "$work/bin/codecllm" "$work/link"
 codecllm=$work/link
 expect 0 info --device cuda && prints '^cuda:0$'
 PATH=$work:$PATH
-codecllm=link
+codecllm='link'
 expect 0 info --device cuda && prints '^cuda:0$'
 # And in the folder of libraries of an installed tree, which the message names second.
 rm "$work/bin/libcodecllm_cuda.so"
