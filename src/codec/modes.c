@@ -195,6 +195,10 @@ static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t ro
         if (blob && blob[4] != CLLM_MODE_RAW) {
             settled.tuple = blob[7];
             settled.fold = blob[48];
+            if (round > 1) { /* close enough for the whole split to stay */
+                settled.levels = blob[8];
+                settled.planes = blob[10];
+            }
         }
         cllm_free(blob);
         blob = NULL;
