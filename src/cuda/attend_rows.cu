@@ -1,0 +1,210 @@
+/* Attention of a prompt: a block does 64 tokens of one query head, a warp 16 of them, over tiles of keys with a running
+ * softmax. Products are m16n8k16 on FP16 with float32 sums; keys and values of a float32 cache are rounded to FP16. */
+#include "cuda/heads.cuh"
+
+/* c[16 x 8] += a[16 x 16] * b[16 x 8] */
+CLLM_INLINE void mma_halves(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+/* Four 8 x 8 matrices of halves; lane l gives the address of row l % 8 of matrix l / 8. */
+CLLM_INLINE void load_matrices(uint32_t r[4], const __half *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+CLLM_INLINE void load_transposed(uint32_t r[4], const __half *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+CLLM_INLINE uint32_t pack_halves(float a, float b) {
+    const __half2 h = __floats2half2_rn(a, b);
+    return *(const uint32_t *)&h;
+}
+
+CLLM_INLINE uint4 load_halves(const __half *from) { return *(const uint4 *)from; }
+CLLM_INLINE uint4 load_halves(const float *from) {
+    float v[8];
+    load8(from, 0, 8, v);
+    return make_uint4(pack_halves(v[0], v[1]), pack_halves(v[2], v[3]), pack_halves(v[4], v[5]), pack_halves(v[6], v[7]));
+}
+
+enum { QUERIES = 64, THREADS = 128 };
+
+/* HD: head_dim rounded up to what there is a kernel for; the columns behind it are zeros. Rows in shared memory are 16
+ * bytes apart from a multiple of 128, so that eight of them lie in different banks. */
+template <int HD> struct attend_shape {
+    enum { keys = HD > 128 ? 32 : 64, stride = HD + 8, bytes = 2 * keys * stride * 2 };
+};
+
+/* `rows` rows of `dim` numbers, `step` apart, to shared memory; zeros from row `count` on and behind dim. */
+template <typename T, int HD> CLLM_INLINE void load_rows(__half *to, const T *from, size_t step, uint32_t rows, uint32_t count, uint32_t dim) {
+    for (uint32_t i = threadIdx.x; i < rows * (HD / 8); i += THREADS) {
+        const uint32_t row = i / (HD / 8), col = i % (HD / 8) * 8;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (row < count && col < dim) v = load_halves(from + row * step + col);
+        *(uint4 *)(to + row * attend_shape<HD>::stride + col) = v;
+    }
+}
+
+/* A warp's 16 queries so far; rows g and g + 8 of lane (g, t). */
+template <int HD> struct attend_state {
+    float out[HD / 8][4], most[2], sum[2];
+};
+
+/* Scores of one tile, masked, in units of log2. */
+template <int HD>
+CLLM_INLINE void score_tile(const uint32_t q[HD / 16][4], const __half *keys, float scale, uint32_t key0, uint32_t row, uint32_t window, bool mask, int lane,
+                            float s[attend_shape<HD>::keys / 8][4]) {
+    enum { keys_of_tile = attend_shape<HD>::keys, stride = attend_shape<HD>::stride };
+    const __half *at = keys + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int n = 0; n < keys_of_tile / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+#pragma unroll
+    for (int k = 0; k < HD / 16; k++)
+#pragma unroll
+        for (int n = 0; n < keys_of_tile / 16; n++) {
+            uint32_t b[4];
+            load_matrices(b, at + n * 16 * stride + k * 16);
+            mma_halves(s[2 * n], q[k], b[0], b[1]);
+            mma_halves(s[2 * n + 1], q[k], b[2], b[3]);
+        }
+#pragma unroll
+    for (int n = 0; n < keys_of_tile / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s[n][i] *= scale;
+            if (!mask) continue;
+            const uint32_t key = key0 + 8 * n + 2 * (lane & 3) + (i & 1), query = row + 8 * (i / 2);
+            if (key > query || (window && key + window <= query)) s[n][i] = -INFINITY;
+        }
+}
+
+/* The scores become weights, and what there was is brought to the new maximum. */
+template <int HD> CLLM_INLINE void soften_tile(float s[attend_shape<HD>::keys / 8][4], attend_state<HD> &a) {
+    enum { keys_of_tile = attend_shape<HD>::keys };
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float most = a.most[r];
+#pragma unroll
+        for (int n = 0; n < keys_of_tile / 8; n++) most = fmaxf(most, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+        const float from = most == -INFINITY ? 0.0f : most, factor = exp2f(a.most[r] - from); /* no key seen yet: all weights 0 */
+        float sum = 0;
+#pragma unroll
+        for (int n = 0; n < keys_of_tile / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) sum += s[n][2 * r + i] = exp2f(s[n][2 * r + i] - from);
+        a.most[r] = most;
+        a.sum[r] = a.sum[r] * factor + sum;
+#pragma unroll
+        for (int n = 0; n < HD / 8; n++) {
+            a.out[n][2 * r] *= factor;
+            a.out[n][2 * r + 1] *= factor;
+        }
+    }
+}
+
+template <int HD> CLLM_INLINE void add_tile(const float s[attend_shape<HD>::keys / 8][4], const __half *values, int lane, attend_state<HD> &a) {
+    enum { keys_of_tile = attend_shape<HD>::keys, stride = attend_shape<HD>::stride };
+    const __half *at = values + lane % 16 * stride + lane / 16 * 8;
+#pragma unroll
+    for (int k = 0; k < keys_of_tile / 16; k++) {
+        const uint32_t w[4] = {pack_halves(s[2 * k][0], s[2 * k][1]), pack_halves(s[2 * k][2], s[2 * k][3]),
+                               pack_halves(s[2 * k + 1][0], s[2 * k + 1][1]), pack_halves(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+        for (int n = 0; n < HD / 16; n++) {
+            uint32_t b[4];
+            load_transposed(b, at + k * 16 * stride + n * 16);
+            mma_halves(a.out[2 * n], w, b[0], b[1]);
+            mma_halves(a.out[2 * n + 1], w, b[2], b[3]);
+        }
+    }
+}
+
+template <int HD> CLLM_INLINE void store_rows(const gpu_attend_rows &p, uint32_t row, uint32_t head, int lane, const attend_state<HD> &a) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum = a.sum[r];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (row + 8 * r >= p.rows) continue;
+        const float inverse = 1.0f / sum;
+        __half *to = p.out + (size_t)(row + 8 * r) * p.out_stride + (size_t)head * p.cache.dim;
+#pragma unroll
+        for (int n = 0; n < HD / 8; n++) {
+            const uint32_t col = 8 * n + 2 * (lane & 3);
+            if (col < p.cache.dim) *(__half2 *)(to + col) = __floats2half2_rn(a.out[n][2 * r] * inverse, a.out[n][2 * r + 1] * inverse);
+        }
+    }
+}
+
+template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) attend_rows(const __grid_constant__ gpu_attend_rows p) {
+    enum { keys_of_tile = attend_shape<HD>::keys, stride = attend_shape<HD>::stride };
+    __half *keys = (__half *)shared_memory, *values = keys + keys_of_tile * stride;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    /* the last tokens see most: they go first, so that processors end together */
+    const uint32_t head = blockIdx.x, first = (gridDim.y - 1 - blockIdx.y) * QUERIES, dim = p.cache.dim, window = p.cache.window;
+    const uint32_t kv = head / (p.cache.heads / p.cache.kv_heads), queries = p.rows - first < QUERIES ? p.rows - first : QUERIES;
+    const T *cached_keys = (const T *)p.cache.keys + (size_t)kv * p.cache.n_ctx * dim, *cached_values = (const T *)p.cache.values + (size_t)kv * p.cache.n_ctx * dim;
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    uint32_t q[HD / 16][4];
+    attend_state<HD> a = {};
+    a.most[0] = a.most[1] = -INFINITY;
+    load_rows<__half, HD>(keys, p.q + (size_t)first * p.q_stride + (size_t)head * dim, p.q_stride, QUERIES < 2 * keys_of_tile ? QUERIES : 2 * keys_of_tile, queries, dim);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < HD / 16; k++) load_matrices(q[k], keys + (warp * 16 + lane % 16) * stride + lane / 16 * 8 + k * 16);
+    const uint32_t earliest = p.position + first, last = earliest + queries - 1; /* positions of the block's queries */
+    const uint32_t row = warp * 16 + lane / 4;
+    const uint32_t seen = window && earliest + 1 > window ? earliest + 1 - window : 0;
+    for (uint32_t at = seen / keys_of_tile * keys_of_tile; at <= last; at += keys_of_tile) {
+        const uint32_t count = last + 1 - at < keys_of_tile ? last + 1 - at : keys_of_tile;
+        const bool mask = at + keys_of_tile > earliest + 1 || (window && at + window <= last);
+        float s[keys_of_tile / 8][4];
+        __syncthreads();
+        load_rows<T, HD>(keys, cached_keys + (size_t)at * dim, dim, keys_of_tile, count, dim);
+        load_rows<T, HD>(values, cached_values + (size_t)at * dim, dim, keys_of_tile, count, dim);
+        __syncthreads();
+        score_tile<HD>(q, keys, p.scale, at, earliest + row, window, mask, lane, s);
+        soften_tile<HD>(s, a);
+        add_tile<HD>(s, values, lane, a);
+    }
+    store_rows<HD>(p, first + row, head, lane, a);
+}
+
+template <typename T, int HD> static const void *shaped(size_t *shared) {
+    *shared = attend_shape<HD>::bytes;
+    return (const void *)attend_rows<T, HD>;
+}
+
+template <typename T> static const void *choose(uint32_t dim, size_t *shared) {
+    return dim <= 32    ? shaped<T, 32>(shared)
+           : dim <= 64  ? shaped<T, 64>(shared)
+           : dim <= 96  ? shaped<T, 96>(shared)
+           : dim <= 128 ? shaped<T, 128>(shared)
+           : dim <= 256 ? shaped<T, 256>(shared)
+                        : NULL;
+}
+
+const void *gpu_attend_rows_kernel(bool f32, uint32_t dim, size_t *shared) {
+    return f32 ? choose<float>(dim, shared) : choose<__half>(dim, shared);
+}

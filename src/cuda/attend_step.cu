@@ -1,0 +1,285 @@
+/* Attention of a decode step, RoPE and cache included. A block does up to eight query heads of one kv head over one
+ * split of the context; splits meet in whichever warp is last to finish a chunk of 256 columns of the output. */
+#include "cuda/heads.cuh"
+
+/* Which positions a block looks at, and how many blocks share that work. */
+typedef struct attend_range {
+    uint32_t base, position;  /* of the call's first token, and of this one */
+    uint32_t from, to, active; /* to: one past the last */
+} attend_range;
+
+CLLM_INLINE attend_range find_range(const gpu_attend_step &p) {
+    attend_range r;
+    r.base = (uint32_t)p.step->position;
+    r.position = r.base + blockIdx.z;
+    const uint32_t window = p.cache.window, first = window && r.position + 1 > window ? r.position + 1 - window : 0;
+    const uint32_t tiles = (r.position - first) / GPU_KEYS + 1, each = (tiles + p.splits - 1) / p.splits;
+    r.active = (tiles + each - 1) / each;
+    r.from = first + blockIdx.y * each * GPU_KEYS;
+    r.to = r.from + each * GPU_KEYS <= r.position ? r.from + each * GPU_KEYS : r.position + 1;
+    return r;
+}
+
+/* The query heads of a block. */
+typedef struct attend_heads {
+    uint32_t kv, first, count;
+} attend_heads;
+
+template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) {
+    const uint32_t group = p.cache.heads / p.cache.kv_heads, part = blockIdx.x % p.head_blocks * HB;
+    attend_heads h;
+    h.kv = blockIdx.x / p.head_blocks;
+    h.first = h.kv * group + part;
+    h.count = group - part < HB ? group - part : HB;
+    return h;
+}
+
+/* Turns the block's queries into shared memory, and the keys that are new in its range (with their values) into the
+ * cache. Blocks that share new keys store the same numbers, so none needs to wait for another. */
+template <typename T>
+CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const head_angles &angles, float *queries) {
+    const int lane = threadIdx.x & 31;
+    const uint32_t dim = p.cache.dim, half = dim / 2, fresh = r.from > r.base ? r.from : r.base;
+    const uint32_t keys = r.to > fresh ? r.to - fresh : 0;
+    for (uint32_t task = threadIdx.x >> 5; task < heads.count + 2 * keys; task += GPU_THREADS / 32) {
+        const int kind = task < heads.count ? 0 : task < heads.count + keys ? 1 : 2;
+        const uint32_t at = kind == 0 ? r.position : fresh + (task - heads.count) % keys, row = at - r.base;
+        const float *from = kind == 0   ? p.q + (size_t)row * p.q_stride + (size_t)(heads.first + task) * dim
+                            : kind == 1 ? p.k + (size_t)row * p.kv_stride + (size_t)heads.kv * dim
+                                        : p.v + (size_t)row * p.kv_stride + (size_t)heads.kv * dim;
+        head_pairs h;
+#pragma unroll
+        for (int j = 0; j < GPU_PAIRS; j++) {
+            const uint32_t i = lane + 32 * j;
+            if (i >= half) break;
+            h.a[j] = from[i];
+            h.b[j] = from[half + i];
+        }
+        if (kind < 2 && at == r.position) turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, angles, lane, h);
+        if (kind == 1 && at != r.position) {
+            head_angles other;
+            head_turns(p.turn, at, lane, other);
+            turn_head(p.turn, p.turn.k_norm, other, lane, h);
+        }
+        T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * dim;
+#pragma unroll
+        for (int j = 0; j < GPU_PAIRS; j++) {
+            const uint32_t i = lane + 32 * j;
+            if (i >= half) break;
+            if (kind == 0) {
+                queries[task * dim + i] = h.a[j] * p.scale;
+                queries[task * dim + half + i] = h.b[j] * p.scale;
+            } else {
+                cache_store(to + i, h.a[j]);
+                cache_store(to + half + i, h.b[j]);
+            }
+        }
+    }
+}
+
+/* scores[head][key] of up to GPU_KEYS keys from `keys` on; four threads share a key. */
+template <typename T, int HB, int NP>
+CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t count, const float *queries, float *scores) {
+    const uint32_t key = threadIdx.x >> 2, part = threadIdx.x & 3, dim = p.cache.dim;
+    float sum[HB] = {};
+    if (key < count) {
+#pragma unroll
+        for (int i = 0; i < 2 * NP; i++) {
+            const uint32_t col = 8 * (part + 4 * i);
+            if (col >= dim) break;
+            float k[8];
+            cache_load8(keys + (size_t)key * dim + col, k);
+#pragma unroll
+            for (int h = 0; h < HB; h++) {
+                float q[8];
+                load8(queries + h * dim, col, dim, q);
+#pragma unroll
+                for (int j = 0; j < 8; j++) sum[h] += q[j] * k[j];
+            }
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < HB; h++) {
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+        if (part == (uint32_t)h % 4) scores[h * GPU_KEYS + key] = key < count ? sum[h] : -INFINITY;
+    }
+}
+
+/* What a head has so far: its scores' maximum, the sum of their powers of two, and what earlier results are to be
+ * multiplied with. */
+typedef struct head_state {
+    float most, sum;
+} head_state;
+
+/* A warp: a head's scores become powers of two. Returns what the head's earlier results are to be multiplied with. */
+CLLM_INLINE float soften(float *scores, head_state &s, int lane) {
+    const float a = scores[lane], b = scores[lane + 32], most = fmaxf(s.most, warp_most(fmaxf(a, b)));
+    const float ea = exp2f(a - most), eb = exp2f(b - most), factor = exp2f(s.most - most);
+    scores[lane] = ea;
+    scores[lane + 32] = eb;
+    s.sum = s.sum * factor + warp_sum(ea + eb);
+    s.most = most;
+    return factor;
+}
+
+/* acc (columns 2 * lane + 64 * i of a head) += weights times the values of every `step`th key. */
+template <typename T, int NP>
+CLLM_INLINE void add_values(const T *values, uint32_t dim, const float *weights, uint32_t key, uint32_t count, uint32_t step, int lane, float2 acc[NP]) {
+#pragma unroll 8
+    for (; key < count; key += step) {
+        const float w = weights[key];
+#pragma unroll
+        for (int i = 0; i < NP; i++) {
+            const uint32_t col = 2 * lane + 64 * i;
+            if (col >= dim) break;
+            const float2 v = cache_load2(values + (size_t)key * dim + col);
+            acc[i].x += w * v.x;
+            acc[i].y += w * v.y;
+        }
+    }
+}
+
+/* Chunk `chunk` of token blockIdx.z from the partial results of all splits; a warp. */
+CLLM_INLINE void combine_chunk(const gpu_attend_step &p, uint32_t chunk, uint32_t active, int lane) {
+    const uint32_t col = chunk * CLLM_CUDA_CHUNK + 8 * lane, dim = p.cache.dim;
+    float v[8] = {}, most = -INFINITY, sum = 0;
+    if (col < p.to.cols) {
+        const size_t head = ((size_t)blockIdx.z * p.cache.heads + col / dim) * p.splits;
+        const float *meta = p.meta + 2 * head, *partial = p.partial + head * dim + col % dim;
+        for (uint32_t s = 0; s < active; s++) most = fmaxf(most, __ldcg(meta + 2 * s));
+#pragma unroll 4
+        for (uint32_t s = 0; s < active; s++) {
+            const float2 m = __ldcg((const float2 *)meta + s);
+            const float4 a = __ldcg((const float4 *)(partial + (size_t)s * dim)), b = __ldcg((const float4 *)(partial + (size_t)s * dim) + 1);
+            const float w = exp2f(m.x - most);
+            sum += w * m.y;
+            v[0] += w * a.x, v[1] += w * a.y, v[2] += w * a.z, v[3] += w * a.w;
+            v[4] += w * b.x, v[5] += w * b.y, v[6] += w * b.z, v[7] += w * b.w;
+        }
+        const float inverse = 1.0f / sum;
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] *= inverse;
+    }
+    store_chunk(p.to, v, chunk, blockIdx.z, lane);
+}
+
+/* Blocks (of one split) whose heads have columns in a chunk. */
+template <int HB> CLLM_INLINE uint32_t blocks_of_chunk(const gpu_attend_step &p, uint32_t chunk) {
+    const uint32_t group = p.cache.heads / p.cache.kv_heads, first = chunk * CLLM_CUDA_CHUNK;
+    const uint32_t end = first + CLLM_CUDA_CHUNK < p.to.cols ? first + CLLM_CUDA_CHUNK : p.to.cols;
+    const uint32_t a = first / p.cache.dim, b = (end - 1) / p.cache.dim;
+    return (b / group * p.head_blocks + b % group / HB) - (a / group * p.head_blocks + a % group / HB) + 1;
+}
+
+/* results: [head][warps of a head][dim] in shared memory, sums[head]; adds up what the warps of a head have. */
+template <int HB> CLLM_INLINE float result_at(const float *results, uint32_t dim, uint32_t head, uint32_t col) {
+    float v = 0;
+#pragma unroll
+    for (int w = 0; w < GPU_THREADS / 32 / HB; w++) v += results[(size_t)(head + w * HB) * dim + col];
+    return v;
+}
+
+/* One split: nothing to combine, the block's heads go out at once. */
+template <int HB>
+CLLM_INLINE void store_alone(const gpu_attend_step &p, const attend_heads &heads, const float *results, const head_state *states, int lane) {
+    const uint32_t dim = p.cache.dim, first = heads.first * dim / CLLM_CUDA_CHUNK, columns = heads.count * dim;
+    for (uint32_t c = (threadIdx.x >> 5) * CLLM_CUDA_CHUNK; c < columns; c += GPU_THREADS / 32 * CLLM_CUDA_CHUNK) {
+        const uint32_t col = c + 8 * lane, head = col / dim;
+        float v[8] = {};
+        if (col < columns)
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = result_at<HB>(results, dim, head, col % dim + i) / states[head].sum;
+        store_chunk(p.to, v, first + c / CLLM_CUDA_CHUNK, blockIdx.z, lane);
+    }
+}
+
+template <int HB>
+CLLM_INLINE void store_partial(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const float *results, const head_state *states, int lane) {
+    const uint32_t dim = p.cache.dim;
+    for (uint32_t i = threadIdx.x; i < heads.count * dim; i += GPU_THREADS) {
+        const size_t at = ((size_t)blockIdx.z * p.cache.heads + heads.first + i / dim) * p.splits + blockIdx.y;
+        p.partial[at * dim + i % dim] = result_at<HB>(results, dim, i / dim, i % dim);
+        if (i % dim == 0) ((float2 *)p.meta)[at] = make_float2(states[i / dim].most, states[i / dim].sum);
+    }
+    __threadfence();
+    __syncthreads();
+    const uint32_t first = heads.first * dim / CLLM_CUDA_CHUNK, last = ((heads.first + heads.count) * dim - 1) / CLLM_CUDA_CHUNK;
+    uint32_t *arrived = p.arrived + blockIdx.z * target_chunks(p.to);
+    for (uint32_t c = first + (threadIdx.x >> 5); c <= last; c += GPU_THREADS / 32) {
+        uint32_t before = 0;
+        if (lane == 0) before = atomicAdd(arrived + c, 1u);
+        if (__shfl_sync(~0u, before, 0) + 1 != r.active * blocks_of_chunk<HB>(p, c)) continue;
+        __threadfence();
+        if (lane == 0) arrived[c] = 0;
+        combine_chunk(p, c, r.active, lane);
+    }
+}
+
+template <typename T, int HB, int NP> static __global__ void __launch_bounds__(GPU_THREADS) attend_step(const __grid_constant__ gpu_attend_step p) {
+    enum { warps = GPU_THREADS / 32, each = warps / HB };
+    __shared__ float scores[HB * GPU_KEYS], factors[HB];
+    __shared__ head_state states[HB];
+    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.dim; /* results: [warps][dim] */
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = warp % HB;
+    const uint32_t dim = p.cache.dim;
+    /* The position changes only behind the last kernel of a step. */
+    const attend_range r = find_range(p);
+    const attend_heads heads = find_heads<HB>(p);
+    if (blockIdx.y >= r.active) return;
+    head_angles angles;
+    head_turns(p.turn, r.position, lane, angles);
+    for (uint32_t i = heads.count * dim + threadIdx.x; i < HB * dim; i += GPU_THREADS) queries[i] = 0;
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    if (p.add.bias && blockIdx.y == 0) {
+        float *y = p.add.y + (size_t)blockIdx.z * p.add.stride;
+        for (uint32_t i = blockIdx.x * GPU_THREADS + threadIdx.x; i < p.add.count; i += gridDim.x * GPU_THREADS) y[i] += p.add.bias[i];
+    }
+    place_heads<T>(p, r, heads, angles, queries);
+    __syncthreads();
+    const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * dim, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * dim;
+    head_state state = {-INFINITY, 0};
+    float2 acc[NP] = {};
+    for (uint32_t at = r.from; at < r.to; at += GPU_KEYS) {
+        const uint32_t count = r.to - at < GPU_KEYS ? r.to - at : GPU_KEYS;
+        score_keys<T, HB, NP>(p, keys + (size_t)at * dim, count, queries, scores);
+        __syncthreads();
+        if (warp < HB) {
+            const float factor = soften(scores + warp * GPU_KEYS, state, lane);
+            if (lane == 0) factors[warp] = factor;
+        }
+        __syncthreads();
+        const float factor = factors[head];
+#pragma unroll
+        for (int i = 0; i < NP; i++) acc[i].x *= factor, acc[i].y *= factor;
+        add_values<T, NP>(values + (size_t)at * dim, dim, scores + head * GPU_KEYS, warp / HB, count, each, lane, acc);
+        __syncthreads();
+    }
+    if (warp < HB && lane == 0) states[warp] = state;
+#pragma unroll
+    for (int i = 0; i < NP; i++) {
+        const uint32_t col = 2 * lane + 64 * i;
+        if (col < dim) *(float2 *)(results + warp * dim + col) = acc[i];
+    }
+    __syncthreads();
+    if (r.active == 1 && p.whole_chunks) store_alone<HB>(p, heads, results, states, lane);
+    else store_partial<HB>(p, r, heads, results, states, lane);
+}
+
+template <typename T, int HB> static const void *choose_dim(uint32_t dim) {
+    return dim <= 64 ? (const void *)attend_step<T, HB, 1> : dim <= 128 ? (const void *)attend_step<T, HB, 2> : (const void *)attend_step<T, HB, 4>;
+}
+
+template <typename T> static const void *choose_heads(int heads, uint32_t dim) {
+    return heads == 1   ? choose_dim<T, 1>(dim)
+           : heads == 2 ? choose_dim<T, 2>(dim)
+           : heads <= 4 ? choose_dim<T, 4>(dim)
+                        : choose_dim<T, 8>(dim);
+}
+
+const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t dim, size_t *shared) {
+    *shared = (size_t)(heads + GPU_THREADS / 32) * dim * sizeof(float);
+    if (dim > GPU_MAX_HEAD) return NULL;
+    return f32 ? choose_heads<float>(heads, dim) : choose_heads<__half>(heads, dim);
+}

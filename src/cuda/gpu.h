@@ -1,0 +1,147 @@
+/* The insides of the CUDA backend: weights as they lie in GPU memory, a session's cache and scratch, and the steps of
+ * `forward`. */
+#ifndef CLLM_CUDA_GPU_H
+#define CLLM_CUDA_GPU_H
+
+#include <cublas_v2.h>
+
+#include "cuda/memory.h"
+#include "cuda/steps.h"
+
+enum {
+    GPU_MAX_TOKENS = 512, /* of one call */
+    GPU_SLOTS = 2,        /* of the ring: one is decoded while cuBLAS reads the other */
+    GPU_GROUP = 3         /* matrices that read one input */
+};
+#define GPU_SLOT_BYTES ((size_t)24 << 20) /* of a slot; a matrix that is larger goes through in slices of rows */
+#define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
+
+/* What the input of the down projection is multiplied with as FP16: its largest numbers are the ones that leave FP16's
+ * range, and what gets lost at the other end is 2^-19 and less. */
+#define GPU_ACT_SCALE 0x1p-6f
+
+typedef struct gpu_matrix {
+    const char *name;
+    uint32_t rows, cols;
+    cllm_cuda_tensor *coded;
+    __half *plain; /* row-major FP16, where it is not coded */
+} gpu_matrix;
+
+typedef struct gpu_layer {
+    gpu_matrix q, k, v, o, gate, up, down;
+    const float *attn_norm, *ffn_norm, *q_norm, *k_norm; /* device memory; NULL: none */
+    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias;
+    uint32_t window;
+} gpu_layer;
+
+typedef struct gpu_model {
+    const cllm_config *config;
+    int device;
+    cllm_cuda *cuda;
+    gpu_heap heap;
+    gpu_layer *layers;
+    gpu_matrix embedding, head_own;
+    const gpu_matrix *head; /* &embedding when tied */
+    const float *final_norm, *rope_freq;
+    uint64_t coded_bytes, read_per_token;
+    bool any_coded, any_plain, kv_f32, decoded;
+} gpu_model;
+
+/* Sizes of things that depend on the configuration alone. */
+typedef struct gpu_sizes {
+    uint32_t hidden, q, kv, ffn;           /* row lengths of float32, multiples of 8 */
+    uint32_t q_cols, kv_cols;              /* heads * head_dim */
+    uint32_t heads_of_block, head_blocks, splits; /* decode attention */
+    uint32_t widest;                       /* columns of the longest vector that a product reads */
+    uint32_t slice;                        /* ffn rows whose gate and up are computed at a time */
+    size_t slot_bytes;                     /* 0 where nothing is coded */
+} gpu_sizes;
+
+/* What is on its way to the device. */
+typedef struct gpu_host {
+    gpu_step step;
+    int32_t tokens[GPU_MAX_TOKENS];
+} gpu_host;
+
+typedef struct gpu_session {
+    gpu_model *model;
+    cllm_cuda *cuda; /* its own error word: another session's corrupt tile is not ours */
+    gpu_heap heap;
+    cublasHandle_t blas;
+    cudaStream_t stream, side; /* side: decoding for prompts */
+    cudaEvent_t filled[GPU_SLOTS], used[GPU_SLOTS];
+    uint32_t n_ctx, max_tokens;
+    gpu_sizes n;
+    uint8_t *keys, *values; /* [layer][kv head][n_ctx][head_dim] */
+    size_t kv_layer_bytes;  /* of keys, and of values */
+
+    gpu_step *step; /* device */
+    int32_t *ids;   /* device: what greedy steps produced */
+    gpu_host *host; /* pinned */
+    float *x;       /* residual stream, [max_tokens][n.hidden] */
+
+    /* decode steps: up to CLLM_CUDA_MAX_BATCH rows */
+    float *q, *k, *v, *gate, *up, *logits;
+    __half *plain;
+    uint8_t *forms[GPU_FORMS]; /* vectors as products want them */
+    float *partial, *meta;
+    uint32_t *arrived;
+    cudaGraphExec_t graph; /* a step of one token */
+    bool stepped;          /* one step ran without a graph, so that every kernel is loaded */
+
+    /* prompts: up to max_tokens rows */
+    int32_t *tokens;
+    __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
+    uint8_t *slots[GPU_SLOTS];
+    uint32_t slot; /* the next to fill */
+} gpu_session;
+
+/* model.cu */
+cllm_status gpu_model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                          void **model, cllm_error *err);
+void gpu_model_free(void *model);
+void gpu_model_info(const void *model, cllm_backend_model_info *info);
+/* The cache of one layer. */
+gpu_cache gpu_layer_cache(const gpu_session *s, uint32_t layer);
+gpu_turn gpu_layer_turn(const gpu_session *s, uint32_t layer);
+
+/* session.cu */
+cllm_status gpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err);
+void gpu_session_free(void *session);
+void gpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);
+
+/* Starts a kernel of steps.h on the session's stream. */
+cllm_status gpu_start(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument,
+                      cllm_error *err);
+/* "what: cuBLAS's words". */
+cllm_status gpu_blas_fail(cllm_error *err, cublasStatus_t status, const char *what);
+/* Y[tokens][y_stride] = alpha * X W^T + beta * Y for `rows` FP16 rows of W; Y is float32 or FP16. */
+typedef struct gpu_gemm {
+    const __half *w, *x;
+    void *y;
+    uint32_t rows, cols, tokens;
+    size_t x_stride, y_stride;
+    float alpha, beta;
+    bool y_half;
+} gpu_gemm;
+cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err);
+/* x[i] = embedding of tokens[i] (device), i < n. */
+cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err);
+/* Waits for the session's work; an error if a kernel failed or met a corrupt tile. */
+cllm_status gpu_finish(gpu_session *s, cllm_error *err);
+
+extern "C" cllm_status cllm_cuda_embed(cllm_cuda *cuda, const cllm_cuda_tensor *tensor, const int32_t *tokens, uint32_t n, float *out,
+                                       size_t stride, void *stream, cllm_error *err);
+
+/* decode.cu: up to CLLM_CUDA_MAX_BATCH tokens, products fused with decoding. */
+/* `rows` logits of s->x[from...] in s->logits. */
+cllm_status gpu_head(gpu_session *s, uint32_t from, uint32_t rows, cllm_error *err);
+cllm_status gpu_decode_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
+                              float *logits, cllm_error *err);
+cllm_status gpu_greedy(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
+
+/* prompt.cu: more tokens, matrices decoded to the ring and multiplied by cuBLAS. */
+cllm_status gpu_prompt_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
+                              float *logits, cllm_error *err);
+
+#endif

@@ -1,0 +1,73 @@
+/* One head in a warp: lane l holds numbers i and half + i for i = l, l + 32... */
+#ifndef CLLM_CUDA_HEADS_CUH
+#define CLLM_CUDA_HEADS_CUH
+
+#include "cuda/vectors.cuh"
+
+enum { GPU_PAIRS = GPU_MAX_HEAD / 64 };
+
+typedef struct head_pairs {
+    float a[GPU_PAIRS], b[GPU_PAIRS];
+} head_pairs;
+
+/* Cosines and sines of the lane's pairs. */
+typedef struct head_angles {
+    float cosine[GPU_PAIRS], sine[GPU_PAIRS];
+} head_angles;
+
+CLLM_INLINE void head_turns(const gpu_turn &t, uint32_t position, int lane, head_angles &w) {
+#pragma unroll
+    for (int j = 0; j < GPU_PAIRS; j++) {
+        const uint32_t i = lane + 32 * j;
+        if (i >= t.dim / 2) break;
+        sincosf((float)position * t.freq[i], &w.sine[j], &w.cosine[j]);
+        w.cosine[j] *= t.rope_scale;
+        w.sine[j] *= t.rope_scale;
+    }
+}
+
+/* Normalizes where there is a norm, then turns. */
+CLLM_INLINE void turn_head(const gpu_turn &t, const float *norm, const head_angles &w, int lane, head_pairs &h) {
+    const uint32_t half = t.dim / 2;
+    if (norm) {
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < GPU_PAIRS; j++)
+            if (lane + 32 * j < half) sum += h.a[j] * h.a[j] + h.b[j] * h.b[j];
+        const float inverse = 1.0f / sqrtf(warp_sum(sum) / (float)t.dim + t.eps);
+#pragma unroll
+        for (int j = 0; j < GPU_PAIRS; j++) {
+            const uint32_t i = lane + 32 * j;
+            if (i >= half) break;
+            h.a[j] *= inverse * norm[i];
+            h.b[j] *= inverse * norm[half + i];
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < GPU_PAIRS; j++) {
+        if (lane + 32 * j >= half) break;
+        const float a = h.a[j], b = h.b[j];
+        h.a[j] = a * w.cosine[j] - b * w.sine[j];
+        h.b[j] = b * w.cosine[j] + a * w.sine[j];
+    }
+}
+
+CLLM_INLINE void cache_store(__half *to, float v) { *to = __float2half_rn(v); }
+CLLM_INLINE void cache_store(float *to, float v) { *to = v; }
+
+/* Eight numbers of a cached row, at a multiple of 8. */
+CLLM_INLINE void cache_load8(const __half *from, float v[8]) {
+    const uint4 u = *(const uint4 *)from;
+    const uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 f = __half22float2(*(const __half2 *)&w[i]);
+        v[2 * i] = f.x, v[2 * i + 1] = f.y;
+    }
+}
+CLLM_INLINE void cache_load8(const float *from, float v[8]) { load8(from, 0, 8, v); }
+
+CLLM_INLINE float2 cache_load2(const __half *from) { return __half22float2(*(const __half2 *)from); }
+CLLM_INLINE float2 cache_load2(const float *from) { return *(const float2 *)from; }
+
+#endif

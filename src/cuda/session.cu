@@ -1,0 +1,244 @@
+/* A session's memory, streams and the calls that every path uses. */
+#include "cuda/gpu.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static uint32_t most(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* ---- sizes ---- */
+
+/* Bytes of what one GEMM of a prompt would read, were the slot large enough. */
+static size_t largest_group(const gpu_model *m) {
+    const cllm_config *c = m->config;
+    const size_t hidden = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
+    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * c->ffn, hidden * c->vocab};
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) n = groups[i] > n ? groups[i] : n;
+    return n * sizeof(__half);
+}
+
+static void size_attention(gpu_session *s) {
+    const cllm_config *c = s->model->config;
+    gpu_sizes *n = &s->n;
+    const uint32_t group = c->heads / c->kv_heads;
+    n->heads_of_block = 1;
+    while (n->heads_of_block < group && n->heads_of_block < GPU_HEADS) n->heads_of_block *= 2;
+    n->head_blocks = (group + n->heads_of_block - 1) / n->heads_of_block;
+    /* two blocks for each processor, but none with less than one tile of keys */
+    n->splits = most(1, 2 * (uint32_t)s->cuda->processors / (c->kv_heads * n->head_blocks));
+    n->splits = least(n->splits, (s->n_ctx + GPU_KEYS - 1) / GPU_KEYS);
+}
+
+static void size_ring(gpu_session *s) {
+    const gpu_model *m = s->model;
+    const cllm_config *c = m->config;
+    gpu_sizes *n = &s->n;
+    n->slice = up_to(c->ffn, 16);
+    if (!m->any_coded) return;
+    /* no larger than what it is for, no smaller than two row blocks */
+    const size_t group = largest_group(m), two_blocks = 32 * sizeof(__half) * n->widest;
+    n->slot_bytes = group < GPU_SLOT_BYTES ? group : GPU_SLOT_BYTES;
+    if (n->slot_bytes < two_blocks) n->slot_bytes = two_blocks;
+    if (m->any_plain) return; /* matrices that need no slot go out whole */
+    const uint32_t rows = (uint32_t)(n->slot_bytes / sizeof(__half) / c->hidden / 32) * 16;
+    if (rows >= n->slice || !rows) return;
+    const uint32_t slices = (c->ffn + rows - 1) / rows;
+    n->slice = up_to((c->ffn + slices - 1) / slices, 16);
+}
+
+static void find_sizes(gpu_session *s) {
+    const cllm_config *c = s->model->config;
+    gpu_sizes *n = &s->n;
+    n->q_cols = c->heads * c->head_dim;
+    n->kv_cols = c->kv_heads * c->head_dim;
+    n->hidden = up_to(c->hidden, 8);
+    n->q = up_to(n->q_cols, 8);
+    n->kv = up_to(n->kv_cols, 8);
+    n->ffn = up_to(c->ffn, 8);
+    n->widest = most(n->hidden, most(n->q, n->ffn));
+    size_attention(s);
+    size_ring(s);
+}
+
+/* ---- memory ---- */
+
+typedef struct taker {
+    gpu_session *s;
+    cllm_error *err;
+    cllm_status status; /* the first failure; later calls do nothing */
+} taker;
+
+static void *take(taker *t, cllm_memory_kind kind, size_t rows, size_t row_bytes, const char *what) {
+    void *p = NULL;
+    if (!t->status) t->status = gpu_take_zero(&t->s->heap, kind, rows, row_bytes, what, &p, t->err);
+    return p;
+}
+
+static void take_cache(taker *t) {
+    gpu_session *s = t->s;
+    const cllm_config *c = s->model->config;
+    size_t bytes = s->model->kv_f32 ? sizeof(float) : sizeof(__half);
+    if (!cllm_mul(bytes, s->n.kv_cols, &bytes) || !cllm_mul(bytes, s->n_ctx, &bytes)) {
+        t->status = cllm_fail_memory(t->err, SIZE_MAX, "keys and values");
+        return;
+    }
+    s->kv_layer_bytes = bytes;
+    char what[96];
+    snprintf(what, sizeof what, "half of the cache for %u tokens (a smaller context needs less)", s->n_ctx);
+    s->keys = (uint8_t *)take(t, CLLM_MEMORY_KV, c->layers, bytes, what);
+    s->values = (uint8_t *)take(t, CLLM_MEMORY_KV, c->layers, bytes, what);
+}
+
+static void take_step(taker *t) {
+    gpu_session *s = t->s;
+    const gpu_sizes *n = &s->n;
+    const cllm_config *c = s->model->config;
+    const cllm_memory_kind kind = CLLM_MEMORY_SCRATCH;
+    const size_t batch = CLLM_CUDA_MAX_BATCH, chunks = (n->widest + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK;
+    s->step = (gpu_step *)take(t, kind, 1, sizeof *s->step, "the state of a step");
+    s->ids = (int32_t *)take(t, kind, s->n_ctx, sizeof *s->ids, "token ids");
+    s->x = (float *)take(t, kind, most(s->max_tokens, CLLM_CUDA_MAX_BATCH), n->hidden * sizeof(float), "the residual stream");
+    s->q = (float *)take(t, kind, batch, n->q * sizeof(float), "queries");
+    s->k = (float *)take(t, kind, batch, n->kv * sizeof(float), "keys");
+    s->v = (float *)take(t, kind, batch, n->kv * sizeof(float), "values");
+    s->gate = (float *)take(t, kind, batch, n->ffn * sizeof(float), "gates");
+    s->up = (float *)take(t, kind, batch, n->ffn * sizeof(float), "activations");
+    s->logits = (float *)take(t, kind, batch, c->vocab * sizeof(float), "logits");
+    if (s->model->any_plain) s->plain = (__half *)take(t, kind, batch, n->widest * sizeof(__half), "activations");
+    /* integers or halves of every number (6 bytes), and a scale for each chunk */
+    for (int i = 0; i < GPU_FORMS && s->model->any_coded; i++)
+        s->forms[i] = (uint8_t *)take(t, kind, batch * chunks, 6 * CLLM_CUDA_CHUNK + sizeof(float), "quantized activations");
+    const size_t parts = batch * c->heads * n->splits;
+    s->partial = (float *)take(t, kind, parts, c->head_dim * sizeof(float), "partial attention");
+    s->meta = (float *)take(t, kind, parts, 2 * sizeof(float), "partial attention");
+    s->arrived = (uint32_t *)take(t, kind, batch, (n->q + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK * sizeof(uint32_t), "partial attention");
+}
+
+static void take_prompt(taker *t) {
+    gpu_session *s = t->s;
+    const gpu_sizes *n = &s->n;
+    const size_t rows = s->max_tokens;
+    const cllm_memory_kind kind = CLLM_MEMORY_SCRATCH;
+    if (rows <= CLLM_CUDA_MAX_BATCH) return;
+    s->tokens = (int32_t *)take(t, kind, rows, sizeof *s->tokens, "token ids");
+    s->normed = (__half *)take(t, kind, rows, most(n->hidden, n->q) * sizeof(__half), "activations of a prompt");
+    s->qkv = (__half *)take(t, kind, rows, (n->q_cols + 2 * n->kv_cols) * sizeof(__half), "activations of a prompt");
+    s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
+    s->act = (__half *)take(t, kind, rows, n->ffn * sizeof(__half), "activations of a prompt");
+    for (int i = 0; i < GPU_SLOTS && n->slot_bytes; i++) s->slots[i] = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->slot_bytes, "a slot of the ring");
+}
+
+/* ---- streams, cuBLAS ---- */
+
+static cllm_status open_streams(gpu_session *s, cllm_error *err) {
+    cudaError_t e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&s->side, cudaStreamNonBlocking);
+    for (int i = 0; i < GPU_SLOTS && e == cudaSuccess; i++) {
+        e = cudaEventCreateWithFlags(&s->filled[i], cudaEventDisableTiming);
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&s->used[i], cudaEventDisableTiming);
+    }
+    if (e == cudaSuccess) e = cudaMallocHost((void **)&s->host, sizeof *s->host);
+    return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "a session's streams");
+}
+
+cllm_status gpu_blas_fail(cllm_error *err, cublasStatus_t status, const char *what) {
+    return cllm_fail(err, status == CUBLAS_STATUS_ALLOC_FAILED ? CLLM_ERR_MEMORY : CLLM_ERR_DEVICE, CLLM_NO_POSITION, "GPU: %s: %s", what,
+                     cublasGetStatusString(status));
+}
+
+/* cuBLAS's own workspace would not be counted, and could not be part of a graph. */
+static cllm_status open_blas(gpu_session *s, cllm_error *err) {
+    void *workspace = NULL;
+    cllm_status st = gpu_take(&s->heap, CLLM_MEMORY_SCRATCH, 1, GPU_WORKSPACE, "a workspace of cuBLAS", &workspace, err);
+    if (st) return st;
+    cublasStatus_t b = cublasCreate(&s->blas);
+    if (b != CUBLAS_STATUS_SUCCESS) {
+        s->blas = NULL;
+        return gpu_blas_fail(err, b, "cuBLAS");
+    }
+    b = cublasSetStream(s->blas, s->stream);
+    if (b == CUBLAS_STATUS_SUCCESS) b = cublasSetWorkspace(s->blas, workspace, GPU_WORKSPACE);
+    return b == CUBLAS_STATUS_SUCCESS ? CLLM_OK : gpu_blas_fail(err, b, "cuBLAS");
+}
+
+static cllm_status open_session(gpu_session *s, cllm_error *err) {
+    cllm_status st = cllm_cuda_open(s->model->device, &s->cuda, err);
+    if (!st) st = open_streams(s, err);
+    if (st) return st;
+    find_sizes(s);
+    taker t = {s, err, CLLM_OK};
+    take_cache(&t);
+    take_step(&t);
+    take_prompt(&t);
+    st = t.status;
+    if (!st) st = open_blas(s, err);
+    if (st) return st;
+    /* memory is cleared by another stream */
+    cudaError_t e = cudaDeviceSynchronize();
+    return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "clearing a session's memory");
+}
+
+cllm_status gpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err) {
+    gpu_session *s = (gpu_session *)cllm_alloc_zero(1, sizeof *s);
+    *session = NULL;
+    if (!s) return cllm_fail_memory(err, sizeof *s, "a session");
+    s->model = (gpu_model *)model;
+    s->n_ctx = n_ctx;
+    s->max_tokens = least(n_ctx, GPU_MAX_TOKENS);
+    cllm_status st = open_session(s, err);
+    if (st) gpu_session_free(s);
+    else *session = s;
+    return st;
+}
+
+void gpu_session_free(void *session) {
+    gpu_session *s = (gpu_session *)session;
+    if (!s) return;
+    cudaSetDevice(s->model->device);
+    if (s->stream) cudaStreamSynchronize(s->stream);
+    if (s->side) cudaStreamSynchronize(s->side);
+    if (s->graph) cudaGraphExecDestroy(s->graph);
+    if (s->blas) cublasDestroy(s->blas);
+    for (int i = 0; i < GPU_SLOTS; i++) {
+        if (s->filled[i]) cudaEventDestroy(s->filled[i]);
+        if (s->used[i]) cudaEventDestroy(s->used[i]);
+    }
+    if (s->host) cudaFreeHost(s->host);
+    gpu_heap_free(&s->heap);
+    if (s->side) cudaStreamDestroy(s->side);
+    if (s->stream) cudaStreamDestroy(s->stream);
+    cllm_cuda_close(s->cuda);
+    cllm_free(s);
+}
+
+void gpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]) {
+    memcpy(memory, ((const gpu_session *)session)->heap.bytes, CLLM_MEMORY_KINDS * sizeof *memory);
+}
+
+/* ---- calls ---- */
+
+cllm_status gpu_start(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument, cllm_error *err) {
+    return cllm_cuda_start(s->cuda, kernel, grid, dim3(threads), shared, s->stream, argument, err);
+}
+
+cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err) {
+    /* cuBLAS counts by columns: Y^T = W X^T, W's rows being columns of length `cols`. */
+    cublasStatus_t b = cublasGemmEx(s->blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)g->rows, (int)g->tokens, (int)g->cols, &g->alpha, g->w, CUDA_R_16F,
+                                    (int)g->cols, g->x, CUDA_R_16F, (int)g->x_stride, &g->beta, g->y, g->y_half ? CUDA_R_16F : CUDA_R_32F,
+                                    (int)g->y_stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    return b == CUBLAS_STATUS_SUCCESS ? CLLM_OK : gpu_blas_fail(err, b, "a product of cuBLAS");
+}
+
+cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err) {
+    const gpu_matrix *m = &s->model->embedding;
+    if (m->coded) return cllm_cuda_embed(s->cuda, m->coded, tokens, n, s->x, s->n.hidden, s->stream, err);
+    gpu_gather p = {m->plain, tokens, s->x, s->n.hidden, m->cols};
+    return gpu_start(s, gpu_gather_kernel(), dim3((m->cols + 255) / 256, n), 256, 0, &p, err);
+}
+
+cllm_status gpu_finish(gpu_session *s, cllm_error *err) {
+    return cllm_cuda_check(s->cuda, s->stream, err);
+}
