@@ -7,8 +7,8 @@
 #include "base/mem.h"
 #include "codec/table.h"
 
-/* Bits an outlier costs: its 16-bit entry, now and then a skip. The digit that stands in is the likeliest one. */
-static const double OUTLIER_BITS = 17.0;
+/* Bits an outlier costs: its 16-bit entry and, where they are rare, most often a skip. */
+static const double OUTLIER_BITS = 25.0;
 /* A look-up is worth this many bits to the fast profile: at equal memory bandwidth and look-up rate (DESIGN 3.3), half the look-ups
  * buy more than a tenth of the bytes. */
 static const double FAST_LOOKUP_BITS = 0.6;
