@@ -19,6 +19,7 @@ static const char *const NAMES[] = {
     "rd8-n2-r0-tensor", "rd8-n2-r2-cols", "rd8-n3-r0",        "rd8-n4-r0",       "rd8-n4-two",  "rd16-r4",
     "rd16-r5",          "rd16-r7",        "bf16-wrap",        "fp16-wrap",       "rd8-n3-full", "rd8-wide-skips",
     "worked-example",   "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes",
+    "rd8-fold-r0",      "rd8-fold-two",     "int8-fold-r3",      "int8-fold-r5",
 };
 enum { BLOBS = sizeof NAMES / sizeof *NAMES };
 
@@ -76,6 +77,10 @@ static size_t offsets_at(const blob *b) {
     return align4(at + (b->data[15] ? 2 * (size_t)get32(b, 20) : 0));
 }
 
+static size_t tiles_at(const blob *b) {
+    return align(offsets_at(b) + 4 * (size_t)get32(b, 40) + 4, 16);
+}
+
 static void must_agree(const blob *b, cllm_dtype as, const char *name, const char *what, size_t n, int *accepted) {
     const char *wrong = diff_any(b->data, b->bytes, as, LIMIT, accepted);
     if (wrong) fail_msg("%s, %s %zu: %s", name, what, n, wrong);
@@ -102,16 +107,16 @@ static void test_consistent_prefixes(void **state) {
     (void)state;
     for (int i = 0; i < BLOBS; i++) {
         blob b = load(NAMES[i]);
-        size_t tiles = get32(&b, 40), offsets = offsets_at(&b), first = offsets + 4 * tiles + 4;
-        for (size_t n = first; tiles && n < b.bytes; n += 4) {
+        size_t tiles = get32(&b, 40), offsets = offsets_at(&b), first = tiles_at(&b);
+        for (size_t n = first; tiles && n < b.bytes; n += 16) {
             blob part = copy_of(b.data, n);
             int accepted;
             put32(&part, 32, (uint32_t)n);
             for (size_t t = 0; t <= tiles; t++) {
-                size_t end = (n - first) / 4;
+                size_t end = (n - first) / 16;
                 if (get32(&part, offsets + 4 * t) > end) put32(&part, offsets + 4 * t, (uint32_t)end);
             }
-            put32(&part, offsets + 4 * tiles, (uint32_t)((n - first) / 4));
+            put32(&part, offsets + 4 * tiles, (uint32_t)((n - first) / 16));
             must_agree(&part, CLLM_DTYPE_F32, NAMES[i], "cut tile", n, &accepted);
             if (accepted) fail_msg("%s: cut to %zu bytes, it was accepted", NAMES[i], n);
             free(part.data);
@@ -129,9 +134,9 @@ static uint32_t nasty(void) {
 }
 
 static void change_header(blob *b) {
-    size_t at = 4 + random_below(44);
+    size_t at = 4 + random_below(45);
     if (random_below(8) == 0) at = random_below(64);
-    if (at >= 16 && random_below(2)) {
+    if (at >= 16 && at < 48 && random_below(2)) {
         put32(b, at / 4 * 4, random_below(2) ? nasty() : get32(b, at / 4 * 4) + random_below(9) - 4);
     } else {
         b->data[at] = (uint8_t)(random_below(2) ? nasty() : b->data[at] + random_below(5) - 2);
@@ -142,7 +147,7 @@ static void corrupt(blob *b, int kind) {
     int coded = b->data[4] != 0;
     size_t table = coded ? get32(b, 28) : 0, tiles = coded ? get32(b, 40) : 0, offsets = coded ? offsets_at(b) : 0;
     size_t tile =
-        tiles ? offsets + 4 * tiles + 4 + 4 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
+        tiles ? tiles_at(b) + 16 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
     uint32_t all = (uint32_t)b->bytes;
     if (!coded && kind > 4) kind = 4;
     if (kind == 0) b->data[random_below(all)] ^= (uint8_t)(1u << random_below(8));
@@ -172,13 +177,15 @@ static void corrupt(blob *b, int kind) {
         b->data[x] += n;
         b->data[y] -= n;
     }
+    if (kind == 12) /* outliers and padding of a tile: what lies before the raw bits of the next 400 bytes */
+        b->data[tile + 36 + random_below(400 < all - tile - 36 ? 400 : (uint32_t)(all - tile - 36))] = (uint8_t)nasty();
     if (kind == 9)
         put32(b, offsets + 4 * (size_t)random_below((uint32_t)tiles + 1),
               random_below(2) ? nasty() : random_below(all));
     if (kind == 10)
         b->data[tile + 36 + random_below((uint32_t)(b->bytes - tile - 36))] ^= (uint8_t)(1u << random_below(8));
     if (kind == 11)
-        b->data[b->bytes - 1 - random_below(all < 40 ? all : 40)] = (uint8_t)nasty(); /* outliers of the last tile */
+        b->data[b->bytes - 1 - random_below(all < 40 ? all : 40)] = (uint8_t)nasty(); /* raw bits of the last tile */
 }
 
 static void test_corruptions(void **state) {
@@ -194,7 +201,7 @@ static void test_corruptions(void **state) {
         int accepted, changes = random_below(4) ? 1 : 2;
         for (int c = 0; c < changes; c++) {
             blob before = copy_of(source->data, source->bytes); /* positions come from the undamaged blob */
-            corrupt(&before, (int)random_below(12));
+            corrupt(&before, (int)random_below(13));
             for (size_t i = 0; i < b.bytes; i++) {
                 if (before.data[i] != source->data[i]) b.data[i] = before.data[i];
             }

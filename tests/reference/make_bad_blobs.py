@@ -17,7 +17,7 @@ FIELDS = {'magic': (0, 4), 'mode': (4, 1), 'dtype': (5, 1), 'layout': (6, 1), 't
           'planes': (10, 1), 'max_length': (11, 1), 'tile_cols': (12, 2), 'row_scale': (14, 1), 'col_scale': (15,
               1), 'rows': (16, 4),
           'cols': (20, 4), 'scale': (24, 4), 'table_bytes': (28, 4), 'total_bytes': (32, 8), 'tiles': (40,
-              4), 'outliers': (44, 4)}
+              4), 'outliers': (44, 4), 'fold': (48, 1), 'stand_in': (49, 1)}
 
 
 def base(kind, rng):
@@ -27,17 +27,19 @@ def base(kind, rng):
     if kind in ('bf16', 'fp16'):
         dtype, hi, planes = (ref.BF16, 114, 8) if kind == 'bf16' else (ref.FP16, 5, 11)
         spec = ref.Spec(mode=ref.LOSSLESS, dtype=dtype, layout=16, hi_min=hi, planes=planes, levels=8, row_scale=0,
-                        scale=0.0)
+                        scale=0.0, stand_in=5)
         return spec, ref.floats(5, 30, dtype, rng, 0.03)
     if kind == 'int8':
-        spec = ref.Spec(mode=ref.INT8, scale=127.0, row_scale=2, levels=16, hi_min=-8, planes=1)
+        spec = ref.Spec(mode=ref.INT8, scale=127.0, row_scale=2, levels=16, hi_min=-8, planes=1, stand_in=8)
         m = ref.integers(5, 30, 4, -127, 127, rng, 0.03)
         ref.scales(spec, 5, 30, rng)
         return spec, m
     spec = {'rd8': ref.Spec(levels=8, hi_min=-4, planes=1), 'rd3': ref.Spec(levels=5, hi_min=-2, tuple=3),
             'rd4': ref.Spec(levels=4, hi_min=-2, tuple=4), 'cols': ref.Spec(levels=8, hi_min=-4, row_scale=3,
                                                                             scale=2.0, col_scale=1),
-            'rd16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5)}[kind]
+            'rd16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5),
+            'fold': ref.Spec(levels=4, hi_min=0, tuple=4, planes=1, fold=1)}[kind]
+    spec.stand_in = -spec.hi_min
     rows, cols = (37, 139) if kind == 'cols' else (5, 30)
     spec.tile_cols = 128
     m = ref.integers(rows, cols, 40 if kind == 'rd16' else 2, *((-2048, 2047) if kind == 'rd16' else (-128, 127)),
@@ -108,8 +110,25 @@ def header_cases():
     yield 'alphabet16-high', field('rd16', 'hi_min', 57)
     yield 'alphabet16-low', field('rd16', 'hi_min', -65)
     yield 'fp16-hi-min-32', field('fp16', 'hi_min', 32)
-    for kind, v in (('rd8', 5), ('rd16', 3), ('rd16', 9), ('bf16', 7), ('bf16', 11), ('fp16', 8), ('fp16', 12)):
+    for kind, v in (('rd8', 5), ('rd16', 3), ('rd16', 9), ('bf16', 7), ('bf16', 11), ('fp16', 8), ('fp16', 12),
+                    ('fold', 6)):
         yield 'planes-%s-%d' % (kind, v), field(kind, 'planes', v)
+    yield 'fold-2', field('fold', 'fold', 2)
+    yield 'fold-255', field('fold', 'fold', 255)
+    yield 'fold-missing', field('fold', 'fold', 0, ANY)
+    yield 'fold-rd8', field('rd8', 'fold', 1, ANY)
+    for kind in ('rd16', 'bf16', 'fp16'):
+        yield 'fold-' + kind, field(kind, 'fold', 1)
+    for v in (2, 3):
+        yield 'fold-tuple-%d' % v, field('fold', 'tuple', v)
+    for v in (2, 3, 5, 8):
+        yield 'fold-levels-%d' % v, field('fold', 'levels', v)
+    for kind, v in (('fold', 1), ('fold', 4), ('rd8', 8), ('rd3', 5), ('rd16', 255), ('bf16', 8), ('int8', 16)):
+        yield 'stand-in-%s-%d' % (kind, v), field(kind, 'stand_in', v)
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16'):
+        yield 'stand-in-other-' + kind, plus(kind, 'stand_in', -1, ANY)
+    for v in (-4, -1, 1):
+        yield 'fold-hi-min-%d' % v, field('fold', 'hi_min', v)
     yield 'max-length-0', field('rd8', 'max_length', 0)
     yield 'max-length-13', field('rd8', 'max_length', 13)
     for v in (0, 64, 100, 192, 4224, 65535):
@@ -131,19 +150,20 @@ def header_cases():
     yield 'table-bytes-less', plus('rd8', 'table_bytes', -4, ANY)
     yield 'table-bytes-more', plus('rd8', 'table_bytes', 4, ANY)
     yield 'table-bytes-huge', field('rd8', 'table_bytes', 0xFFFFFFFF, ANY)
-    yield 'total-bytes-less', plus('rd8', 'total_bytes', -4, ANY)
-    yield 'total-bytes-more', plus('rd8', 'total_bytes', 4, ANY)
-    yield 'total-bytes-huge', field('rd8', 'total_bytes', 2 ** 64 - 4, ANY)
+    for n in (4, 16):
+        yield 'total-bytes-less-%d' % n, plus('rd8', 'total_bytes', -n, ANY)
+        yield 'total-bytes-more-%d' % n, plus('rd8', 'total_bytes', n, ANY)
+    yield 'total-bytes-huge', field('rd8', 'total_bytes', 2 ** 64 - 16, ANY)
     yield 'tiles-less', plus('cols', 'tiles', -1, ANY)
     yield 'tiles-more', plus('cols', 'tiles', 1, ANY)
     yield 'outliers-less', plus('rd8', 'outliers', -1, ANY)
     yield 'outliers-more', plus('rd8', 'outliers', 1, ANY)
-    for n in range(16):
-        r = bytes(1 if i == n else 0 for i in range(16))
-        yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (48 + n, 48 + n))
-    yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 16})), (48, 63))
+    for n in range(14):
+        r = bytes(1 if i == n else 0 for i in range(14))
+        yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (50 + n, 50 + n))
+    yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 14})), (50, 63))
     for name in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale table_bytes tiles '
-                 'outliers').split():
+                 'outliers fold stand_in').split():
         yield 'raw-' + name.replace('_', '-'), field('raw', name, 1)
     yield 'raw-scale', field('raw', 'scale', 1.0)
     yield 'raw-total-less', plus('raw', 'total_bytes', -1, ANY)
@@ -199,13 +219,19 @@ def section_cases():
                     hit.append(1)
                     return bytes([1]) + data[1:]
                 return data
-            blob = build('cols', hook_of(**{'pad_before_' + section: first}), levels=levels)
+            box = {}
+
+            def where(blob, at):
+                box['end'] = at[section]
+                return blob
+            blob = build('cols', hook_of(**{'pad_before_' + section: first}), where, levels=levels)
             if hit:
-                return blob, ANY
+                return blob, (box['end'] - 15, box['end'] - 1)
         raise AssertionError(section)
     yield 'pad-table', pad('row_scales')
     yield 'pad-row-scales', pad('col_scales')
     yield 'pad-col-scales', pad('offsets')
+    yield 'pad-offsets', pad('tiles')
 
     def offsets(f):
         def change(blob, at):
@@ -226,14 +252,14 @@ def section_cases():
     yield 'offset-last-more', set_to(-1, lambda o: o[-1] + 1)
     yield 'offset-moved', set_to(1, lambda o: o[1] + 1)
     yield 'offset-empty-tile', set_to(1, lambda o: 0)
-    yield 'offset-short-tile', set_to(1, lambda o: 8)
+    yield 'offset-short-tile', set_to(1, lambda o: 2)
 
     def short_wide(n):  # the base length says wide, and the tile ends before the 64 bytes of lane lengths do
         def change(blob, at):
             struct.pack_into('<I', blob, at['offsets'] + 4, n)
             blob[at['tiles'] + 1] |= 128
         return build('cols', change=change), ANY
-    for n in (9, 10, 16):
+    for n in (2, 3, 4):
         yield 'offset-short-wide-tile-%d' % n, short_wide(n)
 
 
@@ -249,7 +275,7 @@ def tile_cases():
             f(parts)
             return parts
         return build(kind, hook_of(tile_0=change, header=lambda h: {**h, 'outliers': h['outliers'] + fixes}), **kw), ANY
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold'):
         def longer(p):
             p['lanes'][3] += 1
             p['lanes'][4] -= 1
@@ -261,9 +287,9 @@ def tile_cases():
         yield 'lanes-last-longer-' + kind, tile(kind, lambda p: p['lanes'].__setitem__(31, p['lanes'][31] + 1))
 
         def codes(p):
-            p['codes'] = p['codes'] + bytes(4)
-        yield 'codes-extra-word-' + kind, tile(kind, codes)
-        yield 'codes-missing-word-' + kind, tile(kind, lambda p: p.update(codes=p['codes'][:-4]))
+            p['codes'] = p['codes'] + bytes(16)
+        yield 'codes-extra-words-' + kind, tile(kind, codes)
+        yield 'codes-missing-words-' + kind, tile(kind, lambda p: p.update(codes=p['codes'][:-16]))
 
     def wide_longer(p):
         p['lanes'][3] += 1
@@ -283,17 +309,17 @@ def tile_cases():
         p['codes'] = bytes(data)
     yield 'codes-spare-bit', tile('rd8', spare_bit)
     yield 'codes-spare-bit-16', tile('rd16', spare_bit)
-    yield 'planes-missing', tile('rd8', lambda p: p.update(planes=p['planes'][:-4]))
+    yield 'planes-missing', tile('rd8', lambda p: p.update(planes=p['planes'][:-16]))
+    yield 'planes-missing-signs', tile('fold', lambda p: p.update(planes=p['planes'][:-128]))
     yield 'planes-extra', tile('bf16', lambda p: p.update(planes=p['planes'] + bytes(128)))
 
     def only(*entries):
         def f(p):
             p['entries'] = list(entries)
-            p['tail'] = b'\0\0' * (len(entries) % 2)
         return f
     # one outlier list in place of the real one; the matrix is 5 x 30, W = 32
     count = {}
-    for kind in ('rd8', 'rd16', 'bf16', 'int8'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'bf16', 'fp16', 'int8', 'fold'):
         def see(parts, kind=kind):
             count[kind] = parts['fixes']
             return parts
@@ -302,23 +328,46 @@ def tile_cases():
     def listed(kind, *entries):
         n = sum(a < 255 for a, _ in entries)
         return header_fix(kind, only(*entries), n - count[kind])
-    for kind in ('rd8', 'rd16', 'bf16'):
+    for kind in ('rd8', 'rd16', 'bf16', 'fold'):
         yield 'outlier-beyond-tile-' + kind, listed(kind, (254, 1), (254, 1), (1, 1), (0, 1))
         yield 'outlier-beyond-tile-skip-' + kind, listed(kind, (255, 1), (2, 1))
         yield 'outlier-far-skip-' + kind, listed(kind, (255, 255), (0, 1))
         yield 'outlier-padding-column-' + kind, listed(kind, (30, 1))
         yield 'outlier-padding-row-' + kind, listed(kind, (160, 1))
-    for kind in ('rd8', 'rd16'):
-        yield 'outlier-above-range-' + kind, listed(kind, (0, 127))
-        yield 'outlier-below-range-' + kind, listed(kind, (0, 128))
+    def positions(kind, digit):
+        """Where elements are coded with this digit that are no outliers."""
+        spec, m = base(kind, np.random.default_rng(7))
+        spec.rows, spec.cols = m.shape
+        for lane, tuples in enumerate(ref.wanted_tuples(spec, m, next(ref.tiles_of(spec)))):
+            order = ref.lane_order(spec, lane, 32)
+            for n, digits in enumerate(tuples):
+                if all(d is not None and 0 <= d < spec.levels for d in digits):
+                    for i, d in enumerate(digits):
+                        row, column = order[n * spec.tuple + i]
+                        if d == digit and row * 32 + column < 255:
+                            yield row * 32 + column
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold'):
+        right = base(kind, np.random.default_rng(7))[0].stand_in
+        for digit in range(8):
+            at = min(positions(kind, digit), default=None)
+            if digit != right and at is not None:
+                yield 'outlier-digit-%d-%s' % (digit, kind), listed(kind, (at, 1))
+        if kind in ('rd8', 'rd16', 'int8', 'fold'):
+            yield 'outlier-above-range-' + kind, listed(kind, (min(positions(kind, right)), 127))
+            yield 'outlier-below-range-' + kind, listed(kind, (min(positions(kind, right)), 128))
     # skips of 255 * 256 that take the position past 2^31
     yield 'outlier-position-wraps', listed('rd8', *([(255, 255)] * 33001 + [(0, 1)]))
 
-    def tail(p):
-        assert len(p['entries']) % 2 == 1
-        p['tail'] = b'\0\1'
-    yield 'outlier-tail', header_fix('rd8', lambda p: (only((3, 0))(p), tail(p)), 1 - count['rd8'])
-    yield 'outlier-entries-more', tile('rd8', lambda p: p.update(tail=b'\0\0' * 3))
+    def padded(kind, f):
+        def change(p):
+            n = -len(ref.front_bytes(p)) % 16
+            assert n >= 2
+            p['tail'] = f(n)
+        return tile(kind, change)
+    for kind in ('rd8', 'fold', 'bf16'):
+        yield 'pad-tile-first-' + kind, padded(kind, lambda n: b'\1' + bytes(n - 1))
+        yield 'pad-tile-last-' + kind, padded(kind, lambda n: bytes(n - 1) + b'\x80')
+        yield 'pad-tile-long-' + kind, padded(kind, lambda n: bytes(n + 16))
 
 
 def main(folder):

@@ -21,7 +21,7 @@ RAW, INT8, RD, LOSSLESS = range(4)
 BF16, FP16, F32 = 1, 2, 3
 MASKS = {  # FORMAT.md 1.6: (bits an element, mask), in the order stored
     (8, 0): [], (8, 1): [(1, 0x01010101)], (8, 2): [(2, 0x03030303)], (8, 3): [(2, 0x03030303), (1, 0x04040404)],
-    (8, 4): [(4, 0x0F0F0F0F)],
+    (8, 4): [(4, 0x0F0F0F0F)], (8, 5): [(4, 0x0F0F0F0F), (1, 0x10101010)],
     (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2,
                                                                                                          0x00300030)],
     (16, 7): [(4, 0x000F000F), (2, 0x00300030), (1, 0x00400040)], (16, 8): [(8, 0x00FF00FF)],
@@ -49,6 +49,8 @@ class Spec:
         self.mode, self.dtype, self.layout, self.tuple, self.levels = RD, BF16, 8, 2, 16
         self.hi_min, self.planes, self.max_length, self.tile_cols = -8, 0, 12, 128
         self.row_scale, self.col_scale, self.scale = 1, 0, 0.25
+        self.fold = 0
+        self.stand_in = 0    # the digit of outliers
         self.rows = self.cols = 0
         self.drop = 0        # how many of the tuples that occur get no code
         self.extra = 0       # how many tuples that do not occur get one
@@ -63,6 +65,9 @@ class Spec:
 
     def digits_of(self, index):
         return [index // self.levels ** n % self.levels for n in range(self.tuple)]
+
+    def stand_ins(self):
+        return (self.stand_in,) * self.tuple
 
     def masks(self):
         return MASKS[('', 'bf16', 'fp16')[self.dtype] if self.mode == LOSSLESS else (self.layout, self.planes)]
@@ -85,13 +90,15 @@ def lane_order(spec, lane, W):
 def split(spec, e):
     """element -> (hi or exponent field, raw bits in place)"""
     e = int(e)
-    if spec.mode != LOSSLESS:
+    if spec.mode != LOSSLESS:  # the sign of a folded integer is added to its raw bits where they are stored
         return e >> spec.planes, e & ((1 << spec.planes) - 1)
     return ((e >> 7) & 255, e & 0x807F) if spec.dtype == BF16 else ((e >> 10) & 31, e & 0x83FF)
 
 
 def digit_of(spec, hi):
     d = hi - spec.hi_min
+    if spec.fold and d < 0:
+        d = -1 - d
     if spec.mode == LOSSLESS:
         d %= 256 if spec.dtype == BF16 else 32
     return d
@@ -100,6 +107,8 @@ def digit_of(spec, hi):
 def correction(spec, hi, digit):
     """What must be added to the decoded hi to get the wanted one, or None if an s8 cannot say it."""
     v = digit_of(spec, hi) - digit
+    if spec.fold and hi < 0:
+        v = -v
     if spec.mode == LOSSLESS:
         m = 256 if spec.dtype == BF16 else 32
         v = (v + m // 2) % m - m // 2
@@ -192,7 +201,7 @@ def make_lengths(spec, m, rng):
                 if all(d is not None and 0 <= d < spec.levels for d in t):
                     counts[t] = counts.get(t, 0) + 1
     order = sorted(counts, key=lambda t: (counts[t], t))
-    for t in order[:spec.drop]:
+    for t in [t for t in order if t != spec.stand_ins()][:spec.drop]:
         del counts[t]
     everything = list(itertools.product(range(spec.levels), repeat=spec.tuple))
     rng.shuffle(everything)
@@ -202,7 +211,8 @@ def make_lengths(spec, m, rng):
         if len(counts) >= 2:
             break
         counts.setdefault(tuple(int(d) for d in t), 0.25)
-    keep = sorted(counts, key=lambda t: (-counts[t], t))[:1 << spec.max_length]
+    counts.setdefault(spec.stand_ins(), 0.25)  # it can stand for every other
+    keep = sorted(counts, key=lambda t: (t != spec.stand_ins(), -counts[t], t))[:1 << spec.max_length]
     index = [sum(d * spec.levels ** n for n, d in enumerate(t)) for t in keep]
     lengths = [0] * spec.levels ** spec.tuple
     for i, l in zip(index, package_merge([counts[t] for t in keep], spec.max_length)):
@@ -219,6 +229,7 @@ def choose(spec, want, coded, digits, lengths):
             continue
         miss += digits[:, n] != w
         diff = w - digits[:, n]
+        miss += 1000 * ((diff != 0) & (digits[:, n] != spec.stand_in))
         if spec.mode != LOSSLESS:
             miss += 1000 * ((diff > 127) | (diff < -128))
     best = int(np.argmin(miss * 100 + lengths))
@@ -237,6 +248,7 @@ def encode_tile(spec, m, tile, codes, rng):
     registers = W * spec.layout // 64
     per = 32 // spec.layout
     images = np.zeros((registers, 32), np.uint64)
+    signs = np.zeros((registers, 32), np.uint64)
     element_mask = (1 << spec.layout) - 1
     raw_mask = 0
     for _, mask in spec.masks():
@@ -267,6 +279,9 @@ def encode_tile(spec, m, tile, codes, rng):
             inside = r < rows and c < cols
             raw = split(spec, m[row0 + r, col0 + c])[1] if inside else int(rng.integers(65536)) & raw_mask
             images[n // per, lane] |= np.uint64(raw << (n % per * spec.layout))
+            if spec.fold:
+                sign = int(m[row0 + r, col0 + c]) < 0 if inside else int(rng.integers(65536)) & 1
+                signs[n // per, lane] |= np.uint64(sign << (4 * (n % per) + 2))
     planes = b''
     for p, mask in spec.masks():
         G = spec.layout // p
@@ -280,6 +295,15 @@ def encode_tile(spec, m, tile, codes, rng):
                         x = int(images[w * G + j, lane]) & mask
                         word |= (x << (p * j) | x >> (32 - p * j)) & 0xFFFFFFFF
                 sub[w * 32 + lane] = word
+        planes += sub.astype('<u4').tobytes()
+    if spec.fold:
+        words = -(-registers // 8)
+        sub = np.zeros(words * 32, np.uint64)
+        for i in range(registers):
+            turn = i % 8 % 4 + 16 * (i % 8 // 4)
+            for lane in range(32):
+                x = int(signs[i, lane])
+                sub[i // 8 * 32 + lane] |= np.uint64((x << turn | x >> (32 - turn)) & 0xFFFFFFFF)
         planes += sub.astype('<u4').tobytes()
     bits += [0] * (-len(bits) % 32)
     stream = np.packbits(np.array(bits, np.uint8), bitorder='little').tobytes()
@@ -295,20 +319,27 @@ def encode_tile(spec, m, tile, codes, rng):
     base = min(lane_bits) // 2 if spec.wide else min(lane_bits)  # any base up to the smallest will do
     lanes = [x - base for x in lane_bits]
     return {'base': base, 'lanes': lanes, 'wide': spec.wide or max(lanes) > 255, 'planes': planes, 'codes': stream,
-            'entries': entries, 'fixes': len(fixes), 'tail': b'\0\0' * (len(entries) % 2)}
+            'entries': entries, 'fixes': len(fixes), 'tail': None}
+
+
+def front_bytes(parts):
+    """What lies before the padding of a tile."""
+    lanes = np.array(parts['lanes'], '<u2').tobytes() if parts['wide'] else bytes(parts['lanes'])
+    return struct.pack('<HH', parts['base'] | parts['wide'] << 15, len(parts['entries'])) + lanes + parts['codes'] + \
+        bytes(itertools.chain(*parts['entries']))
 
 
 def tile_bytes(parts):
-    lanes = np.array(parts['lanes'], '<u2').tobytes() if parts['wide'] else bytes(parts['lanes'])
-    return struct.pack('<HH', parts['base'] | parts['wide'] << 15,
-                       len(parts['entries'])) + lanes + parts['planes'] + parts['codes'] + \
-        bytes(itertools.chain(*parts['entries'])) + parts['tail']
+    front = front_bytes(parts)
+    tail = bytes(-len(front) % 16) if parts['tail'] is None else parts['tail']  # a spoiled tile may have another
+    data = front + tail + parts['planes']
+    return data + bytes(-len(data) % 16)
 
 
 def header_bytes(h):
     order = ('magic mode dtype layout tuple levels hi_min planes max_length tile_cols row_scale col_scale rows cols'
-             ' scale table_bytes total_bytes tiles outliers reserved').split()
-    return struct.pack('<4sBBBBBBBBHBBIIfIQII16s', *(h[k] & 255 if k == 'hi_min' else h[k] for k in order))
+             ' scale table_bytes total_bytes tiles outliers fold stand_in reserved').split()
+    return struct.pack('<4sBBBBBBBBHBBIIfIQIIBB14s', *(h[k] & 255 if k == 'hi_min' else h[k] for k in order))
 
 
 def encode(spec, m, rng, hook=None):
@@ -316,11 +347,12 @@ def encode(spec, m, rng, hook=None):
     hook = hook or (lambda name, value: value)
     spec.rows, spec.cols = m.shape
     h = {k: getattr(spec,
-                    k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols'.split()}
-    h.update(magic=b'CLT1', reserved=bytes(16), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
+                    k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols fold '
+         'stand_in'.split()}
+    h.update(magic=b'CLT1', reserved=bytes(14), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
     if spec.mode == RAW:
         for k in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale scale table_bytes tiles '
-                  'outliers').split():
+                  'outliers fold stand_in').split():
             h[k] = 0
         h['total_bytes'] = 64 + m.size * m.dtype.itemsize
         return header_bytes(hook('header', h)) + m.tobytes(), {}
@@ -332,8 +364,8 @@ def encode(spec, m, rng, hook=None):
     body = bytearray(64) + hook('table', pack_nibbles(hook('nibbles', table_nibbles(lengths, rng))))
     h['table_bytes'] = len(body) - 64
 
-    def section(name, data):
-        pad = -len(body) % 4
+    def section(name, data, unit=4):
+        pad = -len(body) % unit
         body.extend(hook('pad before ' + name, bytes(pad)))
         at[name] = len(body)
         body.extend(data)
@@ -347,13 +379,12 @@ def encode(spec, m, rng, hook=None):
         fixes += parts['fixes']
         parts = hook('tile %d' % n, parts)
         tiles.append(tile_bytes(parts))
-        assert len(tiles[-1]) % 4 == 0
+        assert len(tiles[-1]) % 16 == 0
     offsets = [0]
     for t in tiles:
-        offsets.append(offsets[-1] + len(t) // 4)
+        offsets.append(offsets[-1] + len(t) // 16)
     section('offsets', np.array(hook('offsets', offsets), '<u4').tobytes())
-    at['tiles'] = len(body)
-    body += b''.join(tiles)
+    section('tiles', b''.join(tiles), 16)
     h.update(total_bytes=len(body), tiles=len(tiles), outliers=fixes)
     body[:64] = header_bytes(hook('header', h))
     return bytes(body), at
@@ -422,6 +453,8 @@ def golden_list():
         else:
             low, high = (-127, 127) if spec.mode == INT8 else (-128, 127) if spec.layout == 8 else (-2048, 2047)
             m = integers(*shape, spread, low, high, rng, wild)
+        if not spec.fold and spec.mode != RAW:  # any digit, where a correction can then say every hi
+            spec.stand_in = -spec.hi_min if spec.planes in (0, spec.layout - 12) else fnv(name.encode()) % spec.levels
         spec.rows, spec.cols = shape
         scales(spec, *shape, rng)
         return name, spec, m, rng
@@ -457,6 +490,16 @@ def golden_list():
                short_skips=True)
     yield item('rd8-wide-lanes', (20, 140), 4, row_scale=1, levels=32, hi_min=-16, wide=True)
     yield item('rd8-ragged-lanes', (2, 1030), 5, row_scale=1, levels=32, hi_min=-16, tile_cols=1024, near_padding=True)
+    fold = dict(tuple=4, levels=4, hi_min=0, fold=1)
+    yield item('rd8-fold-r0', (18, 170), 1.2, row_scale=1, **fold, wild=0.004, max_length=9)
+    yield item('rd8-fold-r1', (33, 97), 3, row_scale=2, scale=2.0, **fold, planes=1, col_scale=1, drop=20)
+    yield item('rd8-fold-r2', (16, 260), 6, row_scale=3, scale=1.5, **fold, planes=2, tile_cols=256, dtype=FP16,
+               extra=256)
+    yield item('rd8-fold-two', (3, 5), 0, row_scale=1, **fold, max_length=1, wild=0)
+    yield item('rd8-fold-wide', (5, 1100), 5, row_scale=1, **fold, planes=2, tile_cols=1024, near_padding=True)
+    yield item('int8-fold-r3', (20, 33), 15, **i8, row_scale=4, **fold, planes=3, dtype=F32, wild=0.05, drop=40)
+    yield item('int8-fold-r4', (9, 300), 25, **i8, row_scale=2, **fold, planes=4, wide=True)
+    yield item('int8-fold-r5', (17, 140), 40, **i8, row_scale=2, **fold, planes=5)
     yield item('rd16-r4', (17, 65), 60, row_scale=1, layout=16, levels=40, hi_min=-20, planes=4, wild=0.004)
     yield item('rd16-r5', (16, 48), 150, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5,
                col_scale=1)
@@ -475,7 +518,7 @@ def golden_list():
 
 
 def worked_example():
-    spec = Spec(row_scale=2, scale=4.0, planes=1, levels=3, hi_min=-1, tuple=2)
+    spec = Spec(row_scale=2, scale=4.0, planes=1, levels=3, hi_min=-1, tuple=2, stand_in=1)
     spec.row_values = f32_to_bf16([0.5, 3.0])
     q = np.array([[0, 1, -2, 3, 2, 0, 1, 0], [-1, 0, 1, 1, 0, 0, -9, 1]], np.int32)
     # indices d0 + 3 d1; digit 1 is hi 0. Index 4 = (1, 1) is "both hi are zero"
@@ -516,18 +559,19 @@ def print_worked():
     """The annotated bytes of FORMAT.md 1.10."""
     spec, q, rng = worked_example()
     blob, at = encode(spec, q, rng)
-    planes, codes = at['tiles'] + 36, at['tiles'] + 36 + 128
+    tile = at['tiles']
+    codes, planes = tile + 36, tile + 80
     notes = {0: '"CLT1"', 4: 'rd, BF16, layout 8, tuples of 2', 8: '3 levels, hi_min -1, 1 raw bit, longest code 4',
              12: 'tile_cols 128', 14: 'row scales BF16, no column multipliers', 16: 'rows 2', 20: 'cols 8',
-             24: 'scale 4.0: the divisor', 28: 'table_bytes 5', 32: 'total_bytes 288', 40: 'tiles 1',
-             44: 'outliers 2', 48: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble', 69: 'padding',
-             72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 51: 204 bytes', 84: 'base length 8',
-             86: 'outlier entries 2', 88: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits',
-             104: 'lanes 16 to 31: 8 bits each', planes: 'sub-plane of 1 bit: words of lanes 0 to 3',
+             24: 'scale 4.0: the divisor', 28: 'table_bytes 5', 32: 'total_bytes 304', 40: 'tiles 1',
+             44: 'outliers 2', 48: 'not folded', 49: 'stand-in: digit 1, hi 0', 50: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble', 69: 'padding',
+             72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 13: 208 bytes', 84: 'padding',
+             tile: 'base length 8', tile + 2: 'outlier entries 2', tile + 4: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits',
+             tile + 20: 'lanes 16 to 31: 8 bits each', planes: 'sub-plane of 1 bit: words of lanes 0 to 3',
              planes + 16: 'lanes 4 to 7', planes + 32: 'lanes 8 to 11', planes + 48: 'lanes 12 to 15',
              planes + 64: 'lanes 16 to 19', planes + 80: 'lanes 20 to 23', planes + 96: 'lanes 24 to 27',
              planes + 112: 'lanes 28 to 31', codes: '263 code bits', codes + 16: '', codes + 32: '',
-             codes + 36: 'outliers (2, -1) and (35, -5)'}
+             codes + 36: 'outliers (2, -1) and (35, -5)', codes + 40: 'padding'}
     starts = sorted(notes) + [len(blob)]
     for start, end in zip(starts, starts[1:]):
         print(('    %04x: %-47s  %s' % (start, blob[start:end].hex(' '), notes[start])).rstrip())
