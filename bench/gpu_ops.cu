@@ -186,8 +186,8 @@ static double target_number(const target *t, const uint8_t *m, uint32_t batch, u
     return value == integer ? (double)scale * value : NAN;
 }
 
-/* Compares with expected[batch][cols], and frees the target. */
-static void check_target(target *t, const char *what, const double *expected) {
+/* Compares with expected[batch][cols], and frees the target; `least`: what the numbers themselves may be off by. */
+static void check_target(target *t, const char *what, const double *expected, double least) {
     comparison c = {};
     char title[160];
     if (t->kind == FORM_PLAIN) {
@@ -208,7 +208,7 @@ static void check_target(target *t, const char *what, const double *expected) {
         CUDA(cudaFree(t->memory));
     }
     snprintf(title, sizeof title, "%s, %s", what, form_name[t->kind]);
-    report(title, c.worst, c.most, form_limit[t->kind]);
+    report(title, c.worst, c.most, fmax(least, form_limit[t->kind]));
 }
 
 /* ---- norm, SwiGLU, argmax, gather ---- */
@@ -248,7 +248,7 @@ static void check_norm_of(uint32_t cols, uint32_t batch, form kind) {
     start(gpu_norm_step_kernel(), dim3((cols + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK + 2, batch), GPU_THREADS, 0, &p);
     char what[96];
     snprintf(what, sizeof what, "norm of %u x %u", batch, cols);
-    check_target(&t, what, expected);
+    check_target(&t, what, expected, 0);
     check_fill(p.fill[0].y, count, fill_stride, batch, bias);
     check_fill(p.fill[1].y, cols, fill_stride, batch, NULL);
     free(x), free(w), free(bias), free(sevens), free(expected);
@@ -275,7 +275,7 @@ static void check_swiglu_of(uint32_t cols, uint32_t batch, form kind) {
     start(gpu_swiglu_step_kernel(), dim3(((cols + 255) / 256 + 3) / 4, batch), 128, 0, &p);
     char what[96];
     snprintf(what, sizeof what, "SwiGLU of %u x %u", batch, cols);
-    check_target(&t, what, expected);
+    check_target(&t, what, expected, 0);
     float *got = from_device(p.add.y, 80 * batch, false);
     comparison c = {};
     for (uint32_t i = 0; i < 80 * batch; i++) compare(&c, got[i], i % 80 < hidden ? (double)x[i] + bias[i % 80] : x[i]);
@@ -541,7 +541,8 @@ static void check_decode_of(const shape *s, uint32_t splits, form kind) {
     char what[160], title[200];
     describe(s, what, sizeof what);
     snprintf(title, sizeof title, "%s, %u splits", what, splits);
-    check_target(&t, title, a.expected);
+    /* a new key that is nearly between two FP16 numbers may become either */
+    check_target(&t, title, a.expected, s->f32 ? 3e-5 : 3e-4);
     check_cache(&a, &p.cache, s->f32 ? 2e-6 : 1e-3);
     float *got = from_device(p.add.y, hidden * s->tokens, false), *arrived = from_device(p.arrived, (size_t)s->tokens * ((q_cols + 255) / 256), false);
     comparison c = {};
