@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/mem.h"
+#include "codec/encode.h"
 #include "codec/table.h"
 #include "codecllm.h"
 
@@ -245,6 +246,97 @@ static void rd_meets_the_asked_bits(void **state) {
     free(w);
 }
 
+/* A bell-shaped matrix: no outliers but the tails. */
+static uint16_t *plain_matrix(uint32_t rows, uint32_t cols) {
+    uint16_t *m = malloc((size_t)rows * cols * 2);
+    for (size_t i = 0; i < (size_t)rows * cols; i++) {
+        float sum = -6;
+        for (int k = 0; k < 12; k++) sum += (float)(random32() & 0xffffff) / 16777216.0f;
+        m[i] = cllm_f32_to_bf16(sum * 0.02f);
+    }
+    return m;
+}
+
+/* The fast profile folds from about 2.8 bits on and keeps the codes of what it folds, and of lossless, to 9 bits. */
+static void fast_profile_keeps_tables_small(void **state) {
+    (void)state;
+    const uint32_t rows = 256, cols = 512;
+    uint16_t *w = plain_matrix(rows, cols);
+    cllm_encode_params p;
+    cllm_encode_params_default(&p);
+    assert_int_equal(p.fold, -1);
+    p.profile = CLLM_PROFILE_FAST;
+    p.mode = CLLM_MODE_RD;
+    const float folded[] = {3.25f, 4.25f, 5.25f}, signs[] = {2.0f, 2.25f};
+    for (int i = 0; i < 3; i++) {
+        p.bpw = folded[i];
+        coded c = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+        assert_true(c.info.fold && c.info.tuple == 4 && c.info.levels == 4 && c.info.max_length <= 9);
+        release(&c);
+    }
+    for (int i = 0; i < 2; i++) {
+        p.bpw = signs[i];
+        coded c = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+        assert_false(c.info.fold);
+        release(&c);
+    }
+    p.mode = CLLM_MODE_INT8;
+    coded c = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+    assert_true(c.info.fold && c.info.max_length <= 9);
+    release(&c);
+    p.mode = CLLM_MODE_LOSSLESS;
+    p.tile_cols = 512;
+    coded fast = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+    p.profile = CLLM_PROFILE_SMALL;
+    coded small = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+    assert_true(fast.info.max_length <= 9 && small.info.max_length > 9);
+    assert_true(fast.info.bits_per_weight < 1.01 * small.info.bits_per_weight);
+    release(&fast);
+    release(&small);
+    free(w);
+}
+
+/* A profile's tiles: as wide as there are 4096 of them, but of 128 columns at least and 512 at most. */
+static void tiles_suit_the_profile(void **state) {
+    (void)state;
+    static const uint32_t expected[][4] = {/* rows, cols, fast, small */
+                                           {2048, 2048, 128, 1024},   {4096, 4096, 256, 1024},  {14336, 4096, 512, 1024},
+                                           {4096, 14336, 512, 1024},  {32000, 2048, 512, 1024}, {128256, 4096, 512, 1024},
+                                           {5632, 2048, 128, 1024},   {1, 1, 128, 128},         {100, 700, 128, 768},
+                                           {200000, 1100, 384, 640}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        assert_int_equal(cllm_choose_tile_cols(expected[i][0], expected[i][1], CLLM_PROFILE_FAST), expected[i][2]);
+        assert_int_equal(cllm_choose_tile_cols(expected[i][0], expected[i][1], CLLM_PROFILE_SMALL), expected[i][3]);
+    }
+}
+
+/* Folded integers come back for every number of planes, those far outside of the alphabet too. */
+static void folded_integers_come_back(void **state) {
+    (void)state;
+    const uint32_t rows = 40, cols = 300;
+    uint16_t *w = random_matrix(rows, cols, CLLM_DTYPE_BF16);
+    cllm_encode_params p;
+    cllm_encode_params_default(&p);
+    p.fold = 0;
+    coded plain = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+    size_t bytes;
+    int8_t *expected = decode(&plain, CLLM_DTYPE_I8, &bytes);
+    for (int planes = 2; planes <= 5; planes++) {
+        p.fold = 1;
+        p.planes = planes;
+        coded c = encode(w, CLLM_DTYPE_BF16, rows, cols, &p);
+        assert_true(c.info.fold && c.info.planes == planes);
+        assert_true(planes == 5 || c.info.outliers > 0);
+        int8_t *q = decode(&c, CLLM_DTYPE_I8, &bytes);
+        assert_memory_equal(q, expected, bytes);
+        free(q);
+        release(&c);
+    }
+    free(expected);
+    free(w);
+    release(&plain);
+}
+
 /* FORMAT.md 1.9: floats are integers times scales, in that order. */
 static void scales_and_integers_make_the_weights(void **state) {
     (void)state;
@@ -404,6 +496,9 @@ int main(void) {
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(odd_shapes_and_contents),
         cmocka_unit_test(arguments_are_checked),
+        cmocka_unit_test(fast_profile_keeps_tables_small),
+        cmocka_unit_test(tiles_suit_the_profile),
+        cmocka_unit_test(folded_integers_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
