@@ -100,6 +100,7 @@ typedef struct coding {
     cllm_dtype dtype;
     int tuple, levels, planes, tile_cols;
     bool columns; /* column weights */
+    int fold;     /* 1: folded; 2: folded, codes of up to 12 bits; 0: the encoder chooses */
 } coding;
 
 static uint8_t *encode(const uint16_t *w, uint32_t rows, uint32_t cols, const coding *c, size_t *bytes) {
@@ -112,6 +113,8 @@ static uint8_t *encode(const uint16_t *w, uint32_t rows, uint32_t cols, const co
     p.levels = c->levels;
     p.planes = c->planes;
     p.tile_cols = c->tile_cols;
+    if (c->fold) p.fold = 1;
+    if (c->fold == 2) p.max_length = 12;
     float *weights = NULL;
     if (c->columns) {
         weights = (float *)malloc(cols * sizeof *weights);
@@ -220,7 +223,8 @@ static int check_one(uint32_t rows, uint32_t cols, const coding *c) {
         const bool wide = info.layout == 16;
         const cllm_dtype as[] = {info.mode == CLLM_MODE_LOSSLESS ? info.dtype : wide ? CLLM_DTYPE_I16 : CLLM_DTYPE_I8, CLLM_DTYPE_BF16, CLLM_DTYPE_F16};
         for (int i = 0; i < (integers_only ? 1 : 3); i++) {
-            if (i && info.mode == CLLM_MODE_LOSSLESS && as[i] != info.dtype) continue;
+            /* the CPU rounds BF16 to FP16 like the GPU; FP16 does not become BF16 there */
+            if (i && info.mode == CLLM_MODE_LOSSLESS && as[i] != info.dtype && info.dtype != CLLM_DTYPE_BF16) continue;
             bad += !check_decode(t, d, rows, cols, 0, rows, as[i]);
             bad += !check_decode(t, d, rows, cols, rows / 3, rows / 2, as[i]);
         }
@@ -255,6 +259,21 @@ static int check(bool wide_too) {
             c.columns = true;
             bad += check_one(33, 2048 + 96, &c);
         }
+    static const float fold_bits[6] = {2.5f, 3.25f, 4.25f, 5.25f, 6.25f, 7.1f};
+    for (int planes = 0; planes <= 5; planes++) {
+        coding c = {"fold", CLLM_MODE_RD, fold_bits[planes], CLLM_PROFILE_FAST, CLLM_DTYPE_BF16, 0, 0, planes, 256, planes == 1, 1};
+        bad += check_one(67, 1000, &c);
+        c.tile_cols = planes % 2 ? 384 : 128;
+        c.fold = 2;
+        bad += check_one(256, 777, &c);
+        c.tile_cols = 1024; /* wide lane lengths */
+        c.columns = true;
+        c.fold = 1;
+        bad += check_one(33, 2048 + 96, &c);
+        c.columns = false;
+        c.tile_cols = 512;
+        bad += check_one(512, 2048, &c);
+    }
     coding any[] = {{"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},
                     {"int8", CLLM_MODE_INT8, 0, CLLM_PROFILE_FAST, CLLM_DTYPE_F16, 0, 0, -1, 0, false},
                     {"rd", CLLM_MODE_RD, 4.25f, CLLM_PROFILE_SMALL, CLLM_DTYPE_BF16, 0, 0, -1, 0, false},

@@ -45,34 +45,35 @@ CLLM_INLINE void barrier_fence() {
 #endif
 }
 
-/* Two pieces (the second may be empty) for one wait. Called by a whole warp; lane 0 gives the orders where the bulk engine does the work. */
-CLLM_INLINE void fetch(uint32_t to, const void *from, uint32_t bytes, uint32_t to2, const void *from2, uint32_t bytes2, uint32_t bar, int lane) {
+/* Called by a whole warp; lane 0 gives the order where the bulk engine does the work. */
+CLLM_INLINE void fetch(uint32_t to, const void *from, uint32_t bytes, uint32_t bar, int lane) {
     to = shared_address(to);
-    to2 = shared_address(to2);
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
         bar = shared_address(bar);
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes + bytes2) : "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                      "r"(bytes), "r"(bar)
                      : "memory");
-        if (bytes2)
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to2), "l"(from2),
-                         "r"(bytes2), "r"(bar)
-                         : "memory");
     }
 #elif __CUDA_ARCH__ >= 800
     for (uint32_t i = 16 * lane; i < bytes; i += 512)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + i), "l"((const char *)from + i) : "memory");
-    for (uint32_t i = 16 * lane; i < bytes2; i += 512)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to2 + i), "l"((const char *)from2 + i) : "memory");
     asm volatile("cp.async.commit_group;" ::: "memory");
 #else
-    for (int piece = 0; piece < 2; piece++, to = to2, from = from2, bytes = bytes2)
-        for (uint32_t i = 16 * lane; i < bytes; i += 512) {
-            uint4 v = *(const uint4 *)((const char *)from + i);
-            asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to + i), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-        }
+    for (uint32_t i = 16 * lane; i < bytes; i += 512) {
+        uint4 v = *(const uint4 *)((const char *)from + i);
+        asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to + i), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+    }
+#endif
+}
+
+/* `bytes` (a multiple of 16) on their way to L2. */
+CLLM_INLINE void prefetch_l2(const void *from, uint32_t bytes, int lane) {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0 && bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
+#else
+    for (uint32_t i = 128 * lane; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)from + i));
 #endif
 }
 

@@ -14,7 +14,8 @@ extern "C" {
 #include "cuda/launch.h"
 
 struct cllm_cuda {
-    int device, processors, block_shared, processor_shared; /* bytes of shared memory a block and a processor can have */
+    int device, processors;
+    int block_shared, processor_shared, reserved_shared; /* bytes of shared memory a block and a processor can have, and of it what each block loses */
     int warps, blocks;                                      /* tuned; 0 = the default */
     bool dependent_launch;                                  /* programmatic dependent launch: Hopper and later */
     uint32_t *error;                                        /* see cllm_cuda_launch */

@@ -6,22 +6,29 @@
 
 enum {
     CLLM_CUDA_CHUNK = 256,     /* columns of x that share one scale */
-    CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch */
+    CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch of products */
+    CLLM_CUDA_MAX_DECODE_JOBS = 160,
     CLLM_CUDA_MAX_BATCH = 8,
-    CLLM_CUDA_HEAD = 80,       /* of a stage: room for a tile's head and its place inside of 16 bytes */
-    CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: raw bits are asked for ahead of need */
+    CLLM_CUDA_WARPS = 12,      /* most warps of a block; two blocks share a processor. 16 would leave 64 registers a thread, and what then
+                                * spills waits for L2, because L1 is all shared memory */
+    CLLM_CUDA_TABLE = 1 << 15, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
+    CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
 };
 
+#define CLLM_CUDA_MISPLACED UINT32_MAX
+
 /* A tensor as the kernels see it; every pointer is to device memory. */
 typedef struct cllm_cuda_view {
-    const uint8_t *tiles; /* first tile; 4-byte aligned, the 16 bytes before it and CLLM_CUDA_BEHIND after the last one are readable */
-    const uint32_t *offsets;
+    const uint8_t *tiles;    /* first tile; 16-byte aligned; CLLM_CUDA_BEHIND bytes after the last one are readable */
+    const uint32_t *offsets; /* of tiles, in units of 16 bytes */
     const uint32_t *lut;      /* 1 << max_length entries of codec/lut.h */
     const float *row_scale;   /* s_row; NULL with lossless */
     const uint16_t *col_scale; /* BF16 multipliers or NULL */
-    uint32_t rows, cols, tile_cols, last_width, col_blocks, col_blocks_inverse; /* inverse: 2^32 / col_blocks, below 2^32 */
-    int hi_min, max_length;
+    uint32_t rows, cols, tile_cols, last_width, col_blocks;
+    uint32_t plane_bytes, last_plane_bytes; /* raw bits of a tile, and of one in the last column block */
+    int hi_min, planes, max_length;
+    int stand_in; /* the digit that outliers have in the stream */
 } cllm_cuda_view;
 
 /* x as the kernels want it, see quantize.cu. */
@@ -44,11 +51,23 @@ typedef struct cllm_cuda_job {
     uint32_t end;   /* tiles of this job and all before it */
 } cllm_cuda_job;
 
-typedef struct cllm_cuda_launch {
-    cllm_cuda_job job[CLLM_CUDA_MAX_JOBS];
+/* What a launch is besides its jobs. */
+typedef struct cllm_cuda_shape {
     uint32_t jobs, tiles;
-    uint32_t lut_bytes, stage_bytes, outlier_words; /* shared memory: the table, one stage, outlier sums of one warp */
-    uint32_t *error; /* device word: 0, or 1 + the index of a corrupt tile in its tensor */
+    uint32_t stage_bytes, outlier_words; /* shared memory: one stage, outlier sums of one warp */
+    uint32_t sums_at, stages_at, stages_before, table_at; /* offsets; as many pairs of stages as fit lie before the table */
+    uint32_t *error; /* device word: 0, or 1 + the index of a corrupt tile in its tensor, or CLLM_CUDA_MISPLACED */
+} cllm_cuda_shape;
+
+typedef struct cllm_cuda_launch {
+    cllm_cuda_shape shape;
+    cllm_cuda_job job[CLLM_CUDA_MAX_JOBS];
 } cllm_cuda_launch;
+
+/* Decoding takes many matrices at once; kernels have up to 32764 bytes of arguments. */
+typedef struct cllm_cuda_decode_launch {
+    cllm_cuda_shape shape;
+    cllm_cuda_job job[CLLM_CUDA_MAX_DECODE_JOBS];
+} cllm_cuda_decode_launch;
 
 #endif

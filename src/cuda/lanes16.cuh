@@ -1,4 +1,4 @@
-/* Layout 16 (BF16, FP16, wide integers), and outliers put into decoded registers: what lanes.cuh has for layout 8 and products of integers. */
+/* Layout 16 (BF16, FP16, wide integers): what lanes.cuh has for layout 8. */
 #ifndef CLLM_CUDA_LANES16_CUH
 #define CLLM_CUDA_LANES16_CUH
 
@@ -35,12 +35,12 @@ template <int K> CLLM_INLINE raw16<K> raw16_begin(const uint32_t *planes, uint32
     r.two_at = r.at + 32 * (s::eight ? (registers + 1) / 2 : (registers + 3) / 4);
     r.one_at = r.two_at + (s::two ? 32 * ((registers + 7) / 8) : 0);
 #pragma unroll
-    for (int i = 0; i < raw16<K>::wide; i++) r.word[i] = __ldg(r.at + 32 * i);
+    for (int i = 0; i < raw16<K>::wide; i++) r.word[i] = load_raw(r.at + 32 * i);
     if (s::two) {
-        r.two[0] = __ldg(r.two_at);
-        r.two[1] = __ldg(r.two_at + 32);
+        r.two[0] = load_raw(r.two_at);
+        r.two[1] = load_raw(r.two_at + 32);
     }
-    if (s::one) r.one = __ldg(r.one_at);
+    if (s::one) r.one = load_raw(r.one_at);
     return r;
 }
 
@@ -50,8 +50,9 @@ template <int K> CLLM_INLINE void next_group16(raw16<K> &r) {
     r.one_at += 32;
 }
 
-/* The four registers of step k (0..3) of a group. Entries have the code length in bits that raw bits replace. */
-template <int K> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, int k, uint32_t a[4]) {
+/* The four registers of step k (0..3) of a group; `more`: a group follows. Entries have the code length in bits that raw bits replace.
+ * SHORT: codes have at most 9 bits, so that three look-ups go between refills; a group may end after step 1. */
+template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, int k, bool more, uint32_t a[4]) {
     typedef subplanes<K> s;
     enum { wide = raw16<K>::wide };
 #pragma unroll
@@ -59,101 +60,48 @@ template <int K> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, int k, u
         const int n = 4 * k + j;
         uint32_t e = peek(r), raw = 0;
         r.used += e & 15;
-        if (j & 1) refill(r);
-        if (s::eight) raw = __funnelshift_r(p.word[n / 2], p.word[n / 2], 8 * (n % 2)) & s::eight;
-        if (s::four) raw = __funnelshift_r(p.word[n / 4 % wide], p.word[n / 4 % wide], 4 * (n % 4)) & s::four;
-        if (s::two) raw |= __funnelshift_r(p.two[n / 8], p.two[n / 8], 2 * (n % 8)) & s::two;
-        if (s::one) raw |= __funnelshift_r(p.one, p.one, n) & s::one;
+        if (SHORT ? n % 3 == 2 || n == 7 || n == 15 : n % 2) refill(r);
+        if (s::eight) raw = rotate_right(p.word[n / 2], 8 * (n % 2)) & s::eight;
+        if (s::four) raw = rotate_right(p.word[n / 4 % wide], 4 * (n % 4)) & s::four;
+        if (s::two) raw |= rotate_right(p.two[n / 8], 2 * (n % 8)) & s::two;
+        if (s::one) raw |= rotate_right(p.one, n) & s::one;
         a[j] = (e & ~s::all) | raw;
-        if (s::eight && n % 2) p.word[n / 2] = __ldg(p.at + 32 * (wide + n / 2));
-        if (s::four && n % 4 == 3) p.word[n / 4 % wide] = __ldg(p.at + 32 * (wide + n / 4));
-        if (s::two && n % 8 == 7) p.two[n / 8] = __ldg(p.two_at + 32 * (2 + n / 8));
-        if (s::one && n == 15) p.one = __ldg(p.one_at + 32);
+        if (!more) continue;
+        if (s::eight && n % 2) p.word[n / 2] = load_raw(p.at + 32 * (wide + n / 2));
+        if (s::four && n % 4 == 3) p.word[n / 4 % wide] = load_raw(p.at + 32 * (wide + n / 4));
+        if (s::two && n % 8 == 7) p.two[n / 8] = load_raw(p.two_at + 32 * (2 + n / 8));
+        if (s::one && n == 15) p.one = load_raw(p.one_at + 32);
     }
 }
 
-/* ---- outliers into registers ---- */
+/* An outlier as it should be, and as its stand-in digit makes it: raw bits at random access, and the hi or exponent. */
+typedef struct pair16 {
+    uint32_t is, seems;
+} pair16;
 
-/* A bit for each step of the tile that has outliers, in shared memory; each lane keeps its entry of the first round. */
-typedef struct patches {
-    uint32_t bits, entries, position; /* position: of the last entry of the first round */
-    float inverse;
-    outlier first;
-} patches;
-
-enum { PATCH_WORDS = 8 }; /* 4096 columns in steps of 16 */
-
-/* step_cols: columns of a step. False if the list is corrupt. */
-template <int LAYOUT> CLLM_INLINE bool patches_begin(const tile_parts &p, uint32_t width, uint32_t bits, int lane, patches &q) {
-    enum { step_cols = 256 / LAYOUT };
-    bool ok = true;
-    uint32_t position = ~0u;
-    q.bits = bits;
-    q.entries = p.entries;
-    q.inverse = __fdividef(1.0f, (float)width);
-    q.first.value = 0;
-    if (!p.entries) return true;
-    for (uint32_t i = 0; i < p.entries; i += 32) {
-        outlier o;
-        ok &= next_outliers(p, i, width, q.inverse, lane, position, o);
-        if (i == 0) {
-            q.first = o;
-            q.position = position;
-        }
-        if (o.value) atomicOr((uint32_t *)(shared_memory + bits) + o.col / step_cols / 32, 1u << o.col / step_cols % 32);
+template <int K> CLLM_INLINE pair16 outlier16(const cllm_cuda_view &w, const uint32_t *planes, uint32_t registers, const outlier &o) {
+    typedef subplanes<K> s;
+    const uint32_t lane = (o.row & 7) * 4 + o.col % 8 / 2, reg = o.col / 16 * 4 + o.col % 16 / 8 * 2 + o.row / 8, half = o.col % 2;
+    const uint32_t *p = planes + lane;
+    uint32_t raw = 0;
+    if (s::eight) {
+        raw |= rotate(p[reg / 2 * 32], 8 * (reg % 2)) & s::eight;
+        p += 32 * ((registers + 1) / 2);
     }
-    __syncwarp();
-    return __all_sync(~0u, ok);
-}
-
-/* `value` to the hi or exponent of one element of a register; false if an integer leaves its range. PLANES: bits below hi. */
-template <int LAYOUT, int K, int PLANES> CLLM_INLINE bool patch_element(uint32_t &reg, uint32_t element, int value) {
-    const uint32_t shift = element * LAYOUT, field = LAYOUT == 8 ? 255u : 65535u;
-    const uint32_t old = reg >> shift & field;
-    uint32_t changed;
-    bool ok = true;
-    if (K == KIND_BF16) changed = (old & ~0x7f80u) | ((old + (uint32_t)value * 128) & 0x7f80u);
-    else if (K == KIND_F16) changed = (old & ~0x7c00u) | ((old + (uint32_t)value * 1024) & 0x7c00u);
-    else {
-        const int limit = LAYOUT == 8 ? 128 : 2048, n = (LAYOUT == 8 ? (int)(int8_t)old : (int)(int16_t)old) + value * (1 << PLANES);
-        ok = n >= -limit && n < limit;
-        changed = (uint32_t)n & field;
+    if (s::four) {
+        raw |= rotate(p[reg / 4 * 32], 4 * (reg % 4)) & s::four;
+        p += 32 * ((registers + 3) / 4);
     }
-    reg = (reg & ~(field << shift)) | changed << shift;
-    return ok;
-}
-
-/* The outliers of one round that belong to this step, each to the lane that has its element. */
-template <int LAYOUT, int K, int PLANES> CLLM_INLINE bool patch_round(const outlier &o, uint32_t step, int lane, uint32_t a[4]) {
-    enum { step_cols = 256 / LAYOUT, elements = 32 / LAYOUT };
-    bool ok = true;
-    uint32_t mine = __ballot_sync(~0u, o.value && o.col / step_cols == step);
-    for (; mine; mine &= mine - 1) {
-        const int from = __ffs(mine) - 1;
-        const uint32_t row = __shfl_sync(~0u, o.row, from), col = __shfl_sync(~0u, o.col, from) % step_cols;
-        const int value = __shfl_sync(~0u, o.value, from);
-        if (lane != (int)((row & 7) * 4 + col % (step_cols / 2) / elements)) continue;
-        const uint32_t reg = (row >= 8) + 2 * (col >= step_cols / 2), element = col % elements;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (reg == (uint32_t)i) ok &= patch_element<LAYOUT, K, PLANES>(a[i], element, value);
+    if (s::two) {
+        raw |= rotate(p[reg / 8 * 32], 2 * (reg % 8)) & s::two;
+        p += 32 * ((registers + 7) / 8);
     }
-    __syncwarp();
-    return ok;
-}
-
-/* Corrections of step `step` of the tile to its registers. */
-template <int LAYOUT, int K, int PLANES>
-CLLM_INLINE bool patch_step(const tile_parts &p, const patches &q, uint32_t width, uint32_t step, int lane, uint32_t a[4]) {
-    if (!q.entries || !(load_shared(q.bits + step / 32 * 4) >> step % 32 & 1)) return true;
-    bool ok = patch_round<LAYOUT, K, PLANES>(q.first, step, lane, a);
-    uint32_t position = q.position;
-    for (uint32_t i = 32; i < q.entries; i += 32) {
-        outlier o;
-        next_outliers(p, i, width, q.inverse, lane, position, o);
-        ok &= patch_round<LAYOUT, K, PLANES>(o, step, lane, a);
-    }
-    return ok;
+    if (s::one) raw |= rotate(p[reg / 16 * 32], reg % 16) & s::one;
+    raw = raw >> 16 * half & 0xffff;
+    const int hi = w.hi_min + w.stand_in, place = K == KIND_BF16 ? 7 : K == KIND_F16 ? 10 : K;
+    const uint32_t field = K == KIND_BF16 ? 0x7f80u : K == KIND_F16 ? 0x7c00u : 0xffffu << K & 0xffffu;
+    pair16 v = {raw | ((uint32_t)(hi + o.value) << place & field), raw | ((uint32_t)hi << place & field)};
+    return v;
 }
 
 #endif

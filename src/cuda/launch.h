@@ -1,4 +1,4 @@
-/* The kernels' entry points, by format; all take one cllm_cuda_launch by value. */
+/* The kernels' entry points, by format; products take one cllm_cuda_launch by value. */
 #ifndef CLLM_CUDA_LAUNCH_H
 #define CLLM_CUDA_LAUNCH_H
 
@@ -22,14 +22,15 @@ typedef struct cllm_cuda_quantize {
 } cllm_cuda_quantize;
 
 const void *cllm_cuda_quantize_kernel(void);
-/* Batches 1, 2, 4 and 8 have kernels of their own; others take the next larger one. */
-const void *cllm_cuda_product_int8_kernel(int tuple, int planes, int batch);
-/* Layout 8 to int8, row-major. */
-const void *cllm_cuda_decode_int8_kernel(int tuple, int planes);
+/* coding: see CODING_* in lanes.cuh. Batches 1, 2, 4 and 8 have kernels of their own; others take the next larger one. */
+const void *cllm_cuda_product_int8_kernel(int coding, int batch);
 /* Layout 16; kind: planes of integers (4..8), 16 BF16, 17 FP16. */
-const void *cllm_cuda_product16_kernel(int kind, int batch);
-/* To 16-bit numbers; out: 0 the elements themselves, 1 BF16, 2 FP16. */
-const void *cllm_cuda_decode8_kernel(int tuple, int planes, int out);
+const void *cllm_cuda_product16_kernel(int kind, int max_length, int batch);
+
+/* What decoding writes: 16-bit elements as they are (the integers of layout 8 as int16), weights, or (layout 8 only) int8. */
+enum { CLLM_OUT_BITS = 0, CLLM_OUT_BF16 = 1, CLLM_OUT_F16 = 2, CLLM_OUT_I8 = 3 };
+/* These take one cllm_cuda_decode_launch by value. */
+const void *cllm_cuda_decode8_kernel(int coding, int out);
 const void *cllm_cuda_decode16_kernel(int kind, int out);
 
 #ifdef __cplusplus

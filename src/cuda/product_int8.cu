@@ -66,58 +66,73 @@ CLLM_INLINE bool sum_outliers(const tile_parts &p, const cllm_cuda_job &job, con
     return __all_sync(~0u, ok);
 }
 
+/* One group of steps, `steps` of them if it is ragged; `more`: another follows. */
+template <int N, int R, int NB, bool RAGGED>
+CLLM_INLINE void multiply_group(reader &r, raw_reader<N, R> &raw, const digit_bytes &digits, uint32_t &carry, const uint2 *x, uint32_t steps, bool more, int acc[2][4],
+                                uint32_t &chunk, uint32_t &left, uint32_t &sums, bool outliers, const cllm_cuda_x &from, int lane, row_sums &s) {
+    enum { columns = 2 * NB, group = step_group<N>::steps, group_x = columns * 4 };
+#pragma unroll
+    for (int i = 0; i < group; i++) {
+        if (RAGGED && i >= steps) break;
+        uint32_t a[4];
+        uint2 b = x[i * group_x], b2;
+        if (NB > 4) b2 = x[i * group_x + 32];
+        decode_step<N, R>(r, raw, digits, carry, i, more, a);
+        mma_s8(acc[0], a, b.x, b.y);
+        if (NB > 4) mma_s8(acc[1], a, b2.x, b2.y);
+        /* chunks end between groups, except that groups of six do not fit them; tiles begin at multiples of four steps */
+        if (N == CODING_3 || RAGGED || i == group - 1) {
+            left -= N == CODING_3 || RAGGED ? 1 : group;
+            if (left) continue;
+            finish_chunk<R, NB>(acc, sums, outliers, from, chunk++, lane, s);
+            sums += 4 * 16 * NB;
+            left = 8;
+        }
+    }
+    next_group<N, R>(raw);
+}
+
 template <int N, int R, int NB>
 CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, uint32_t sums, int lane, row_sums &s) {
     enum { columns = 2 * NB, group = step_group<N>::steps, group_x = columns * 4 };
     const int g = lane >> 2, t = lane & 3;
     const uint32_t steps = place.width / 32, step0 = place.col_block * (job.w.tile_cols / 32);
+    raw_reader<N, R> raw = raw_begin<N, R>(p.planes, 4 * steps);
     if (p.entries && !sum_outliers<NB>(p, job, place, sums, lane)) return false;
     if (s.row_block != place.row_block) {
         add_rows<NB>(job, s, lane);
         s.row_block = place.row_block;
     }
-    reader r = reader_begin(p, job.w.max_length);
-    raw_reader<N, R> raw = raw_begin<N, R>(p.planes, 4 * steps);
-    const digit_bytes digits = digit_values<R>(job.w.hi_min);
+    reader r = reader_begin(p, job.w.max_length, lane);
+    const digit_bytes digits = digit_values<N, R>(job.w.hi_min);
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * group_x + (g & (columns < 8 ? columns - 1 : 7)) * 4 + t;
     int acc[2][4] = {};
     uint32_t carry = 0, chunk = step0 / 8, left = 8 - step0 % 8; /* steps left in the chunk */
-    for (uint32_t k = 0; k < steps; k += group) {
-        const bool whole = k + group <= steps;
-#pragma unroll
-        for (int i = 0; i < group; i++) {
-            if (i && !whole && k + i >= steps) break;
-            uint32_t a[4];
-            uint2 b = x[i * group_x], b2;
-            if (NB > 4) b2 = x[i * group_x + 32];
-            decode_step<N, R>(r, raw, digits, carry, i, a);
-            mma_s8(acc[0], a, b.x, b.y);
-            if (NB > 4) mma_s8(acc[1], a, b2.x, b2.y);
-            if (N == 3 && --left == 0) {
-                finish_chunk<R, NB>(acc, sums, p.entries, job.x, chunk++, lane, s);
-                sums += 4 * 16 * NB;
-                left = 8;
-            }
-        }
+    const uint32_t ragged = steps % group, whole = steps - ragged;
+    for (uint32_t k = 0; k < whole; k += group) {
+        multiply_group<N, R, NB, false>(r, raw, digits, carry, x, group, k + group < steps, acc, chunk, left, sums, p.entries, job.x, lane, s);
         x += group * group_x;
-        next_group<N, R>(raw);
-        if (N != 3 && whole && (left -= group) == 0) { /* tiles begin at multiples of four steps */
-            finish_chunk<R, NB>(acc, sums, p.entries, job.x, chunk++, lane, s);
-            sums += 4 * 16 * NB;
-            left = 8;
-        }
     }
+    if (ragged) multiply_group<N, R, NB, true>(r, raw, digits, carry, x, ragged, false, acc, chunk, left, sums, p.entries, job.x, lane, s);
     if ((step0 + steps) % 8) finish_chunk<R, NB>(acc, sums, p.entries, job.x, chunk, lane, s);
-    return __all_sync(~0u, reader_ends_well(r, p));
+    return __all_sync(~0u, reader_ends_well(r, p, job.w.max_length));
 }
 
-template <int N, int R, int NB> __global__ void __launch_bounds__(512, 2) product_int8(const __grid_constant__ cllm_cuda_launch p) {
+/* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
+template <int N, int NB> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product_int8(const __grid_constant__ cllm_cuda_launch p) {
     row_sums s = {};
     s.row_block = ~0u;
     for_each_tile(
-        p, [](uint32_t width) { return 128 * plane_words<R>(width / 8); },
+        p,
         [&s](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t sums, int lane) {
-            return multiply_tile<N, R, NB>(job, place, parts, sums, lane, s);
+            switch (job.w.planes) {
+            case 0: return multiply_tile<N, 0, NB>(job, place, parts, sums, lane, s);
+            case 1: return multiply_tile<N, 1, NB>(job, place, parts, sums, lane, s);
+            case 2: return multiply_tile<N, 2, NB>(job, place, parts, sums, lane, s);
+            case 3: return multiply_tile<N, 3, NB>(job, place, parts, sums, lane, s);
+            case 4: return multiply_tile<N, 4, NB>(job, place, parts, sums, lane, s);
+            default: return N >= CODING_FOLD && multiply_tile<N, N >= CODING_FOLD ? 5 : 4, NB>(job, place, parts, sums, lane, s);
+            }
         },
         [&s](const cllm_cuda_job &job, int lane) {
             add_rows<NB>(job, s, lane);
@@ -125,22 +140,19 @@ template <int N, int R, int NB> __global__ void __launch_bounds__(512, 2) produc
         });
 }
 
-/* ---- choosing the instance ---- */
-
-typedef void (*kernel)(const cllm_cuda_launch);
-
-template <int N, int R> static kernel choose_batch(int batch) {
-    return batch == 1 ? product_int8<N, R, 1> : batch == 2 ? product_int8<N, R, 2> : batch <= 4 ? product_int8<N, R, 4> : product_int8<N, R, 8>;
+template <int N> static const void *choose_batch(int batch) {
+    return batch == 1   ? (const void *)product_int8<N, 1>
+           : batch == 2 ? (const void *)product_int8<N, 2>
+           : batch <= 4 ? (const void *)product_int8<N, 4>
+                        : (const void *)product_int8<N, 8>;
 }
 
-template <int N> static kernel choose_planes(int planes, int batch) {
-    return planes == 0   ? choose_batch<N, 0>(batch)
-           : planes == 1 ? choose_batch<N, 1>(batch)
-           : planes == 2 ? choose_batch<N, 2>(batch)
-           : planes == 3 ? choose_batch<N, 3>(batch)
-                         : choose_batch<N, 4>(batch);
-}
-
-extern "C" const void *cllm_cuda_product_int8_kernel(int tuple, int planes, int batch) {
-    return (const void *)(tuple == 2 ? choose_planes<2>(planes, batch) : tuple == 3 ? choose_planes<3>(planes, batch) : choose_planes<4>(planes, batch));
+extern "C" const void *cllm_cuda_product_int8_kernel(int coding, int batch) {
+    switch (coding) {
+    case CODING_2: return choose_batch<CODING_2>(batch);
+    case CODING_3: return choose_batch<CODING_3>(batch);
+    case CODING_4: return choose_batch<CODING_4>(batch);
+    case CODING_FOLD: return choose_batch<CODING_FOLD>(batch);
+    default: return choose_batch<CODING_FOLD_LONG>(batch);
+    }
 }

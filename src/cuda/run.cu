@@ -83,47 +83,62 @@ static uint32_t outlier_words(const cllm_cuda_tensor *t, uint32_t batch) {
     return chunks * CLLM_TILE_ROWS * batch;
 }
 
-static size_t shared_bytes(const cllm_cuda_launch *p, int warps) {
-    return ((size_t)p->lut_bytes + (16 + 4 * (size_t)p->outlier_words) * warps + 127) / 128 * 128 + 2 * (size_t)p->stage_bytes * warps + CLLM_CUDA_SPARE;
+/* Places things in a block's shared memory (barriers first) and returns its size. The table lies at a multiple of its own size. */
+static size_t place_shared(const cllm_cuda *c, cllm_cuda_shape *p, int warps) {
+    const size_t pair = 2 * (size_t)p->stage_bytes;
+    p->sums_at = 16 * warps;
+    p->stages_at = (p->sums_at + 4 * p->outlier_words * warps + 127) / 128 * 128;
+    p->table_at = CLLM_CUDA_TABLE - c->reserved_shared;
+    while (p->table_at < p->stages_at) p->table_at += CLLM_CUDA_TABLE;
+    p->stages_before = (uint32_t)((p->table_at - p->stages_at) / pair);
+    if (p->stages_before > (uint32_t)warps) p->stages_before = warps;
+    return p->table_at + CLLM_CUDA_TABLE + pair * (warps - p->stages_before) + CLLM_CUDA_SPARE;
 }
 
-/* As many warps as shared memory has stages for, on one processor: two blocks of up to 16 are best where they fit. */
-static bool choose_shape(const cllm_cuda *c, const cllm_cuda_launch *p, int *warps, int *blocks) {
+static bool fits(const cllm_cuda *c, cllm_cuda_shape *p, int warps, int blocks) {
+    size_t bytes = place_shared(c, p, warps);
+    return bytes <= (size_t)c->block_shared && blocks * (bytes + c->reserved_shared) <= (size_t)c->processor_shared;
+}
+
+/* As many warps as shared memory has stages for, on one processor: two blocks where at least half of the warps fit. */
+static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int *warps, int *blocks) {
     if (c->warps && c->blocks) {
         *warps = c->warps;
         *blocks = c->blocks;
-        if (shared_bytes(p, *warps) <= (size_t)c->block_shared && *blocks * (shared_bytes(p, *warps) + 1024) <= (size_t)c->processor_shared) return true;
+        if (fits(c, p, *warps, *blocks)) return true;
     }
     for (*blocks = 2; *blocks; (*blocks)--)
-        for (*warps = 16; *warps >= (*blocks == 2 ? 6 : 1); (*warps)--)
-            if (shared_bytes(p, *warps) <= (size_t)c->block_shared && *blocks * (shared_bytes(p, *warps) + 1024) <= (size_t)c->processor_shared) return true;
+        for (*warps = CLLM_CUDA_WARPS; *warps >= (*blocks == 2 ? CLLM_CUDA_WARPS / 2 : 1); (*warps)--)
+            if (fits(c, p, *warps, *blocks)) return true;
     return false;
 }
 
-static void add_job(cllm_cuda_launch *p, const cllm_cuda_tensor *t, uint32_t tiles, cllm_cuda_job *job) {
-    uint32_t lut_bytes = (4u << t->h.max_length) + 127 & ~127u;
+static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t tiles, cllm_cuda_job *job) {
     p->tiles += tiles;
     job->w = t->view;
     job->end = p->tiles;
-    if (lut_bytes > p->lut_bytes) p->lut_bytes = lut_bytes;
     if (t->stage_bytes > p->stage_bytes) p->stage_bytes = t->stage_bytes;
-    p->job[p->jobs++] = *job;
+    jobs[p->jobs++] = *job;
 }
 
-static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_launch *p, void *stream, cllm_error *err) {
+/* `argument` begins with *p. */
+static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, void *argument, void *stream, cllm_error *err) {
     int warps, blocks;
     if (!p->tiles) return CLLM_OK;
     if (!choose_shape(c, p, &warps, &blocks))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
-    size_t shared = shared_bytes(p, warps);
+    size_t shared = place_shared(c, p, warps);
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    /* what the blocks do not need stays L1, where x is */
+    const size_t percent = (100 * blocks * (shared + c->reserved_shared) + c->processor_shared - 1) / c->processor_shared;
+    if (e == cudaSuccess) e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, percent < 100 ? (int)percent : 100);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "shared memory for a kernel");
     uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->tiles + warps - 1) / warps;
     /* few tiles: one a warp on as many processors as there are */
     if (useful < grid) grid = p->tiles < grid ? p->tiles : grid;
     p->error = c->error;
-    return cllm_cuda_start(c, kernel, dim3((uint32_t)grid), dim3(32 * warps), shared, stream, p, err);
+    return cllm_cuda_start(c, kernel, dim3((uint32_t)grid), dim3(32 * warps), shared, stream, argument, err);
 }
 
 /* See launch.h. */
@@ -132,16 +147,19 @@ static int kind16(const cllm_cuda_tensor *t) {
     return t->h.dtype == CLLM_DTYPE_BF16 ? 16 : 17;
 }
 
-static bool same_kernel(const cllm_cuda_tensor *a, const cllm_cuda_tensor *b) {
-    return a->h.layout == b->h.layout && a->h.tuple == b->h.tuple && a->h.planes == b->h.planes && a->h.mode == b->h.mode && a->h.dtype == b->h.dtype;
+/* See CODING_* in lanes.cuh. */
+static int coding8(const cllm_cuda_tensor *t) { return !t->h.fold ? t->h.tuple : t->h.max_length <= 9 ? 5 : 6; }
+
+static const void *product_kernel(const cllm_cuda_tensor *t, int batch) {
+    return t->h.layout == 16 ? cllm_cuda_product16_kernel(kind16(t), t->h.max_length, batch) : cllm_cuda_product_int8_kernel(coding8(t), batch);
 }
 
 cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, uint32_t count, void *stream, cllm_error *err) {
     for (uint32_t i = 0; i < count;) {
-        const cllm_cuda_tensor *t = jobs[i].tensor;
         const uint32_t batch = jobs[i].x->padded_batch;
+        const void *kernel = product_kernel(jobs[i].tensor, (int)batch);
         cllm_cuda_launch p = {};
-        for (; i < count && p.jobs < CLLM_CUDA_MAX_JOBS && same_kernel(t, jobs[i].tensor); i++) {
+        for (; i < count && p.shape.jobs < CLLM_CUDA_MAX_JOBS && product_kernel(jobs[i].tensor, (int)batch) == kernel; i++) {
             const cllm_cuda_tensor *u = jobs[i].tensor;
             if (jobs[i].x->cols != u->h.cols || jobs[i].x->padded_batch != batch)
                 return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "product %u: x has another shape than the matrix or the batch", i);
@@ -150,12 +168,11 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             job.y = jobs[i].y;
             job.batch = jobs[i].x->batch;
             job.y_stride = (uint32_t)jobs[i].y_stride;
-            uint32_t words = u->h.layout == 16 ? 8 : outlier_words(u, batch);
-            if (words > p.outlier_words) p.outlier_words = words;
-            add_job(&p, u, u->h.tiles, &job);
+            uint32_t words = u->h.layout == 16 ? 0 : outlier_words(u, batch);
+            if (words > p.shape.outlier_words) p.shape.outlier_words = words;
+            add_job(&p.shape, p.job, u, u->h.tiles, &job);
         }
-        const void *kernel = t->h.layout == 16 ? cllm_cuda_product16_kernel(kind16(t), (int)batch) : cllm_cuda_product_int8_kernel(t->h.tuple, t->h.planes, (int)batch);
-        cllm_status s = launch(c, kernel, &p, stream, err);
+        cllm_status s = launch(c, kernel, &p.shape, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;
@@ -165,35 +182,44 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
 static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as) {
     const cllm_header *h = &t->h;
     const int out = as == CLLM_DTYPE_BF16 ? 1 : as == CLLM_DTYPE_F16 ? 2 : 0;
-    if (h->mode == CLLM_MODE_LOSSLESS) return as == h->dtype ? cllm_cuda_decode16_kernel(kind16(t), 0) : NULL;
-    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode_int8_kernel(h->tuple, h->planes) : NULL;
+    if (h->mode == CLLM_MODE_LOSSLESS) {
+        if (as == h->dtype) return cllm_cuda_decode16_kernel(kind16(t), 0);
+        return h->dtype == CLLM_DTYPE_BF16 && as == CLLM_DTYPE_F16 ? cllm_cuda_decode16_kernel(kind16(t), out) : NULL;
+    }
+    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), 3) : NULL;
     if (!out && as != CLLM_DTYPE_I16) return NULL;
-    return h->layout == 8 ? cllm_cuda_decode8_kernel(h->tuple, h->planes, out) : cllm_cuda_decode16_kernel(kind16(t), out);
+    return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), out) : cllm_cuda_decode16_kernel(kind16(t), out);
 }
 
+/* Matrices that share a kernel go out together, whatever their order. */
 cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream, cllm_error *err) {
-    for (uint32_t i = 0; i < count;) {
-        const cllm_cuda_tensor *t = jobs[i].tensor;
-        cllm_cuda_launch p = {};
-        const void *kernel = decode_kernel(t, as);
-        p.outlier_words = 8; /* a bit for each step of a tile */
-        if (!kernel) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decode %u: no such target for this tensor", i);
-        for (; i < count && p.jobs < CLLM_CUDA_MAX_JOBS && same_kernel(t, jobs[i].tensor); i++) {
-            const cllm_cuda_tensor *u = jobs[i].tensor;
-            uint32_t row0 = jobs[i].row0, nrows = jobs[i].nrows;
-            if (row0 > u->h.rows || nrows > u->h.rows - row0)
-                return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decode %u: rows %u to %u of %u", i, row0, row0 + nrows, u->h.rows);
-            if (!nrows) continue;
+    uint8_t *done = (uint8_t *)cllm_alloc_zero(count ? count : 1, 1);
+    cllm_cuda_decode_launch *p = (cllm_cuda_decode_launch *)cllm_alloc(1, sizeof *p);
+    cllm_status s = done && p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
+    for (uint32_t first = 0; s == CLLM_OK && first < count; first++) {
+        if (done[first]) continue;
+        const void *kernel = decode_kernel(jobs[first].tensor, as);
+        memset(&p->shape, 0, sizeof p->shape);
+        if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
+        for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
+            const cllm_cuda_decode_job *j = jobs + i;
+            const cllm_cuda_tensor *u = j->tensor;
+            if (done[i] || decode_kernel(u, as) != kernel) continue;
+            done[i] = 1;
+            if (j->row0 > u->h.rows || j->nrows > u->h.rows - j->row0)
+                s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows %u to %u of a matrix of %u", j->row0, j->row0 + j->nrows, u->h.rows);
+            if (s != CLLM_OK || !j->nrows) continue;
+            const uint32_t block0 = j->row0 / CLLM_TILE_ROWS, blocks = (j->row0 + j->nrows - 1) / CLLM_TILE_ROWS - block0 + 1;
             cllm_cuda_job job = {};
-            uint32_t first = row0 / CLLM_TILE_ROWS, last = (row0 + nrows - 1) / CLLM_TILE_ROWS;
-            job.out = (uint8_t *)jobs[i].out;
-            job.row0 = row0;
-            job.nrows = nrows;
-            job.tile0 = first * u->view.col_blocks;
-            add_job(&p, u, (last - first + 1) * u->view.col_blocks, &job);
+            job.out = (uint8_t *)j->out;
+            job.row0 = j->row0;
+            job.nrows = j->nrows;
+            job.tile0 = block0 * u->view.col_blocks;
+            add_job(&p->shape, p->job, u, blocks * u->view.col_blocks, &job);
         }
-        cllm_status s = launch(c, kernel, &p, stream, err);
-        if (s != CLLM_OK) return s;
+        if (s == CLLM_OK) s = launch(c, kernel, &p->shape, p, stream, err);
     }
-    return CLLM_OK;
+    cllm_free(p);
+    cllm_free(done);
+    return s;
 }

@@ -20,6 +20,7 @@ cllm_status cllm_cuda_open(int device, cllm_cuda **out, cllm_error *err) {
     cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, device);
     cudaDeviceGetAttribute(&c->block_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     cudaDeviceGetAttribute(&c->processor_shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+    cudaDeviceGetAttribute(&c->reserved_shared, cudaDevAttrReservedSharedMemoryPerBlock, device);
     c->dependent_launch = major >= 9;
     e = cudaMalloc((void **)&c->error, sizeof *c->error);
     if (e == cudaSuccess) e = cudaMemset(c->error, 0, sizeof *c->error);
@@ -51,6 +52,8 @@ cllm_status cllm_cuda_check(cllm_cuda *c, void *stream, cllm_error *err) {
     if (!word) return CLLM_OK;
     e = cudaMemsetAsync(c->error, 0, sizeof word, s);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "clearing the error word");
+    if (word == CLLM_CUDA_MISPLACED)
+        return cllm_fail(err, CLLM_ERR_DEVICE, CLLM_NO_POSITION, "GPU: shared memory does not begin %d bytes in, as the driver says", c->reserved_shared);
     return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "tile %u of a tensor on the GPU is corrupt", word - 1);
 }
 
@@ -72,20 +75,23 @@ static bool plan_memory(const cllm_tensor *t, tensor_memory *m) {
     return cllm_add(m->blob, t->h.total_bytes, &end) && cllm_add(end, CLLM_CUDA_BEHIND, &end) && (m->bytes = align256(end)) != 0;
 }
 
-/* What a stage must hold: heads, and the largest tile without its raw bits, with its place inside of 16 bytes. */
+static uint32_t plane_bytes(const cllm_tensor *t, uint32_t col_block) {
+    return (uint32_t)(4 * cllm_plane_words(&t->h, cllm_tile_registers(&t->h, cllm_tile_width(&t->h, col_block))));
+}
+
+/* What a stage must hold: the largest tile without its raw bits. */
 static bool largest_stage(const cllm_tensor *t, uint32_t *bytes) {
     uint64_t most = 0;
     const uint8_t *offsets = t->blob + t->offsets_at;
-    size_t plane_bytes[2];
-    for (uint32_t i = 0; i < 2; i++) plane_bytes[i] = 4 * cllm_plane_words(&t->h, cllm_tile_registers(&t->h, cllm_tile_width(&t->h, i ? t->col_blocks - 1 : 0)));
+    const uint32_t inner = plane_bytes(t, 0), last = plane_bytes(t, t->col_blocks - 1);
     for (uint32_t i = 0; i < t->h.tiles; i++) {
         uint32_t o[2];
         memcpy(o, offsets + 4 * (size_t)i, sizeof o);
-        uint64_t total = 4 * (uint64_t)(o[1] - o[0]), fixed = 36 + plane_bytes[i % t->col_blocks == t->col_blocks - 1], rest = total > fixed ? total - fixed + 12 : 0;
-        if (rest > most) most = rest;
+        uint64_t total = 16 * (uint64_t)(o[1] - o[0]), planes = i % t->col_blocks == t->col_blocks - 1 ? last : inner;
+        if (total > planes && total - planes > most) most = total - planes;
     }
-    most = CLLM_CUDA_HEAD + ((most + 15) & ~15ull);
     *bytes = (uint32_t)((most + 127) & ~127ull);
+    if (*bytes < 128) *bytes = 128; /* a corrupt tile may be shorter than its head, which is read all the same */
     return most < 1u << 30;
 }
 
@@ -111,8 +117,11 @@ static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_me
     v->tile_cols = (uint32_t)t->h.tile_cols;
     v->last_width = cllm_tile_width(&t->h, t->col_blocks - 1);
     v->col_blocks = t->col_blocks;
-    v->col_blocks_inverse = t->col_blocks > 1 ? (uint32_t)((1ull << 32) / t->col_blocks) : UINT32_MAX;
+    v->plane_bytes = plane_bytes(t, 0);
+    v->last_plane_bytes = plane_bytes(t, t->col_blocks - 1);
     v->hi_min = t->h.hi_min;
+    v->planes = t->h.planes;
+    v->stand_in = t->h.stand_in;
     v->max_length = t->h.max_length;
 }
 
