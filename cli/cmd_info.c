@@ -78,9 +78,9 @@ static json_t *row_json(const tensor_row *row) {
                                cli_json_number(weights > 0 ? 8.0 * (double)e->bytes / (double)weights : 0.0));
     if (e->compressed) {
         const cllm_tensor_info *i = &row->info;
-        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:I}", "mode", mode_name(i->mode), "tuple", i->tuple,
-                                   "levels", i->levels, "planes", i->planes, "max_length", i->max_length, "tile_cols",
-                                   i->tile_cols, "fold", i->fold, "outliers", (json_int_t)i->outliers);
+        json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:I}", "mode", mode_name(i->mode), "tuple",
+                                   i->tuple, "levels", i->levels, "planes", i->planes, "max_length", i->max_length,
+                                   "tile_cols", i->tile_cols, "fold", i->fold, "outliers", (json_int_t)i->outliers);
         json_object_update_new(object, coding);
     }
     if (row->reference != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&row->snr)));

@@ -18,8 +18,8 @@ static const char *const NAMES[] = {
     "raw-bf16",         "raw-f32",        "int8-n2-r1",       "int8-n2-r4",      "int8-n3-r3",  "int8-n4-r3",
     "rd8-n2-r0-tensor", "rd8-n2-r2-cols", "rd8-n3-r0",        "rd8-n4-r0",       "rd8-n4-two",  "rd16-r4",
     "rd16-r5",          "rd16-r7",        "bf16-wrap",        "fp16-wrap",       "rd8-n3-full", "rd8-wide-skips",
-    "worked-example",   "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes",
-    "rd8-fold-r0",      "rd8-fold-two",     "int8-fold-r3",      "int8-fold-r5",
+    "worked-example",   "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes", "rd8-fold-r0", "rd8-fold-two",
+    "int8-fold-r3",     "int8-fold-r5",
 };
 enum { BLOBS = sizeof NAMES / sizeof *NAMES };
 
@@ -146,8 +146,7 @@ static void change_header(blob *b) {
 static void corrupt(blob *b, int kind) {
     int coded = b->data[4] != 0;
     size_t table = coded ? get32(b, 28) : 0, tiles = coded ? get32(b, 40) : 0, offsets = coded ? offsets_at(b) : 0;
-    size_t tile =
-        tiles ? tiles_at(b) + 16 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
+    size_t tile = tiles ? tiles_at(b) + 16 * (size_t)get32(b, offsets + 4 * random_below((uint32_t)tiles)) : 0;
     uint32_t all = (uint32_t)b->bytes;
     if (!coded && kind > 4) kind = 4;
     if (kind == 0) b->data[random_below(all)] ^= (uint8_t)(1u << random_below(8));
