@@ -459,19 +459,21 @@ static void free_case(attention_case *a) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
 }
 
+/* Rows of dim numbers become rows of a multiple of 8, with zeros. */
 static void *upload_cache(const shape *s, const float *v) {
-    const size_t n = (size_t)s->kv_heads * s->n_ctx * s->dim;
-    if (s->f32) return upload(v, n * sizeof *v);
+    const size_t rows = (size_t)s->kv_heads * s->n_ctx, length = gpu_cache_row(s->dim), n = rows * length;
+    float *f = (float *)calloc(n, sizeof *f);
     __half *h = (__half *)malloc(n * sizeof *h);
-    for (size_t i = 0; i < n; i++) h[i] = __float2half(v[i]);
-    void *d = upload(h, n * sizeof *h);
-    free(h);
+    for (size_t r = 0; r < rows; r++) memcpy(f + r * length, v + r * s->dim, s->dim * sizeof *f);
+    for (size_t i = 0; i < n; i++) h[i] = __float2half(f[i]);
+    void *d = s->f32 ? upload(f, n * sizeof *f) : upload(h, n * sizeof *h);
+    free(f), free(h);
     return d;
 }
 
 static gpu_cache make_cache(const attention_case *a) {
     const shape *s = &a->s;
-    return {upload_cache(s, a->keys), upload_cache(s, a->values), s->n_ctx, s->dim, s->heads, s->kv_heads, s->window};
+    return {upload_cache(s, a->keys), upload_cache(s, a->values), s->n_ctx, s->dim, gpu_cache_row(s->dim), s->heads, s->kv_heads, s->window};
 }
 
 static gpu_turn make_turn(const attention_case *a) {
@@ -482,17 +484,18 @@ static gpu_turn make_turn(const attention_case *a) {
 /* The cache after the call: what was there, and the new positions; nothing behind them. */
 static void check_cache(const attention_case *a, const gpu_cache *c, double limit) {
     const shape *s = &a->s;
-    const size_t n = (size_t)s->kv_heads * s->n_ctx * s->dim;
+    const size_t n = (size_t)s->kv_heads * s->n_ctx * c->row;
     float *keys = from_device(c->keys, n, !s->f32), *values = from_device(c->values, n, !s->f32);
     comparison d = {};
     for (size_t i = 0; i < n; i++) {
-        const uint32_t at = (uint32_t)(i / s->dim % s->n_ctx);
-        if (at >= s->position + s->tokens) {
+        const size_t row = i / c->row, col = i % c->row, from = row * s->dim + col;
+        const bool padding = col >= s->dim;
+        if (!padding && row % s->n_ctx >= s->position + s->tokens) {
             if (keys[i] == keys[i] || values[i] == values[i]) d.worst = INFINITY;
             continue;
         }
-        compare(&d, keys[i], a->all_keys[i]);
-        compare(&d, values[i], a->all_values[i]);
+        compare(&d, keys[i], padding ? 0 : a->all_keys[from]);
+        compare(&d, values[i], padding ? 0 : a->all_values[from]);
     }
     report("  keys and values", d.worst, d.most, limit);
     free(keys), free(values);
@@ -527,7 +530,7 @@ static void check_decode_of(const shape *s, uint32_t splits, form kind) {
     p.cache = make_cache(&a);
     p.scale = (float)(1.4426950408889634 / sqrt((double)s->dim));
     p.step = (const gpu_step *)upload(&step, sizeof step);
-    p.partial = (float *)zeros((size_t)s->tokens * s->heads * splits * s->dim * sizeof(float));
+    p.partial = (float *)zeros((size_t)s->tokens * s->heads * splits * p.cache.row * sizeof(float));
     p.meta = (float *)zeros((size_t)s->tokens * s->heads * splits * 2 * sizeof(float));
     p.arrived = (uint32_t *)zeros((size_t)s->tokens * ((q_cols + 255) / 256) * sizeof(uint32_t));
     p.splits = splits;
@@ -536,7 +539,7 @@ static void check_decode_of(const shape *s, uint32_t splits, form kind) {
     p.to = t.to;
     p.add = {to_device(x, hidden * s->tokens), to_device(bias, hidden), hidden, hidden};
     size_t shared = 0;
-    const void *kernel = gpu_attend_step_kernel(s->f32, (int)heads, s->dim, &shared);
+    const void *kernel = gpu_attend_step_kernel(s->f32, (int)heads, p.cache.row, &shared);
     start(kernel, dim3(s->kv_heads * p.head_blocks, splits, s->tokens), GPU_THREADS, shared, &p);
     char what[160], title[200];
     describe(s, what, sizeof what);
@@ -561,6 +564,7 @@ static void check_decode(void) {
         {8, 4, 32, 600, 0, 61, 8, false, false, false},    {12, 12, 64, 600, 100, 400, 1, false, false, false},
         {12, 1, 80, 600, 70, 62, 5, false, true, true},    {20, 1, 128, 600, 0, 127, 3, true, true, true},
         {8, 1, 256, 600, 0, 500, 2, false, false, false},  {6, 2, 40, 600, 3, 64, 8, true, false, false},
+        {4, 2, 10, 600, 0, 130, 4, false, true, true},     {30, 3, 50, 600, 0, 200, 2, true, false, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (uint32_t splits = 1; splits <= 10; splits += 3) check_decode_of(&shapes[i], splits, (form)((i + splits) % (FORMS - 1)));
@@ -600,7 +604,7 @@ static void check_prompt_of(const shape *s) {
     gpu_attend_rows r = {p.qkv, (__half *)zeros((size_t)s->tokens * out_stride * sizeof(__half)), stride, out_stride, s->tokens, s->position, p.cache,
                          (float)(1.4426950408889634 / sqrt((double)s->dim))};
     size_t shared = 0;
-    const void *kernel = gpu_attend_rows_kernel(s->f32, s->dim, &shared);
+    const void *kernel = gpu_attend_rows_kernel(s->f32, p.cache.row, &shared);
     start(kernel, dim3(s->heads, (s->tokens + 63) / 64), 128, shared, &r);
     float *got = from_device(r.out, (size_t)s->tokens * out_stride, true);
     comparison c = {};
@@ -617,6 +621,7 @@ static void check_prompt(void) {
         {8, 2, 128, 700, 0, 0, 512, false, false, false}, {8, 2, 128, 700, 0, 130, 77, false, true, true},  {8, 1, 64, 700, 0, 5, 300, false, false, false},
         {8, 4, 32, 700, 0, 9, 64, false, false, false},   {4, 4, 96, 700, 100, 200, 130, false, false, false}, {4, 2, 256, 700, 0, 33, 100, false, false, false},
         {6, 2, 40, 700, 17, 0, 200, false, false, true},  {4, 2, 128, 700, 0, 65, 65, true, true, false},     {4, 1, 80, 700, 64, 64, 64, true, false, false},
+        {4, 2, 10, 700, 0, 30, 70, false, true, true},    {6, 3, 50, 700, 20, 100, 100, true, false, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_prompt_of(&shapes[i]);
 }

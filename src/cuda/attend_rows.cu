@@ -53,13 +53,23 @@ template <int HD> struct attend_shape {
     enum { keys = HD > 128 ? 32 : 64, stride = HD + 8, bytes = 2 * keys * stride * 2 };
 };
 
-/* `rows` rows of `dim` numbers, `step` apart, to shared memory; zeros from row `count` on and behind dim. */
-template <typename T, int HD> CLLM_INLINE void load_rows(__half *to, const T *from, size_t step, uint32_t rows, uint32_t count, uint32_t dim) {
-    for (uint32_t i = threadIdx.x; i < rows * (HD / 8); i += THREADS) {
+/* A tile of cached rows to shared memory; zeros from row `count` on. */
+template <typename T, int HD> CLLM_INLINE void load_cached(__half *to, const T *from, uint32_t row_length, uint32_t count) {
+    for (uint32_t i = threadIdx.x; i < attend_shape<HD>::keys * (HD / 8); i += THREADS) {
         const uint32_t row = i / (HD / 8), col = i % (HD / 8) * 8;
         uint4 v = make_uint4(0, 0, 0, 0);
-        if (row < count && col < dim) v = load_halves(from + row * step + col);
+        if (row < count && col < row_length) v = load_halves(from + (size_t)row * row_length + col);
         *(uint4 *)(to + row * attend_shape<HD>::stride + col) = v;
+    }
+}
+
+/* The block's queries, which begin at any even number of their row. */
+template <int HD> CLLM_INLINE void load_queries(__half *to, const __half *from, size_t step, uint32_t count, uint32_t dim) {
+    for (uint32_t i = threadIdx.x; i < QUERIES * (HD / 2); i += THREADS) {
+        const uint32_t row = i / (HD / 2), col = i % (HD / 2) * 2;
+        uint32_t v = 0;
+        if (row < count && col < dim) v = *(const uint32_t *)(from + row * step + col);
+        *(uint32_t *)(to + row * attend_shape<HD>::stride + col) = v;
     }
 }
 
@@ -161,15 +171,16 @@ template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) 
     __half *keys = (__half *)shared_memory, *values = keys + keys_of_tile * stride;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     /* the last tokens see most: they go first, so that processors end together */
-    const uint32_t head = blockIdx.x, first = (gridDim.y - 1 - blockIdx.y) * QUERIES, dim = p.cache.dim, window = p.cache.window;
+    const uint32_t head = blockIdx.x, first = (gridDim.y - 1 - blockIdx.y) * QUERIES, dim = p.cache.dim, length = p.cache.row, window = p.cache.window;
     const uint32_t kv = head / (p.cache.heads / p.cache.kv_heads), queries = p.rows - first < QUERIES ? p.rows - first : QUERIES;
-    const T *cached_keys = (const T *)p.cache.keys + (size_t)kv * p.cache.n_ctx * dim, *cached_values = (const T *)p.cache.values + (size_t)kv * p.cache.n_ctx * dim;
+    const T *cached_keys = (const T *)p.cache.keys + (size_t)kv * p.cache.n_ctx * length, *cached_values = (const T *)p.cache.values + (size_t)kv * p.cache.n_ctx * length;
     wait_for_previous_kernel();
     let_next_kernel_start();
     uint32_t q[HD / 16][4];
     attend_state<HD> a = {};
     a.most[0] = a.most[1] = -INFINITY;
-    load_rows<__half, HD>(keys, p.q + (size_t)first * p.q_stride + (size_t)head * dim, p.q_stride, QUERIES < 2 * keys_of_tile ? QUERIES : 2 * keys_of_tile, queries, dim);
+    static_assert(2 * keys_of_tile >= QUERIES, "queries lie where keys and values will");
+    load_queries<HD>(keys, p.q + (size_t)first * p.q_stride + (size_t)head * dim, p.q_stride, queries, dim);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < HD / 16; k++) load_matrices(q[k], keys + (warp * 16 + lane % 16) * stride + lane / 16 * 8 + k * 16);
@@ -181,8 +192,8 @@ template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) 
         const bool mask = at + keys_of_tile > earliest + 1 || (window && at + window <= last);
         float s[keys_of_tile / 8][4];
         __syncthreads();
-        load_rows<T, HD>(keys, cached_keys + (size_t)at * dim, dim, keys_of_tile, count, dim);
-        load_rows<T, HD>(values, cached_values + (size_t)at * dim, dim, keys_of_tile, count, dim);
+        load_cached<T, HD>(keys, cached_keys + (size_t)at * length, length, count);
+        load_cached<T, HD>(values, cached_values + (size_t)at * length, length, count);
         __syncthreads();
         score_tile<HD>(q, keys, p.scale, at, earliest + row, window, mask, lane, s);
         soften_tile<HD>(s, a);
@@ -196,15 +207,15 @@ template <typename T, int HD> static const void *shaped(size_t *shared) {
     return (const void *)attend_rows<T, HD>;
 }
 
-template <typename T> static const void *choose(uint32_t dim, size_t *shared) {
-    return dim <= 32    ? shaped<T, 32>(shared)
-           : dim <= 64  ? shaped<T, 64>(shared)
-           : dim <= 96  ? shaped<T, 96>(shared)
-           : dim <= 128 ? shaped<T, 128>(shared)
-           : dim <= 256 ? shaped<T, 256>(shared)
+template <typename T> static const void *choose(uint32_t row, size_t *shared) {
+    return row <= 32    ? shaped<T, 32>(shared)
+           : row <= 64  ? shaped<T, 64>(shared)
+           : row <= 96  ? shaped<T, 96>(shared)
+           : row <= 128 ? shaped<T, 128>(shared)
+           : row <= 256 ? shaped<T, 256>(shared)
                         : NULL;
 }
 
-const void *gpu_attend_rows_kernel(bool f32, uint32_t dim, size_t *shared) {
-    return f32 ? choose<float>(dim, shared) : choose<__half>(dim, shared);
+const void *gpu_attend_rows_kernel(bool f32, uint32_t row, size_t *shared) {
+    return f32 ? choose<float>(row, shared) : choose<__half>(row, shared);
 }

@@ -39,7 +39,7 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
 template <typename T>
 CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const head_angles &angles, float *queries) {
     const int lane = threadIdx.x & 31;
-    const uint32_t dim = p.cache.dim, half = dim / 2, fresh = r.from > r.base ? r.from : r.base;
+    const uint32_t dim = p.cache.dim, half = dim / 2, row_length = p.cache.row, fresh = r.from > r.base ? r.from : r.base;
     const uint32_t keys = r.to > fresh ? r.to - fresh : 0;
     for (uint32_t task = threadIdx.x >> 5; task < heads.count + 2 * keys; task += GPU_THREADS / 32) {
         const int kind = task < heads.count ? 0 : task < heads.count + keys ? 1 : 2;
@@ -61,14 +61,14 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
             head_turns(p.turn, at, lane, other);
             turn_head(p.turn, p.turn.k_norm, other, lane, h);
         }
-        T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * dim;
+        T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * row_length;
 #pragma unroll
         for (int j = 0; j < GPU_PAIRS; j++) {
             const uint32_t i = lane + 32 * j;
             if (i >= half) break;
             if (kind == 0) {
-                queries[task * dim + i] = h.a[j] * p.scale;
-                queries[task * dim + half + i] = h.b[j] * p.scale;
+                queries[task * row_length + i] = h.a[j] * p.scale;
+                queries[task * row_length + half + i] = h.b[j] * p.scale;
             } else {
                 cache_store(to + i, h.a[j]);
                 cache_store(to + half + i, h.b[j]);
@@ -80,19 +80,19 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
 /* scores[head][key] of up to GPU_KEYS keys from `keys` on; four threads share a key. */
 template <typename T, int HB, int NP>
 CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t count, const float *queries, float *scores) {
-    const uint32_t key = threadIdx.x >> 2, part = threadIdx.x & 3, dim = p.cache.dim;
+    const uint32_t key = threadIdx.x >> 2, part = threadIdx.x & 3, row = p.cache.row;
     float sum[HB] = {};
     if (key < count) {
 #pragma unroll
         for (int i = 0; i < 2 * NP; i++) {
             const uint32_t col = 8 * (part + 4 * i);
-            if (col >= dim) break;
+            if (col >= row) break;
             float k[8];
-            cache_load8(keys + (size_t)key * dim + col, k);
+            cache_load8(keys + (size_t)key * row + col, k);
 #pragma unroll
             for (int h = 0; h < HB; h++) {
                 float q[8];
-                load8(queries + h * dim, col, dim, q);
+                load8(queries + h * row, col, row, q);
 #pragma unroll
                 for (int j = 0; j < 8; j++) sum[h] += q[j] * k[j];
             }
@@ -125,41 +125,76 @@ CLLM_INLINE float soften(float *scores, head_state &s, int lane) {
 
 /* acc (columns 2 * lane + 64 * i of a head) += weights times the values of every `step`th key. */
 template <typename T, int NP>
-CLLM_INLINE void add_values(const T *values, uint32_t dim, const float *weights, uint32_t key, uint32_t count, uint32_t step, int lane, float2 acc[NP]) {
+CLLM_INLINE void add_values(const T *values, uint32_t row, const float *weights, uint32_t key, uint32_t count, uint32_t step, int lane, float2 acc[NP]) {
 #pragma unroll 8
     for (; key < count; key += step) {
         const float w = weights[key];
 #pragma unroll
         for (int i = 0; i < NP; i++) {
             const uint32_t col = 2 * lane + 64 * i;
-            if (col >= dim) break;
-            const float2 v = cache_load2(values + (size_t)key * dim + col);
+            if (col >= row) break;
+            const float2 v = cache_load2(values + (size_t)key * row + col);
             acc[i].x += w * v.x;
             acc[i].y += w * v.y;
         }
     }
 }
 
+/* The partial results of all splits for one head, and the maximum of them. */
+typedef struct head_parts {
+    const float *meta, *partial;
+    float most;
+} head_parts;
+
+CLLM_INLINE head_parts find_parts(const gpu_attend_step &p, uint32_t head, uint32_t active) {
+    const size_t at = ((size_t)blockIdx.z * p.cache.heads + head) * p.splits;
+    head_parts h = {p.meta + 2 * at, p.partial + at * p.cache.row, -INFINITY};
+    for (uint32_t s = 0; s < active; s++) h.most = fmaxf(h.most, __ldcg(h.meta + 2 * s));
+    return h;
+}
+
+/* Eight columns of one head. */
+CLLM_INLINE void combine8(const gpu_attend_step &p, uint32_t col, uint32_t active, float v[8]) {
+    const head_parts h = find_parts(p, col / p.cache.dim, active);
+    const float *partial = h.partial + col % p.cache.dim;
+    float sum = 0;
+#pragma unroll 4
+    for (uint32_t s = 0; s < active; s++) {
+        const float2 m = __ldcg((const float2 *)h.meta + s);
+        const float4 *from = (const float4 *)(partial + (size_t)s * p.cache.row), a = __ldcg(from), b = __ldcg(from + 1);
+        const float w = exp2f(m.x - h.most);
+        sum += w * m.y;
+        v[0] += w * a.x, v[1] += w * a.y, v[2] += w * a.z, v[3] += w * a.w;
+        v[4] += w * b.x, v[5] += w * b.y, v[6] += w * b.z, v[7] += w * b.w;
+    }
+    const float inverse = 1.0f / sum;
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= inverse;
+}
+
+/* One column, for heads that eight columns do not divide. */
+CLLM_INLINE float combine1(const gpu_attend_step &p, uint32_t col, uint32_t active) {
+    const head_parts h = find_parts(p, col / p.cache.dim, active);
+    float v = 0, sum = 0;
+    for (uint32_t s = 0; s < active; s++) {
+        const float2 m = __ldcg((const float2 *)h.meta + s);
+        const float w = exp2f(m.x - h.most);
+        sum += w * m.y;
+        v += w * __ldcg(h.partial + (size_t)s * p.cache.row + col % p.cache.dim);
+    }
+    return v / sum;
+}
+
 /* Chunk `chunk` of token blockIdx.z from the partial results of all splits; a warp. */
 CLLM_INLINE void combine_chunk(const gpu_attend_step &p, uint32_t chunk, uint32_t active, int lane) {
-    const uint32_t col = chunk * CLLM_CUDA_CHUNK + 8 * lane, dim = p.cache.dim;
-    float v[8] = {}, most = -INFINITY, sum = 0;
-    if (col < p.to.cols) {
-        const size_t head = ((size_t)blockIdx.z * p.cache.heads + col / dim) * p.splits;
-        const float *meta = p.meta + 2 * head, *partial = p.partial + head * dim + col % dim;
-        for (uint32_t s = 0; s < active; s++) most = fmaxf(most, __ldcg(meta + 2 * s));
-#pragma unroll 4
-        for (uint32_t s = 0; s < active; s++) {
-            const float2 m = __ldcg((const float2 *)meta + s);
-            const float4 a = __ldcg((const float4 *)(partial + (size_t)s * dim)), b = __ldcg((const float4 *)(partial + (size_t)s * dim) + 1);
-            const float w = exp2f(m.x - most);
-            sum += w * m.y;
-            v[0] += w * a.x, v[1] += w * a.y, v[2] += w * a.z, v[3] += w * a.w;
-            v[4] += w * b.x, v[5] += w * b.y, v[6] += w * b.z, v[7] += w * b.w;
-        }
-        const float inverse = 1.0f / sum;
+    const uint32_t col = chunk * CLLM_CUDA_CHUNK + 8 * lane;
+    float v[8] = {};
+    if (p.cache.dim % 8 == 0) {
+        if (col < p.to.cols) combine8(p, col, active, v);
+    } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] *= inverse;
+        for (int i = 0; i < 8; i++)
+            if (col + i < p.to.cols) v[i] = combine1(p, col + i, active);
     }
     store_chunk(p.to, v, chunk, blockIdx.z, lane);
 }
@@ -172,11 +207,11 @@ template <int HB> CLLM_INLINE uint32_t blocks_of_chunk(const gpu_attend_step &p,
     return (b / group * p.head_blocks + b % group / HB) - (a / group * p.head_blocks + a % group / HB) + 1;
 }
 
-/* results: [head][warps of a head][dim] in shared memory, sums[head]; adds up what the warps of a head have. */
-template <int HB> CLLM_INLINE float result_at(const float *results, uint32_t dim, uint32_t head, uint32_t col) {
+/* Adds up what the warps of a head have; results: [warp][row], warp w has a part of head w % HB. */
+template <int HB> CLLM_INLINE float result_at(const float *results, uint32_t row, uint32_t head, uint32_t col) {
     float v = 0;
 #pragma unroll
-    for (int w = 0; w < GPU_THREADS / 32 / HB; w++) v += results[(size_t)(head + w * HB) * dim + col];
+    for (int w = 0; w < GPU_THREADS / 32 / HB; w++) v += results[(head + w * HB) * row + col];
     return v;
 }
 
@@ -189,18 +224,19 @@ CLLM_INLINE void store_alone(const gpu_attend_step &p, const attend_heads &heads
         float v[8] = {};
         if (col < columns)
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = result_at<HB>(results, dim, head, col % dim + i) / states[head].sum;
+            for (int i = 0; i < 8; i++) v[i] = result_at<HB>(results, p.cache.row, head, col % dim + i) / states[head].sum;
         store_chunk(p.to, v, first + c / CLLM_CUDA_CHUNK, blockIdx.z, lane);
     }
 }
 
 template <int HB>
 CLLM_INLINE void store_partial(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const float *results, const head_state *states, int lane) {
-    const uint32_t dim = p.cache.dim;
-    for (uint32_t i = threadIdx.x; i < heads.count * dim; i += GPU_THREADS) {
-        const size_t at = ((size_t)blockIdx.z * p.cache.heads + heads.first + i / dim) * p.splits + blockIdx.y;
-        p.partial[at * dim + i % dim] = result_at<HB>(results, dim, i / dim, i % dim);
-        if (i % dim == 0) ((float2 *)p.meta)[at] = make_float2(states[i / dim].most, states[i / dim].sum);
+    const uint32_t dim = p.cache.dim, row = p.cache.row;
+    for (uint32_t i = threadIdx.x; i < heads.count * row; i += GPU_THREADS) {
+        const uint32_t head = i / row, col = i % row;
+        const size_t at = ((size_t)blockIdx.z * p.cache.heads + heads.first + head) * p.splits + blockIdx.y;
+        p.partial[at * row + col] = result_at<HB>(results, row, head, col);
+        if (col == 0) ((float2 *)p.meta)[at] = make_float2(states[head].most, states[head].sum);
     }
     __threadfence();
     __syncthreads();
@@ -220,16 +256,17 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
     enum { warps = GPU_THREADS / 32, each = warps / HB };
     __shared__ float scores[HB * GPU_KEYS], factors[HB];
     __shared__ head_state states[HB];
-    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.dim; /* results: [warps][dim] */
+    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.row; /* results: [warps][row] */
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = warp % HB;
-    const uint32_t dim = p.cache.dim;
+    const uint32_t row = p.cache.row;
     /* The position changes only behind the last kernel of a step. */
     const attend_range r = find_range(p);
     const attend_heads heads = find_heads<HB>(p);
     if (blockIdx.y >= r.active) return;
     head_angles angles;
     head_turns(p.turn, r.position, lane, angles);
-    for (uint32_t i = heads.count * dim + threadIdx.x; i < HB * dim; i += GPU_THREADS) queries[i] = 0;
+    for (uint32_t i = threadIdx.x; i < HB * row; i += GPU_THREADS)
+        if (i >= heads.count * row || i % row >= p.cache.dim) queries[i] = 0; /* nobody else writes there */
     wait_for_previous_kernel();
     let_next_kernel_start();
     if (p.add.bias && blockIdx.y == 0) {
@@ -238,12 +275,12 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
     }
     place_heads<T>(p, r, heads, angles, queries);
     __syncthreads();
-    const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * dim, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * dim;
+    const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * row, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * row;
     head_state state = {-INFINITY, 0};
     float2 acc[NP] = {};
     for (uint32_t at = r.from; at < r.to; at += GPU_KEYS) {
         const uint32_t count = r.to - at < GPU_KEYS ? r.to - at : GPU_KEYS;
-        score_keys<T, HB, NP>(p, keys + (size_t)at * dim, count, queries, scores);
+        score_keys<T, HB, NP>(p, keys + (size_t)at * row, count, queries, scores);
         __syncthreads();
         if (warp < HB) {
             const float factor = soften(scores + warp * GPU_KEYS, state, lane);
@@ -253,33 +290,33 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
         const float factor = factors[head];
 #pragma unroll
         for (int i = 0; i < NP; i++) acc[i].x *= factor, acc[i].y *= factor;
-        add_values<T, NP>(values + (size_t)at * dim, dim, scores + head * GPU_KEYS, warp / HB, count, each, lane, acc);
+        add_values<T, NP>(values + (size_t)at * row, row, scores + head * GPU_KEYS, warp / HB, count, each, lane, acc);
         __syncthreads();
     }
     if (warp < HB && lane == 0) states[warp] = state;
 #pragma unroll
     for (int i = 0; i < NP; i++) {
         const uint32_t col = 2 * lane + 64 * i;
-        if (col < dim) *(float2 *)(results + warp * dim + col) = acc[i];
+        if (col < row) *(float2 *)(results + warp * row + col) = acc[i];
     }
     __syncthreads();
     if (r.active == 1 && p.whole_chunks) store_alone<HB>(p, heads, results, states, lane);
     else store_partial<HB>(p, r, heads, results, states, lane);
 }
 
-template <typename T, int HB> static const void *choose_dim(uint32_t dim) {
-    return dim <= 64 ? (const void *)attend_step<T, HB, 1> : dim <= 128 ? (const void *)attend_step<T, HB, 2> : (const void *)attend_step<T, HB, 4>;
+template <typename T, int HB> static const void *choose_row(uint32_t row) {
+    return row <= 64 ? (const void *)attend_step<T, HB, 1> : row <= 128 ? (const void *)attend_step<T, HB, 2> : (const void *)attend_step<T, HB, 4>;
 }
 
-template <typename T> static const void *choose_heads(int heads, uint32_t dim) {
-    return heads == 1   ? choose_dim<T, 1>(dim)
-           : heads == 2 ? choose_dim<T, 2>(dim)
-           : heads <= 4 ? choose_dim<T, 4>(dim)
-                        : choose_dim<T, 8>(dim);
+template <typename T> static const void *choose_heads(int heads, uint32_t row) {
+    return heads == 1   ? choose_row<T, 1>(row)
+           : heads == 2 ? choose_row<T, 2>(row)
+           : heads <= 4 ? choose_row<T, 4>(row)
+                        : choose_row<T, 8>(row);
 }
 
-const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t dim, size_t *shared) {
-    *shared = (size_t)(heads + GPU_THREADS / 32) * dim * sizeof(float);
-    if (dim > GPU_MAX_HEAD) return NULL;
-    return f32 ? choose_heads<float>(heads, dim) : choose_heads<__half>(heads, dim);
+const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared) {
+    *shared = (size_t)(heads + GPU_THREADS / 32) * row * sizeof(float);
+    if (row > GPU_MAX_HEAD) return NULL;
+    return f32 ? choose_heads<float>(heads, row) : choose_heads<__half>(heads, row);
 }

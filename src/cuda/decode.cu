@@ -135,7 +135,7 @@ static cllm_status attend(gpu_session *s, uint32_t layer, const step_input *out,
     p.to = out->to;
     p.add = {s->x, m->layers[layer].o_bias, c->hidden, n->hidden};
     size_t shared = 0;
-    const void *kernel = gpu_attend_step_kernel(m->kv_f32, (int)n->heads_of_block, c->head_dim, &shared);
+    const void *kernel = gpu_attend_step_kernel(m->kv_f32, (int)n->heads_of_block, n->row, &shared);
     return gpu_start(s, kernel, dim3(c->kv_heads * n->head_blocks, n->splits, out->batch), GPU_THREADS, shared, &p, err);
 }
 

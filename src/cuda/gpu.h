@@ -51,6 +51,7 @@ typedef struct gpu_model {
 typedef struct gpu_sizes {
     uint32_t hidden, q, kv, ffn;           /* row lengths of float32, multiples of 8 */
     uint32_t q_cols, kv_cols;              /* heads * head_dim */
+    uint32_t row;                          /* of a head in the cache */
     uint32_t heads_of_block, head_blocks, splits; /* decode attention */
     uint32_t widest;                       /* columns of the longest vector that a product reads */
     uint32_t slice;                        /* ffn rows whose gate and up are computed at a time */
@@ -72,7 +73,7 @@ typedef struct gpu_session {
     cudaEvent_t filled[GPU_SLOTS], used[GPU_SLOTS];
     uint32_t n_ctx, max_tokens;
     gpu_sizes n;
-    uint8_t *keys, *values; /* [layer][kv head][n_ctx][head_dim] */
+    uint8_t *keys, *values; /* [layer][kv head][n_ctx][n.row] */
     size_t kv_layer_bytes;  /* of keys, and of values */
 
     gpu_step *step; /* device */
@@ -129,9 +130,6 @@ cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err);
 cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err);
 /* Waits for the session's work; an error if a kernel failed or met a corrupt tile. */
 cllm_status gpu_finish(gpu_session *s, cllm_error *err);
-
-extern "C" cllm_status cllm_cuda_embed(cllm_cuda *cuda, const cllm_cuda_tensor *tensor, const int32_t *tokens, uint32_t n, float *out,
-                                       size_t stride, void *stream, cllm_error *err);
 
 /* decode.cu: up to CLLM_CUDA_MAX_BATCH tokens, products fused with decoding. */
 /* `rows` logits of s->x[from...] in s->logits. */

@@ -198,9 +198,9 @@ static cllm_status load_vectors(gpu_model *m, const cllm_weight_set *w, cllm_err
 /* ---- the model ---- */
 
 static cllm_status check_shape(const cllm_config *c, cllm_error *err) {
-    if (c->head_dim % 8 || c->head_dim > GPU_MAX_HEAD)
+    if (c->head_dim % 2 || c->head_dim > GPU_MAX_HEAD)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
-                         "heads of %u numbers: a GPU takes multiples of 8 up to %d; run the model on the CPU", c->head_dim, GPU_MAX_HEAD);
+                         "heads of %u numbers: a GPU takes even numbers up to %d; run the model on the CPU", c->head_dim, GPU_MAX_HEAD);
     return CLLM_OK;
 }
 
@@ -260,7 +260,7 @@ void gpu_model_info(const void *model, cllm_backend_model_info *info) {
 
 gpu_cache gpu_layer_cache(const gpu_session *s, uint32_t layer) {
     const cllm_config *c = s->model->config;
-    return {s->keys + layer * s->kv_layer_bytes, s->values + layer * s->kv_layer_bytes, s->n_ctx, c->head_dim, c->heads, c->kv_heads,
+    return {s->keys + layer * s->kv_layer_bytes, s->values + layer * s->kv_layer_bytes, s->n_ctx, c->head_dim, s->n.row, c->heads, c->kv_heads,
             s->model->layers[layer].window};
 }
 

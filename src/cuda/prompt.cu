@@ -109,7 +109,7 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uin
     gpu_attend_rows p = {s->qkv, s->normed, s->n.q_cols + 2 * s->n.kv_cols, normed_stride(s), tokens, position, gpu_layer_cache(s, layer),
                          (float)(1.4426950408889634 / sqrt((double)c->head_dim))};
     size_t shared = 0;
-    const void *kernel = gpu_attend_rows_kernel(s->model->kv_f32, c->head_dim, &shared);
+    const void *kernel = gpu_attend_rows_kernel(s->model->kv_f32, s->n.row, &shared);
     return gpu_start(s, kernel, dim3(c->heads, (tokens + 63) / 64), 128, shared, &p, err);
 }
 

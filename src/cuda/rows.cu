@@ -42,7 +42,7 @@ template <typename T> static __global__ void __launch_bounds__(128) place_rows(c
         head_turns(p.turn, position, lane, w);
         turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, w, lane, h);
     }
-    T *to = (T *)(kind == 1 ? c.keys : c.values) + ((size_t)number * c.n_ctx + position) * c.dim;
+    T *to = (T *)(kind == 1 ? c.keys : c.values) + ((size_t)number * c.n_ctx + position) * c.row;
 #pragma unroll
     for (int j = 0; j < GPU_PAIRS; j++) {
         const uint32_t i = lane + 32 * j;

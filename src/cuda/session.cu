@@ -54,6 +54,7 @@ static void find_sizes(gpu_session *s) {
     gpu_sizes *n = &s->n;
     n->q_cols = c->heads * c->head_dim;
     n->kv_cols = c->kv_heads * c->head_dim;
+    n->row = gpu_cache_row(c->head_dim);
     n->hidden = up_to(c->hidden, 8);
     n->q = up_to(n->q_cols, 8);
     n->kv = up_to(n->kv_cols, 8);
@@ -81,7 +82,7 @@ static void take_cache(taker *t) {
     gpu_session *s = t->s;
     const cllm_config *c = s->model->config;
     size_t bytes = s->model->kv_f32 ? sizeof(float) : sizeof(__half);
-    if (!cllm_mul(bytes, s->n.kv_cols, &bytes) || !cllm_mul(bytes, s->n_ctx, &bytes)) {
+    if (!cllm_mul(bytes, (size_t)c->kv_heads * s->n.row, &bytes) || !cllm_mul(bytes, s->n_ctx, &bytes)) {
         t->status = cllm_fail_memory(t->err, SIZE_MAX, "keys and values");
         return;
     }
@@ -112,7 +113,7 @@ static void take_step(taker *t) {
     for (int i = 0; i < GPU_FORMS && s->model->any_coded; i++)
         s->forms[i] = (uint8_t *)take(t, kind, batch * chunks, 6 * CLLM_CUDA_CHUNK + sizeof(float), "quantized activations");
     const size_t parts = batch * c->heads * n->splits;
-    s->partial = (float *)take(t, kind, parts, c->head_dim * sizeof(float), "partial attention");
+    s->partial = (float *)take(t, kind, parts, n->row * sizeof(float), "partial attention");
     s->meta = (float *)take(t, kind, parts, 2 * sizeof(float), "partial attention");
     s->arrived = (uint32_t *)take(t, kind, batch, (n->q + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK * sizeof(uint32_t), "partial attention");
 }

@@ -102,10 +102,11 @@ typedef struct gpu_turn {
     uint32_t dim;
 } gpu_turn;
 
-/* One layer's keys and values, [kv head][n_ctx][dim] of FP16 or float32. */
+/* One layer's keys and values, [kv head][n_ctx][row] of FP16 or float32; a row is `dim` numbers and zeros up to a
+ * multiple of 8. */
 typedef struct gpu_cache {
     void *keys, *values;
-    uint32_t n_ctx, dim, heads, kv_heads;
+    uint32_t n_ctx, dim, row, heads, kv_heads;
     uint32_t window; /* positions that a token sees, its own included; 0 = all */
 } gpu_cache;
 
@@ -119,15 +120,15 @@ typedef struct gpu_attend_step {
     gpu_cache cache;
     float scale;            /* of scores, log2(e) included */
     const gpu_step *step;   /* position of the first token */
-    float *partial, *meta;  /* [batch][heads][splits] times dim, and times 2 (maximum, sum) */
+    float *partial, *meta;  /* [batch][heads][splits] times row, and times 2 (maximum, sum) */
     uint32_t *arrived;      /* [batch][chunks]; 0 before and after */
     uint32_t splits, head_blocks; /* the context is cut in at most `splits`; blocks of a kv head */
     bool whole_chunks;      /* a block's heads are whole chunks of the target */
     gpu_target to;
     gpu_fill add;           /* the residual stream gets the bias of the output product */
 } gpu_attend_step;
-/* heads: 1, 2, 4 or 8 query heads of a block; *shared: bytes it needs. NULL for dim above GPU_MAX_HEAD. */
-const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t dim, size_t *shared);
+/* heads: 1, 2, 4 or 8 query heads of a block; *shared: bytes it needs. NULL for rows above GPU_MAX_HEAD. */
+const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared);
 
 /* ---- prompts: activations are FP16 rows ---- */
 
@@ -163,6 +164,8 @@ typedef struct gpu_swiglu_rows {
 } gpu_swiglu_rows;
 const void *gpu_swiglu_rows_kernel(void);
 
+static inline uint32_t gpu_cache_row(uint32_t dim) { return (dim + 7) / 8 * 8; }
+
 /* Attention of `rows` tokens at `position` and after it, all stored; grid: heads, rows / 64. */
 typedef struct gpu_attend_rows {
     const __half *q;
@@ -171,6 +174,6 @@ typedef struct gpu_attend_rows {
     gpu_cache cache;
     float scale; /* log2(e) included */
 } gpu_attend_rows;
-const void *gpu_attend_rows_kernel(bool f32, uint32_t dim, size_t *shared);
+const void *gpu_attend_rows_kernel(bool f32, uint32_t row, size_t *shared);
 
 #endif
