@@ -129,14 +129,14 @@ static cllm_status attend(gpu_session *s, uint32_t layer, const step_input *out,
     p.partial = s->partial;
     p.meta = s->meta;
     p.arrived = s->arrived;
-    p.splits = n->splits;
+    p.splits = gpu_splits(n, out->batch);
     p.head_blocks = n->head_blocks;
     p.whole_chunks = c->heads / c->kv_heads % n->heads_of_block == 0 && n->heads_of_block * c->head_dim % CLLM_CUDA_CHUNK == 0;
     p.to = out->to;
     p.add = {s->x, m->layers[layer].o_bias, c->hidden, n->hidden};
     size_t shared = 0;
     const void *kernel = gpu_attend_step_kernel(m->kv_f32, (int)n->heads_of_block, n->row, &shared);
-    return gpu_start(s, kernel, dim3(c->kv_heads * n->head_blocks, n->splits, out->batch), GPU_THREADS, shared, &p, err);
+    return gpu_start(s, kernel, dim3(c->kv_heads * n->head_blocks, p.splits, out->batch), GPU_THREADS, shared, &p, err);
 }
 
 static cllm_status self_attention(gpu_session *s, uint32_t layer, uint32_t batch, cllm_error *err) {

@@ -13,7 +13,7 @@ enum {
     GPU_SLOTS = 2,        /* of the ring: one is decoded while cuBLAS reads the other */
     GPU_GROUP = 3         /* matrices that read one input */
 };
-#define GPU_SLOT_BYTES ((size_t)24 << 20) /* of a slot; a matrix that is larger goes through in slices of rows */
+#define GPU_SLOT_BYTES ((size_t)20 << 20) /* of a slot; a matrix that is larger goes through in slices of rows */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 
 /* What the input of the down projection is multiplied with as FP16: its largest numbers are the ones that leave FP16's
@@ -57,6 +57,9 @@ typedef struct gpu_sizes {
     uint32_t slice;                        /* ffn rows whose gate and up are computed at a time */
     size_t slot_bytes;                     /* 0 where nothing is coded */
 } gpu_sizes;
+
+/* Tokens of a batch have blocks of their own, so that each needs fewer splits. */
+static inline uint32_t gpu_splits(const gpu_sizes *n, uint32_t batch) { return n->splits > batch ? n->splits / batch : 1; }
 
 /* What is on its way to the device. */
 typedef struct gpu_host {

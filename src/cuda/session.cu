@@ -112,7 +112,7 @@ static void take_step(taker *t) {
     /* integers or halves of every number (6 bytes), and a scale for each chunk */
     for (int i = 0; i < GPU_FORMS && s->model->any_coded; i++)
         s->forms[i] = (uint8_t *)take(t, kind, batch * chunks, 6 * CLLM_CUDA_CHUNK + sizeof(float), "quantized activations");
-    const size_t parts = batch * c->heads * n->splits;
+    const size_t parts = (size_t)c->heads * most(n->splits, CLLM_CUDA_MAX_BATCH); /* gpu_splits of all tokens of a batch */
     s->partial = (float *)take(t, kind, parts, n->row * sizeof(float), "partial attention");
     s->meta = (float *)take(t, kind, parts, 2 * sizeof(float), "partial attention");
     s->arrived = (uint32_t *)take(t, kind, batch, (n->q + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK * sizeof(uint32_t), "partial attention");

@@ -120,7 +120,7 @@ typedef struct gpu_attend_step {
     gpu_cache cache;
     float scale;            /* of scores, log2(e) included */
     const gpu_step *step;   /* position of the first token */
-    float *partial, *meta;  /* [batch][heads][splits] times row, and times 2 (maximum, sum) */
+    float *partial, *meta;  /* [batch][heads][splits] of row, and of 2 (maximum, sum) */
     uint32_t *arrived;      /* [batch][chunks]; 0 before and after */
     uint32_t splits, head_blocks; /* the context is cut in at most `splits`; blocks of a kv head */
     bool whole_chunks;      /* a block's heads are whole chunks of the target */
