@@ -53,6 +53,10 @@ typedef struct cllm_cuda_decode_job {
 } cllm_cuda_decode_job;
 cllm_status cllm_cuda_decode(cllm_cuda *cuda, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream, cllm_error *err);
 
+/* Rows tokens[i] (device memory, written by earlier work on the stream; clamped to the matrix) as float32 to out + i * stride (device). */
+cllm_status cllm_cuda_embed(cllm_cuda *cuda, const cllm_cuda_tensor *tensor, const int32_t *tokens, uint32_t n, float *out, size_t stride,
+                            void *stream, cllm_error *err);
+
 /* For experiments: warps a block and blocks an SM; 0 = the default. */
 void cllm_cuda_tune(cllm_cuda *cuda, int warps, int blocks);
 

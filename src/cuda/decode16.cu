@@ -1,91 +1,11 @@
 /* Matrices of layout 16 to rows of 16-bit numbers in device memory: the original BF16 or FP16, int16, or the dequantized weight. */
-#include "cuda/dequantize.cuh"
-#include "cuda/lanes16.cuh"
-#include "cuda/tiles.cuh"
+#include "cuda/store16.cuh"
 
-template <int K, int OUT> CLLM_INLINE uint32_t convert(uint32_t bits, float row_scale, const uint16_t *col_scale, uint32_t col) {
-    if (K == KIND_BF16 && OUT == CLLM_OUT_F16) return __half_as_ushort(__float2half_rn(__uint_as_float(bits << 16)));
-    if (K >= KIND_BF16) return bits;
-    return dequantize<OUT>((int)(int16_t)bits, row_scale, col_scale, col);
-}
-
-/* The two elements of one register of a row. */
-template <int K, int OUT> CLLM_INLINE void store_register(const cllm_cuda_job &job, uint16_t *row, uint32_t col, float row_scale, uint32_t reg) {
-    uint32_t v[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++) v[i] = convert<K, OUT>(reg >> 16 * i & 0xffff, row_scale, job.w.col_scale, col + i < job.w.cols ? col + i : 0);
-    if (col + 2 <= job.w.cols && ((uint64_t)(row + col) & 3) == 0) {
-        *(uint32_t *)(row + col) = v[0] | v[1] << 16;
-        return;
-    }
-    for (int i = 0; i < 2; i++)
-        if (col + i < job.w.cols) row[col + i] = (uint16_t)v[i];
-}
-
-template <int K, int OUT> CLLM_INLINE void store_step(const cllm_cuda_job &job, const int64_t row, uint32_t col, const float scale[2], const uint32_t a[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int64_t r = row + 8 * (i & 1);
-        if (r < 0 || r >= job.nrows) continue;
-        store_register<K, OUT>(job, (uint16_t *)job.out + r * job.w.cols, col + (i / 2) * 8, scale[i & 1], a[i]);
-    }
-}
-
-/* After the tile is stored: no two corrections meet. */
-template <int K, int OUT> CLLM_INLINE bool store_outliers(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane) {
-    const float inverse = __fdividef(1.0f, (float)place.width);
-    uint32_t position = ~0u;
-    bool ok = true;
-    __syncwarp();
-    for (uint32_t i = 0; i < p.entries; i += 32) {
-        outlier o;
-        ok &= next_outliers(p, i, place.width, inverse, lane, position, o);
-        const uint32_t row = place.row_block * 16 + o.row, col = place.col_block * job.w.tile_cols + o.col;
-        if (!o.value || col >= job.w.cols || row - job.row0 >= job.nrows) continue;
-        const uint32_t bits = outlier16<K>(job.w, p.planes - lane, place.width / 4, o).is;
-        if (K < KIND_BF16) ok &= (int16_t)bits >= -2048 && (int16_t)bits < 2048;
-        const float scale = job.w.row_scale ? __ldg(job.w.row_scale + row) : 1.0f;
-        ((uint16_t *)job.out)[(uint64_t)(row - job.row0) * job.w.cols + col] = (uint16_t)convert<K, OUT>(bits, scale, job.w.col_scale, col);
-    }
-    return __all_sync(~0u, ok);
-}
-
-template <int K, int OUT> CLLM_INLINE bool store_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane) {
-    const uint32_t steps = place.width / 16;
-    const int64_t row = (int64_t)place.row_block * 16 + lane / 4 - job.row0;
-    float scale[2];
-    raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
-    row_scales(job, row, scale);
-    reader r = reader_begin(p, job.w.max_length, lane);
-    uint32_t col = place.col_block * job.w.tile_cols + 2 * (lane & 3);
-    for (uint32_t k = 0; k < steps; k += 4) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i == 2 && k + 2 >= steps) break; /* widths are multiples of two steps */
-            uint32_t a[4];
-            decode_step16<K, false>(r, raw, i, k + 4 < steps, a);
-            store_step<K, OUT>(job, row, col, scale, a);
-            col += 16;
-        }
-        next_group16<K>(raw);
-    }
-    const bool ok = __all_sync(~0u, reader_ends_well(r, p, job.w.max_length));
-    return ok && (!p.entries || store_outliers<K, OUT>(job, place, p, lane));
-}
-
-/* K = 0: integers, whatever their number of planes. */
-template <int K, int OUT> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) decode16(const __grid_constant__ cllm_cuda_decode_launch p) {
+template <int K, int OUT> __global__ void __launch_bounds__(32 * CLLM_CUDA_DECODE_WARPS, 2) decode16(const __grid_constant__ cllm_cuda_decode_launch p) {
     for_each_tile(
         p,
-        [](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            if (K) return store_tile<K ? K : 8, OUT>(job, place, parts, lane);
-            switch (job.w.planes) {
-            case 4: return store_tile<4, OUT>(job, place, parts, lane);
-            case 5: return store_tile<5, OUT>(job, place, parts, lane);
-            case 6: return store_tile<6, OUT>(job, place, parts, lane);
-            case 7: return store_tile<7, OUT>(job, place, parts, lane);
-            default: return store_tile<8, OUT>(job, place, parts, lane);
-            }
+        [](const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
+            return store_kind<K, OUT>(job, row0, place, parts, lane);
         },
         [](const cllm_cuda_job &, int) {});
 }

@@ -9,9 +9,11 @@ enum {
     CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch of products */
     CLLM_CUDA_MAX_DECODE_JOBS = 160,
     CLLM_CUDA_MAX_BATCH = 8,
-    CLLM_CUDA_WARPS = 12,      /* most warps of a block; two blocks share a processor. 16 would leave 64 registers a thread, and what then
-                                * spills waits for L2, because L1 is all shared memory */
-    CLLM_CUDA_TABLE = 1 << 15, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
+    /* Most warps of a block of products, and of decoding, which needs more registers; two blocks share a processor. 16 would leave 64
+     * registers a thread, and what then spills waits for L2, because L1 is nearly all shared memory. */
+    CLLM_CUDA_WARPS = 14,
+    CLLM_CUDA_DECODE_WARPS = 12,
+    CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
     CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
 };
@@ -48,6 +50,7 @@ typedef struct cllm_cuda_job {
     uint8_t *out;      /* decode: row-major rows [row0, row0 + nrows) */
     uint32_t row0, nrows;
     uint32_t tile0; /* decode: first tile of the range */
+    const int32_t *row_at; /* or, of a job of one row: where the row's number lies; it is written by an earlier kernel, and clamped */
     uint32_t end;   /* tiles of this job and all before it */
 } cllm_cuda_job;
 

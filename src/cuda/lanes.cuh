@@ -25,6 +25,8 @@ CLLM_INLINE uint32_t scan_lanes(uint32_t x) {
     return x;
 }
 
+CLLM_INLINE uint32_t rotate_right(uint32_t v, int n) { return n ? __funnelshift_r(v, v, n) : v; }
+
 /* ---- code bits ----
  *
  * A lane has a 64-bit window of which `used` bits are gone. The table is copied as often as CLLM_CUDA_TABLE allows: entry e of copy c
@@ -36,7 +38,7 @@ typedef struct reader {
 } reader;
 
 /* Where the table lies is a multiple of its size, so that an entry's offset and the lane's copy are or'ed to its address. */
-CLLM_INLINE uint32_t table_shift(int max_length) { return max_length > 8 ? 15 - max_length : 7; }
+CLLM_INLINE uint32_t table_shift(int max_length) { return max_length > 7 ? 14 - max_length : 7; }
 
 CLLM_INLINE reader reader_begin(const tile_parts &p, int max_length, int lane) {
     reader r;
@@ -71,7 +73,7 @@ CLLM_INLINE uint32_t look_up(reader &r) {
     return e;
 }
 
-CLLM_INLINE bool reader_ends_well(const reader &r, const tile_parts &p, int max_length) {
+CLLM_INLINE bool ends_well(const reader &r, const tile_parts &p, int max_length) {
     return (r.next - 8 - shared_address(p.codes - 4)) * 8 + r.used + table_shift(max_length) - 32 == p.end;
 }
 
@@ -146,8 +148,6 @@ template <int N, int R> CLLM_INLINE void next_group(raw_reader<N, R> &p) {
     p.one_at += 32 * raw_reader<N, R>::ones;
     p.sign_at += 32 * raw_reader<N, R>::signs;
 }
-
-CLLM_INLINE uint32_t rotate_right(uint32_t v, int n) { return n ? __funnelshift_r(v, v, n) : v; }
 
 /* The same by a number that is not known beforehand. */
 CLLM_INLINE uint32_t rotate(uint32_t v, uint32_t n) { return __funnelshift_r(v, v, n); }

@@ -27,11 +27,15 @@ const void *cllm_cuda_product_int8_kernel(int coding, int batch);
 /* Layout 16; kind: planes of integers (4..8), 16 BF16, 17 FP16. */
 const void *cllm_cuda_product16_kernel(int kind, int max_length, int batch);
 
-/* What decoding writes: 16-bit elements as they are (the integers of layout 8 as int16), weights, or (layout 8 only) int8. */
-enum { CLLM_OUT_BITS = 0, CLLM_OUT_BF16 = 1, CLLM_OUT_F16 = 2, CLLM_OUT_I8 = 3 };
+/* What decoding writes: 16-bit elements as they are (the integers of layout 8 as int16), weights, or (layout 8 only) int8;
+ * F32 is for single rows. */
+enum { CLLM_OUT_BITS = 0, CLLM_OUT_BF16 = 1, CLLM_OUT_F16 = 2, CLLM_OUT_I8 = 3, CLLM_OUT_F32 = 4 };
 /* These take one cllm_cuda_decode_launch by value. */
 const void *cllm_cuda_decode8_kernel(int coding, int out);
 const void *cllm_cuda_decode16_kernel(int kind, int out);
+/* The same to F32. */
+const void *cllm_cuda_rows8_kernel(int coding);
+const void *cllm_cuda_rows16_kernel(int kind);
 
 #ifdef __cplusplus
 }

@@ -155,7 +155,7 @@ CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place
     }
     if (whole < steps) multiply_group<K, SHORT, NB, true>(r, raw, x, false, acc); /* widths are multiples of two steps */
     if ((step0 + steps) % 16) finish_chunk<NB>(acc, job.x, chunk, lane, s);
-    return __all_sync(~0u, reader_ends_well(r, p, job.w.max_length));
+    return __all_sync(~0u, ends_well(r, p, job.w.max_length));
 }
 
 /* K = 0: integers, whatever their number of planes. */
@@ -164,7 +164,7 @@ template <int K, bool SHORT, int NB> __global__ void __launch_bounds__(32 * CLLM
     s.row_block = ~0u;
     for_each_tile(
         p,
-        [&s](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
+        [&s](const cllm_cuda_job &job, uint32_t, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
             if (K) return multiply_tile<K ? K : 8, SHORT, NB>(job, place, parts, lane, s);
             switch (job.w.planes) {
             case 4: return multiply_tile<4, SHORT, NB>(job, place, parts, lane, s);

@@ -115,7 +115,7 @@ CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place
     }
     if (ragged) multiply_group<N, R, NB, true>(r, raw, digits, carry, x, ragged, false, acc, chunk, left, sums, p.entries, job.x, lane, s);
     if ((step0 + steps) % 8) finish_chunk<R, NB>(acc, sums, p.entries, job.x, chunk, lane, s);
-    return __all_sync(~0u, reader_ends_well(r, p, job.w.max_length));
+    return __all_sync(~0u, ends_well(r, p, job.w.max_length));
 }
 
 /* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
@@ -124,7 +124,7 @@ template <int N, int NB> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS,
     s.row_block = ~0u;
     for_each_tile(
         p,
-        [&s](const cllm_cuda_job &job, const tile_place &place, const tile_parts &parts, uint32_t sums, int lane) {
+        [&s](const cllm_cuda_job &job, uint32_t, const tile_place &place, const tile_parts &parts, uint32_t sums, int lane) {
             switch (job.w.planes) {
             case 0: return multiply_tile<N, 0, NB>(job, place, parts, sums, lane, s);
             case 1: return multiply_tile<N, 1, NB>(job, place, parts, sums, lane, s);

@@ -101,14 +101,14 @@ static bool fits(const cllm_cuda *c, cllm_cuda_shape *p, int warps, int blocks) 
 }
 
 /* As many warps as shared memory has stages for, on one processor: two blocks where at least half of the warps fit. */
-static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int *warps, int *blocks) {
+static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int most_warps, int *warps, int *blocks) {
     if (c->warps && c->blocks) {
-        *warps = c->warps;
+        *warps = c->warps < most_warps ? c->warps : most_warps;
         *blocks = c->blocks;
         if (fits(c, p, *warps, *blocks)) return true;
     }
     for (*blocks = 2; *blocks; (*blocks)--)
-        for (*warps = CLLM_CUDA_WARPS; *warps >= (*blocks == 2 ? CLLM_CUDA_WARPS / 2 : 1); (*warps)--)
+        for (*warps = most_warps; *warps >= (*blocks == 2 ? most_warps / 2 : 1); (*warps)--)
             if (fits(c, p, *warps, *blocks)) return true;
     return false;
 }
@@ -122,10 +122,10 @@ static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_ten
 }
 
 /* `argument` begins with *p. */
-static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, void *argument, void *stream, cllm_error *err) {
+static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm_cuda_shape *p, void *argument, void *stream, cllm_error *err) {
     int warps, blocks;
     if (!p->tiles) return CLLM_OK;
-    if (!choose_shape(c, p, &warps, &blocks))
+    if (!choose_shape(c, p, most_warps, &warps, &blocks))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
     size_t shared = place_shared(c, p, warps);
@@ -172,7 +172,7 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             if (words > p.shape.outlier_words) p.shape.outlier_words = words;
             add_job(&p.shape, p.job, u, u->h.tiles, &job);
         }
-        cllm_status s = launch(c, kernel, &p.shape, &p, stream, err);
+        cllm_status s = launch(c, kernel, CLLM_CUDA_WARPS, &p.shape, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;
@@ -217,9 +217,28 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             job.tile0 = block0 * u->view.col_blocks;
             add_job(&p->shape, p->job, u, blocks * u->view.col_blocks, &job);
         }
-        if (s == CLLM_OK) s = launch(c, kernel, &p->shape, p, stream, err);
+        if (s == CLLM_OK) s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p, stream, err);
     }
     cllm_free(p);
     cllm_free(done);
+    return s;
+}
+
+cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32_t *tokens, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
+    const void *kernel = t->h.layout == 16 ? cllm_cuda_rows16_kernel(kind16(t)) : cllm_cuda_rows8_kernel(coding8(t));
+    cllm_cuda_decode_launch *p = (cllm_cuda_decode_launch *)cllm_alloc(1, sizeof *p);
+    cllm_status s = p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
+    for (uint32_t i = 0; s == CLLM_OK && i < n;) {
+        memset(&p->shape, 0, sizeof p->shape);
+        for (; i < n && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
+            cllm_cuda_job job = {};
+            job.out = (uint8_t *)(out + i * stride);
+            job.nrows = 1;
+            job.row_at = tokens + i;
+            add_job(&p->shape, p->job, t, t->view.col_blocks, &job);
+        }
+        s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p, stream, err);
+    }
+    cllm_free(p);
     return s;
 }

@@ -12,10 +12,10 @@ CLLM_INLINE void load_table(const cllm_cuda_view &w, uint32_t at) {
         if (shift >= 4) {
             v.x = __ldg(w.lut + (i >> (shift - 4)));
             v.y = v.z = v.w = v.x;
-        } else { /* two copies */
+        } else if (shift == 3) { /* two copies */
             const uint2 pair = __ldg((const uint2 *)w.lut + i);
             v = make_uint4(pair.x, pair.x, pair.y, pair.y);
-        }
+        } else v = __ldg((const uint4 *)w.lut + i);
         ((uint4 *)(shared_memory + at))[i] = v;
     }
 }
@@ -99,8 +99,8 @@ CLLM_INLINE uint32_t find_job(const cllm_cuda_job *jobs, uint32_t count, uint32_
 }
 
 /* A block takes a contiguous range of the launch's tiles, and each of its warps a contiguous part of that.
- * work(job, place, parts, sums, lane) does one tile and says whether it was sound; finish(job, lane) comes after
- * a warp's last tile of a job. `sums` are outlier_words words of the warp, zero before and after. */
+ * work(job, row0, place, parts, sums, lane) does one tile and says whether it was sound; finish(job, lane) comes after
+ * a warp's last tile of a job. row0 is that of a decode job. `sums` are outlier_words words of the warp, zero before and after. */
 template <typename Launch, typename Work, typename Finish> CLLM_INLINE void for_each_tile(const Launch &launch, Work work, Finish finish) {
     const cllm_cuda_shape &p = launch.shape;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -120,7 +120,13 @@ template <typename Launch, typename Work, typename Finish> CLLM_INLINE void for_
     for (uint32_t j = at < end ? find_job(launch.job, p.jobs, at) : 0; at < end; j++) {
         const cllm_cuda_job &job = launch.job[j];
         const uint32_t job0 = j ? launch.job[j - 1].end : 0, job_end = end < job.end ? end : job.end, n = job_end - at;
-        const uint32_t tile = job.tile0 + at - job0 + n * warp / warps, last = job.tile0 + at - job0 + n * (warp + 1) / warps;
+        uint32_t row0 = job.row0, tile0 = job.tile0;
+        if (job.row_at) {
+            if (first) wait_for_previous_kernel();
+            row0 = min((uint32_t)*job.row_at, job.w.rows - 1);
+            tile0 = row0 / 16 * job.w.col_blocks;
+        }
+        const uint32_t tile = tile0 + at - job0 + n * warp / warps, last = tile0 + at - job0 + n * (warp + 1) / warps;
         tile_walk walk = {};
         if (tile < last) {
             walk = walk_begin(job.w, tile, last, lane);
@@ -139,7 +145,7 @@ template <typename Launch, typename Work, typename Finish> CLLM_INLINE void for_
             parity ^= 1u << stage;
             const tile_parts parts = walk_locate(job.w, walk, stages + stage * p.stage_bytes, p.stage_bytes, table, lane);
             const tile_place place = {walk.row_block, walk.col_block, walk.col_block + 1 < job.w.col_blocks ? job.w.tile_cols : job.w.last_width};
-            if (!parts.ok || !work(job, place, parts, sums, lane)) {
+            if (!parts.ok || !work(job, row0, place, parts, sums, lane)) {
                 if (lane == 0) atomicCAS(p.error, 0u, walk.tile + 1);
                 clear_shared(sums, p.outlier_words, lane);
             }
