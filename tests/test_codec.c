@@ -296,14 +296,14 @@ static void fast_profile_keeps_tables_small(void **state) {
     free(w);
 }
 
-/* A profile's tiles: as wide as there are 4096 of them, but of 128 columns at least and 512 at most. */
+/* A profile's tiles: wide ones, or those that suit the warps of a GPU. */
 static void tiles_suit_the_profile(void **state) {
     (void)state;
     static const uint32_t expected[][4] = {/* rows, cols, fast, small */
-                                           {2048, 2048, 128, 1024},   {4096, 4096, 256, 1024},  {14336, 4096, 512, 1024},
+                                           {2048, 2048, 128, 1024},   {4096, 4096, 384, 1024},  {14336, 4096, 512, 1024},
                                            {4096, 14336, 512, 1024},  {32000, 2048, 512, 1024}, {128256, 4096, 512, 1024},
-                                           {5632, 2048, 128, 1024},   {1, 1, 128, 128},         {100, 700, 128, 768},
-                                           {200000, 1100, 384, 640}};
+                                           {5632, 2048, 256, 1024},   {1, 1, 128, 128},         {100, 700, 128, 768},
+                                           {200000, 1100, 640, 640}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         assert_int_equal(cllm_choose_tile_cols(expected[i][0], expected[i][1], CLLM_PROFILE_FAST), expected[i][2]);
         assert_int_equal(cllm_choose_tile_cols(expected[i][0], expected[i][1], CLLM_PROFILE_SMALL), expected[i][3]);

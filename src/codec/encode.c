@@ -10,7 +10,7 @@
 #include "codec/lut.h"
 #include "codec/table.h"
 
-enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 512, TILES_FAST = 4096 };
+enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 640, GPU_WARPS = 132 * 28 };
 
 void cllm_encode_params_default(cllm_encode_params *p) {
     *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
@@ -282,13 +282,22 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
     return (width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS;
 }
 
-/* Tiles of about equal width: large ones for few lane lengths (small), smaller ones so that a GPU with 4096 warps has one for each (fast). */
+/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU walks fastest (fast), each of its warps taking
+ * turns: a tile costs it so many steps of 32 columns, and about twelve more. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
     const uint64_t row_blocks = ((uint64_t)rows + CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
-    uint32_t most = WIDEST_FAST, width = equal_width(cols, most);
-    while (most > CLLM_MIN_TILE_COLS && row_blocks * ((cols + width - 1) / width) < TILES_FAST) width = equal_width(cols, most /= 2);
-    return width;
+    uint64_t least = UINT64_MAX;
+    uint32_t best = CLLM_MIN_TILE_COLS;
+    for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
+        const uint32_t width = equal_width(cols, most);
+        const uint64_t tiles = row_blocks * ((cols + (uint64_t)width - 1) / width), turns = (tiles + GPU_WARPS - 1) / GPU_WARPS;
+        const uint64_t cost = turns * (width / 32 + 12);
+        if (cost >= least) continue;
+        least = cost;
+        best = width;
+    }
+    return best;
 }
 
 cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err) {
