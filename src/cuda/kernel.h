@@ -52,11 +52,13 @@ typedef struct cllm_cuda_job {
     uint32_t tile0; /* decode: first tile of the range */
     const int32_t *row_at; /* or, of a job of one row: where the row's number lies; it is written by an earlier kernel, and clamped */
     uint32_t end;   /* tiles of this job and all before it */
+    uint32_t end_block; /* blocks of this job and all before it, where blocks keep to one job */
 } cllm_cuda_job;
 
 /* What a launch is besides its jobs. */
 typedef struct cllm_cuda_shape {
     uint32_t jobs, tiles;
+    uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */
     uint32_t stage_bytes, outlier_words; /* shared memory: one stage, outlier sums of one warp */
     uint32_t sums_at, stages_at, stages_before, table_at; /* offsets; as many pairs of stages as fit lie before the table */
     uint32_t *error; /* device word: 0, or 1 + the index of a corrupt tile in its tensor, or CLLM_CUDA_MISPLACED */

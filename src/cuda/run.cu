@@ -121,8 +121,24 @@ static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_ten
     jobs[p->jobs++] = *job;
 }
 
-/* `argument` begins with *p. */
-static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm_cuda_shape *p, void *argument, void *stream, cllm_error *err) {
+/* Blocks for each job by its share of the tiles; false if there are too few. */
+static bool keep_apart(const cllm_cuda_shape *p, cllm_cuda_job *jobs, uint32_t grid) {
+    uint32_t tiles = 0, used = 0;
+    if (p->jobs < 2 || grid < 4 * p->jobs) return false;
+    for (uint32_t i = 0; i < p->jobs; i++) {
+        const uint32_t n = jobs[i].end - tiles, left = p->tiles - tiles, blocks = grid - used, after = p->jobs - 1 - i;
+        uint32_t mine = (uint32_t)(((uint64_t)n * blocks + left / 2) / left);
+        if (mine < 1) mine = 1;
+        if (mine > blocks - after) mine = blocks - after;
+        if (!after) mine = blocks;
+        tiles = jobs[i].end;
+        jobs[i].end_block = used += mine;
+    }
+    return true;
+}
+
+/* `argument` begins with *p and has `jobs`. */
+static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm_cuda_shape *p, cllm_cuda_job *jobs, void *argument, void *stream, cllm_error *err) {
     int warps, blocks;
     if (!p->tiles) return CLLM_OK;
     if (!choose_shape(c, p, most_warps, &warps, &blocks))
@@ -138,6 +154,7 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm
     /* few tiles: one a warp on as many processors as there are */
     if (useful < grid) grid = p->tiles < grid ? p->tiles : grid;
     p->error = c->error;
+    p->apart = keep_apart(p, jobs, (uint32_t)grid);
     return cllm_cuda_start(c, kernel, dim3((uint32_t)grid), dim3(32 * warps), shared, stream, argument, err);
 }
 
@@ -172,7 +189,7 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             if (words > p.shape.outlier_words) p.shape.outlier_words = words;
             add_job(&p.shape, p.job, u, u->h.tiles, &job);
         }
-        cllm_status s = launch(c, kernel, CLLM_CUDA_WARPS, &p.shape, &p, stream, err);
+        cllm_status s = launch(c, kernel, CLLM_CUDA_WARPS, &p.shape, p.job, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;
@@ -217,7 +234,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             job.tile0 = block0 * u->view.col_blocks;
             add_job(&p->shape, p->job, u, blocks * u->view.col_blocks, &job);
         }
-        if (s == CLLM_OK) s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p, stream, err);
+        if (s == CLLM_OK) s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p->job, p, stream, err);
     }
     cllm_free(p);
     cllm_free(done);
@@ -237,7 +254,7 @@ cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32
             job.row_at = tokens + i;
             add_job(&p->shape, p->job, t, t->view.col_blocks, &job);
         }
-        s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p, stream, err);
+        s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p->job, p, stream, err);
     }
     cllm_free(p);
     return s;

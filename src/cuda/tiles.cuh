@@ -106,8 +106,17 @@ template <typename Launch, typename Work, typename Finish> CLLM_INLINE void for_
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     const uint32_t bars = 16 * warp, sums = p.sums_at + 4 * p.outlier_words * warp, table = shared_address(p.table_at);
     const uint32_t stages = warp < p.stages_before ? p.stages_at + 2 * p.stage_bytes * warp : p.table_at + CLLM_CUDA_TABLE + 2 * p.stage_bytes * (warp - p.stages_before);
-    uint32_t at = (uint32_t)((uint64_t)p.tiles * blockIdx.x / gridDim.x), parity = 0, stage = 0;
-    const uint32_t end = (uint32_t)((uint64_t)p.tiles * (blockIdx.x + 1) / gridDim.x);
+    uint32_t parity = 0, stage = 0, from = 0, tiles = p.tiles, block = blockIdx.x, blocks = gridDim.x;
+    if (p.apart) {
+        uint32_t j = 0;
+        while (launch.job[j].end_block <= block) j++;
+        from = j ? launch.job[j - 1].end : 0;
+        tiles = launch.job[j].end - from;
+        blocks = launch.job[j].end_block - (j ? launch.job[j - 1].end_block : 0);
+        block -= launch.job[j].end_block - blocks;
+    }
+    uint32_t at = from + (uint32_t)((uint64_t)tiles * block / blocks);
+    const uint32_t end = from + (uint32_t)((uint64_t)tiles * (block + 1) / blocks);
     bool first = true;
     let_next_kernel_start(); /* its blocks come as ours go, and fetch weights and table before they wait for our results */
     if (table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
