@@ -156,7 +156,10 @@ static void test_golden_lossless(void **state) {
 
 static void test_golden_small(void **state) {
     (void)state;
-    if (!temp_exists(SMALL, "model.safetensors")) skip();
+    if (!temp_exists(SMALL, "model.safetensors")) {
+        print_message("skipped: there is no %s\n", SMALL);
+        skip();
+    }
     check_golden(SMALL, SMALL, CLLM_WEIGHTS_AUTO);
     check_golden(compressed(SMALL, "small-lossless", CLLM_MODE_LOSSLESS), SMALL, CLLM_WEIGHTS_AUTO);
 }

@@ -425,7 +425,10 @@ static void test_encode_patterns(void **state) {
 static void real_weights(const char *path, int most) {
     size_t bytes;
     uint8_t *file = read_file(path, &bytes);
-    if (!file) skip();
+    if (!file) {
+        print_message("skipped: there is no %s\n", path);
+        skip();
+    }
     uint64_t header;
     assert_true(bytes >= 8);
     memcpy(&header, file, 8);

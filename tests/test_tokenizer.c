@@ -245,7 +245,10 @@ static void golden_tiny(void **state) {
 static void golden_small(void **state) {
     (void)state;
     const char *dir = CLLM_TEST_SOURCE_DIR "/../shared/models/small";
-    if (access(dir, R_OK)) skip();
+    if (access(dir, R_OK)) {
+        print_message("skipped: there is no %s\n", dir);
+        skip();
+    }
     check_golden(dir);
 }
 
