@@ -291,7 +291,9 @@ static int print_result(const evaluation *e, double seconds) {
                    100 * (double)s->sum.same / tokens, e->reference->dir, score_ppl(&e->reference->sum));
         printf(" (%llu tokens)\n", (unsigned long long)s->sum.tokens);
     }
-    fprintf(stderr, "%.1f s, %.0f tokens/s and directory\n", seconds, (double)e->subjects[0].sum.tokens / seconds);
+    const bool several = e->o->models > 1 || e->reference != NULL;
+    fprintf(stderr, "%.1f s, %.0f tokens/s%s\n", seconds, (double)e->subjects[0].sum.tokens / seconds,
+            several ? ", each through every model" : "");
     return CLI_OK;
 }
 

@@ -350,7 +350,10 @@ static int complete(run_state *r, cllm_error *err) {
     cllm_buf text = {0};
     cllm_status status = generator_run(&r->generator, ids, count, o->predict, o->json ? NULL : stdout, &text, err);
     cllm_free(ids);
-    if (!o->json) putchar('\n');
+    if (!o->json) {
+        putchar('\n');
+        fflush(stdout); /* an error's line follows the text, not its last word */
+    }
     int code = CLI_OK;
     if (status != CLLM_OK)
         code = cli_report(err);
