@@ -1,4 +1,4 @@
-/* Attention of a decode step, RoPE and cache included. A block does up to eight query heads of one kv head over one
+/* Attention of a decode step, RoPE and cache included. A block does up to four query heads of one kv head over one
  * split of the context; splits meet in whichever warp is last to finish a chunk of 256 columns of the output. */
 #include "cuda/heads.cuh"
 
@@ -36,8 +36,8 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
 
 /* Turns the block's queries into shared memory, and the keys that are new in its range (with their values) into the
  * cache. Blocks that share new keys store the same numbers, so none needs to wait for another. */
-template <typename T>
-CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const head_angles &angles, float *queries) {
+template <typename T, int PAIRS>
+CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const head_angles<PAIRS> &angles, float *queries) {
     const int lane = threadIdx.x & 31;
     const uint32_t dim = p.cache.dim, half = dim / 2, row_length = p.cache.row, fresh = r.from > r.base ? r.from : r.base;
     const uint32_t keys = r.to > fresh ? r.to - fresh : 0;
@@ -47,9 +47,9 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
         const float *from = kind == 0   ? p.q + (size_t)row * p.q_stride + (size_t)(heads.first + task) * dim
                             : kind == 1 ? p.k + (size_t)row * p.kv_stride + (size_t)heads.kv * dim
                                         : p.v + (size_t)row * p.kv_stride + (size_t)heads.kv * dim;
-        head_pairs h;
+        head_pairs<PAIRS> h;
 #pragma unroll
-        for (int j = 0; j < GPU_PAIRS; j++) {
+        for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = lane + 32 * j;
             if (i >= half) break;
             h.a[j] = from[i];
@@ -57,13 +57,13 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
         }
         if (kind < 2 && at == r.position) turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, angles, lane, h);
         if (kind == 1 && at != r.position) {
-            head_angles other;
+            head_angles<PAIRS> other;
             head_turns(p.turn, at, lane, other);
             turn_head(p.turn, p.turn.k_norm, other, lane, h);
         }
         T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * row_length;
 #pragma unroll
-        for (int j = 0; j < GPU_PAIRS; j++) {
+        for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = lane + 32 * j;
             if (i >= half) break;
             if (kind == 0) {
@@ -263,7 +263,7 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
     const attend_range r = find_range(p);
     const attend_heads heads = find_heads<HB>(p);
     if (blockIdx.y >= r.active) return;
-    head_angles angles;
+    head_angles<NP> angles;
     head_turns(p.turn, r.position, lane, angles);
     for (uint32_t i = threadIdx.x; i < HB * row; i += GPU_THREADS)
         if (i >= heads.count * row || i % row >= p.cache.dim) queries[i] = 0; /* nobody else writes there */
@@ -273,7 +273,7 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
         float *y = p.add.y + (size_t)blockIdx.z * p.add.stride;
         for (uint32_t i = blockIdx.x * GPU_THREADS + threadIdx.x; i < p.add.count; i += gridDim.x * GPU_THREADS) y[i] += p.add.bias[i];
     }
-    place_heads<T>(p, r, heads, angles, queries);
+    place_heads<T, NP>(p, r, heads, angles, queries);
     __syncthreads();
     const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * row, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * row;
     head_state state = {-INFINITY, 0};
@@ -311,8 +311,7 @@ template <typename T, int HB> static const void *choose_row(uint32_t row) {
 template <typename T> static const void *choose_heads(int heads, uint32_t row) {
     return heads == 1   ? choose_row<T, 1>(row)
            : heads == 2 ? choose_row<T, 2>(row)
-           : heads <= 4 ? choose_row<T, 4>(row)
-                        : choose_row<T, 8>(row);
+                        : choose_row<T, 4>(row);
 }
 
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared) {

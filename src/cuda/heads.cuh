@@ -6,18 +6,19 @@
 
 enum { GPU_PAIRS = GPU_MAX_HEAD / 64 };
 
-typedef struct head_pairs {
-    float a[GPU_PAIRS], b[GPU_PAIRS];
-} head_pairs;
+/* PAIRS: as many as the largest head has in a lane; a step's code is short enough to matter, so kernels for small heads have less. */
+template <int PAIRS> struct head_pairs {
+    float a[PAIRS], b[PAIRS];
+};
 
 /* Cosines and sines of the lane's pairs. */
-typedef struct head_angles {
-    float cosine[GPU_PAIRS], sine[GPU_PAIRS];
-} head_angles;
+template <int PAIRS> struct head_angles {
+    float cosine[PAIRS], sine[PAIRS];
+};
 
-CLLM_INLINE void head_turns(const gpu_turn &t, uint32_t position, int lane, head_angles &w) {
+template <int PAIRS> CLLM_INLINE void head_turns(const gpu_turn &t, uint32_t position, int lane, head_angles<PAIRS> &w) {
 #pragma unroll
-    for (int j = 0; j < GPU_PAIRS; j++) {
+    for (int j = 0; j < PAIRS; j++) {
         const uint32_t i = lane + 32 * j;
         if (i >= t.dim / 2) break;
         sincosf((float)position * t.freq[i], &w.sine[j], &w.cosine[j]);
@@ -27,16 +28,17 @@ CLLM_INLINE void head_turns(const gpu_turn &t, uint32_t position, int lane, head
 }
 
 /* Normalizes where there is a norm, then turns. */
-CLLM_INLINE void turn_head(const gpu_turn &t, const float *norm, const head_angles &w, int lane, head_pairs &h) {
+template <int PAIRS>
+CLLM_INLINE void turn_head(const gpu_turn &t, const float *norm, const head_angles<PAIRS> &w, int lane, head_pairs<PAIRS> &h) {
     const uint32_t half = t.dim / 2;
     if (norm) {
         float sum = 0;
 #pragma unroll
-        for (int j = 0; j < GPU_PAIRS; j++)
+        for (int j = 0; j < PAIRS; j++)
             if (lane + 32 * j < half) sum += h.a[j] * h.a[j] + h.b[j] * h.b[j];
         const float inverse = 1.0f / sqrtf(warp_sum(sum) / (float)t.dim + t.eps);
 #pragma unroll
-        for (int j = 0; j < GPU_PAIRS; j++) {
+        for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = lane + 32 * j;
             if (i >= half) break;
             h.a[j] *= inverse * norm[i];
@@ -44,7 +46,7 @@ CLLM_INLINE void turn_head(const gpu_turn &t, const float *norm, const head_angl
         }
     }
 #pragma unroll
-    for (int j = 0; j < GPU_PAIRS; j++) {
+    for (int j = 0; j < PAIRS; j++) {
         if (lane + 32 * j >= half) break;
         const float a = h.a[j], b = h.b[j];
         h.a[j] = a * w.cosine[j] - b * w.sine[j];

@@ -29,7 +29,7 @@ template <typename T> static __global__ void __launch_bounds__(128) place_rows(c
     const uint32_t number = kind == 0 ? head : (head - c.heads) % c.kv_heads;
     const float *bias = kind == 0 ? p.q_bias : kind == 1 ? p.k_bias : p.v_bias;
     __half *at = p.qkv + (size_t)blockIdx.x * p.stride + (size_t)head * c.dim;
-    head_pairs h;
+    head_pairs<GPU_PAIRS> h;
 #pragma unroll
     for (int j = 0; j < GPU_PAIRS; j++) {
         const uint32_t i = lane + 32 * j;
@@ -38,7 +38,7 @@ template <typename T> static __global__ void __launch_bounds__(128) place_rows(c
         h.b[j] = __half2float(at[half + i]) + (bias ? bias[number * c.dim + half + i] : 0.0f);
     }
     if (kind < 2) {
-        head_angles w;
+        head_angles<GPU_PAIRS> w;
         head_turns(p.turn, position, lane, w);
         turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, w, lane, h);
     }

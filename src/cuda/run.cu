@@ -144,15 +144,18 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm
     if (!choose_shape(c, p, most_warps, &warps, &blocks))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
+    uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->tiles + warps - 1) / warps;
+    /* few tiles: one a warp on as many processors as there are, and no warp without a tile, so that the next kernel finds room to begin */
+    if (useful < grid) {
+        grid = p->tiles < grid ? p->tiles : grid;
+        warps = (int)((p->tiles + grid - 1) / grid);
+    }
     size_t shared = place_shared(c, p, warps);
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     /* what the blocks do not need stays L1, where x is */
     const size_t percent = (100 * blocks * (shared + c->reserved_shared) + c->processor_shared - 1) / c->processor_shared;
     if (e == cudaSuccess) e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, percent < 100 ? (int)percent : 100);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "shared memory for a kernel");
-    uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->tiles + warps - 1) / warps;
-    /* few tiles: one a warp on as many processors as there are */
-    if (useful < grid) grid = p->tiles < grid ? p->tiles : grid;
     p->error = c->error;
     p->apart = keep_apart(p, jobs, (uint32_t)grid);
     return cllm_cuda_start(c, kernel, dim3((uint32_t)grid), dim3(32 * warps), shared, stream, argument, err);

@@ -15,7 +15,7 @@ enum {
     GPU_FORMS = 3,        /* matrices that share an input (q, k, v) may each need it in a form of their own */
     GPU_MAX_HEAD = 256,   /* largest head_dim */
     GPU_KEYS = 64,        /* positions that a block of decode_attention scores at a time */
-    GPU_HEADS = 8,        /* most query heads of such a block */
+    GPU_HEADS = 4,        /* most query heads of such a block; with eight the code is so long that fetching it takes the time */
     GPU_THREADS = 256
 };
 

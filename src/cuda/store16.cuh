@@ -28,11 +28,34 @@ template <int K, int OUT> CLLM_INLINE void store_register(const cllm_cuda_job &j
         if (col + i < job.w.cols) store_element<OUT>(job.out, at + i, v[i]);
 }
 
-template <int K, int OUT> CLLM_INLINE void store_step(const cllm_cuda_job &job, const int64_t row, uint32_t col, const float scale[2], const uint32_t a[4]) {
+/* Two neighbouring registers of a row: eight bytes. */
+template <int K, int OUT> CLLM_INLINE uint2 convert_pair(const cllm_cuda_job &job, uint2 v, float row_scale, uint32_t col) {
+    if (K >= KIND_BF16 && OUT == CLLM_OUT_BITS) return v;
+    const uint32_t e[4] = {v.x & 0xffff, v.x >> 16, v.y & 0xffff, v.y >> 16};
+    uint32_t r[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int64_t r = row + 8 * (i & 1);
-        if (r >= 0 && r < job.nrows) store_register<K, OUT>(job, (uint64_t)r, col + (i / 2) * 8, scale[i & 1], a[i]);
+    for (int i = 0; i < 4; i++) r[i] = convert<K, OUT>(e[i], row_scale, job.w.col_scale, col + i);
+    return make_uint2(r[0] | r[1] << 16, r[2] | r[3] << 16);
+}
+
+/* `aligned`: rows are whole vectors, and the tile has no columns beyond the matrix. col: of the step's first column. */
+template <int K, int OUT>
+CLLM_INLINE void store_step(const cllm_cuda_job &job, bool aligned, const int64_t row, uint32_t col, const float scale[2], int lane, const uint32_t a[4]) {
+    if (OUT == CLLM_OUT_F32 || !aligned) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int64_t r = row + 8 * (i & 1);
+            if (r >= 0 && r < job.nrows) store_register<K, OUT>(job, (uint64_t)r, col + 2 * (lane & 3) + (i / 2) * 8, scale[i & 1], a[i]);
+        }
+        return;
+    }
+    col += 2 * (lane & 2) + 8 * (lane & 1);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int64_t r = row + 8 * i;
+        const uint2 v = pair_columns(a[i], a[2 + i], lane);
+        if (r < 0 || r >= job.nrows) continue;
+        __stcs((uint2 *)(job.out + 2 * ((uint64_t)r * job.w.cols + col)), convert_pair<K, OUT>(job, v, scale[i], col));
     }
 }
 
@@ -62,14 +85,15 @@ template <int K, int OUT> CLLM_INLINE bool store_tile(const cllm_cuda_job &job, 
     raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
     row_scales(job, row0, row, scale);
     reader r = reader_begin(p, job.w.max_length, lane);
-    uint32_t col = place.col_block * job.w.tile_cols + 2 * (lane & 3);
+    uint32_t col = place.col_block * job.w.tile_cols;
+    const bool aligned = job.w.cols % 4 == 0 && (uint64_t)job.out % 8 == 0 && col + place.width <= job.w.cols;
     for (uint32_t k = 0; k < steps; k += 4) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             if (i == 2 && k + 2 >= steps) break; /* widths are multiples of two steps */
             uint32_t a[4];
             decode_step16<K, false>(r, raw, i, k + 4 < steps, a);
-            store_step<K, OUT>(job, row, col, scale, a);
+            store_step<K, OUT>(job, aligned, row, col, scale, lane, a);
             col += 16;
         }
         next_group16<K>(raw);

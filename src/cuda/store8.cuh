@@ -6,14 +6,6 @@
 #include "cuda/lanes.cuh"
 #include "cuda/tiles.cuh"
 
-/* What a lane writes of a step: eight columns of a row, in two registers. Of a pair of lanes the even one takes the left 16 columns of
- * the step and the odd one the right, so that the four lanes of a row fill whole sectors. All lanes must call. */
-CLLM_INLINE uint2 pair_columns(uint32_t left, uint32_t right, int lane) {
-    const bool odd = lane & 1;
-    const uint32_t got = __shfl_xor_sync(~0u, odd ? left : right, 1);
-    return odd ? make_uint2(got, right) : make_uint2(left, got);
-}
-
 /* Byte i of v, a signed one, as float: exact, and without the slow conversion. v has its sign bits flipped. */
 CLLM_INLINE float flipped_byte(uint32_t v, int i) { return __uint_as_float(permute(v, 0x4b000000u, 0x7440u | i)) - 8388736.0f; }
 
