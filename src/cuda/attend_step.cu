@@ -123,19 +123,23 @@ CLLM_INLINE float soften(float *scores, head_state &s, int lane) {
     return factor;
 }
 
-/* acc (columns 2 * lane + 64 * i of a head) += weights times the values of every `step`th key. */
-template <typename T, int NP>
-CLLM_INLINE void add_values(const T *values, uint32_t row, const float *weights, uint32_t key, uint32_t count, uint32_t step, int lane, float2 acc[NP]) {
+/* acc (columns 2 * lane + 64 * i of each head) += weights times the values of every eighth key: a row of values is read once for all
+ * heads, and a warp's rows of a tile are on their way together. */
+template <typename T, int HB, int NP>
+CLLM_INLINE void add_values(const T *values, uint32_t row, const float *weights, uint32_t key, uint32_t count, int lane, float2 acc[HB][NP]) {
 #pragma unroll 8
-    for (; key < count; key += step) {
-        const float w = weights[key];
+    for (; key < count; key += GPU_THREADS / 32) {
 #pragma unroll
         for (int i = 0; i < NP; i++) {
             const uint32_t col = 2 * lane + 64 * i;
             if (col >= row) break;
             const float2 v = cache_load2(values + (size_t)key * row + col);
-            acc[i].x += w * v.x;
-            acc[i].y += w * v.y;
+#pragma unroll
+            for (int h = 0; h < HB; h++) {
+                const float w = weights[h * GPU_KEYS + key];
+                acc[h][i].x += w * v.x;
+                acc[h][i].y += w * v.y;
+            }
         }
     }
 }
@@ -207,11 +211,11 @@ template <int HB> CLLM_INLINE uint32_t blocks_of_chunk(const gpu_attend_step &p,
     return (b / group * p.head_blocks + b % group / HB) - (a / group * p.head_blocks + a % group / HB) + 1;
 }
 
-/* Adds up what the warps of a head have; results: [warp][row], warp w has a part of head w % HB. */
+/* Adds up what the warps have; results: [warp][head][row]. */
 template <int HB> CLLM_INLINE float result_at(const float *results, uint32_t row, uint32_t head, uint32_t col) {
     float v = 0;
 #pragma unroll
-    for (int w = 0; w < GPU_THREADS / 32 / HB; w++) v += results[(head + w * HB) * row + col];
+    for (int w = 0; w < GPU_THREADS / 32; w++) v += results[(w * HB + head) * row + col];
     return v;
 }
 
@@ -253,11 +257,10 @@ CLLM_INLINE void store_partial(const gpu_attend_step &p, const attend_range &r, 
 }
 
 template <typename T, int HB, int NP> static __global__ void __launch_bounds__(GPU_THREADS) attend_step(const __grid_constant__ gpu_attend_step p) {
-    enum { warps = GPU_THREADS / 32, each = warps / HB };
     __shared__ float scores[HB * GPU_KEYS], factors[HB];
     __shared__ head_state states[HB];
-    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.row; /* results: [warps][row] */
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = warp % HB;
+    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.row; /* results: [warps][HB][row] */
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const uint32_t row = p.cache.row;
     /* The position changes only behind the last kernel of a step. */
     const attend_range r = find_range(p);
@@ -277,7 +280,7 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
     __syncthreads();
     const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * row, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * row;
     head_state state = {-INFINITY, 0};
-    float2 acc[NP] = {};
+    float2 acc[HB][NP] = {};
     for (uint32_t at = r.from; at < r.to; at += GPU_KEYS) {
         const uint32_t count = r.to - at < GPU_KEYS ? r.to - at : GPU_KEYS;
         score_keys<T, HB, NP>(p, keys + (size_t)at * row, count, queries, scores);
@@ -287,18 +290,21 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
             if (lane == 0) factors[warp] = factor;
         }
         __syncthreads();
-        const float factor = factors[head];
 #pragma unroll
-        for (int i = 0; i < NP; i++) acc[i].x *= factor, acc[i].y *= factor;
-        add_values<T, NP>(values + (size_t)at * row, row, scores + head * GPU_KEYS, warp / HB, count, each, lane, acc);
+        for (int h = 0; h < HB; h++)
+#pragma unroll
+            for (int i = 0; i < NP; i++) acc[h][i].x *= factors[h], acc[h][i].y *= factors[h];
+        add_values<T, HB, NP>(values + (size_t)at * row, row, scores, warp, count, lane, acc);
         __syncthreads();
     }
     if (warp < HB && lane == 0) states[warp] = state;
 #pragma unroll
-    for (int i = 0; i < NP; i++) {
-        const uint32_t col = 2 * lane + 64 * i;
-        if (col < row) *(float2 *)(results + warp * row + col) = acc[i];
-    }
+    for (int h = 0; h < HB; h++)
+#pragma unroll
+        for (int i = 0; i < NP; i++) {
+            const uint32_t col = 2 * lane + 64 * i;
+            if (col < row) *(float2 *)(results + (warp * HB + h) * row + col) = acc[h][i];
+        }
     __syncthreads();
     if (r.active == 1 && p.whole_chunks) store_alone<HB>(p, heads, results, states, lane);
     else store_partial<HB>(p, r, heads, results, states, lane);
@@ -315,7 +321,7 @@ template <typename T> static const void *choose_heads(int heads, uint32_t row) {
 }
 
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared) {
-    *shared = (size_t)(heads + GPU_THREADS / 32) * row * sizeof(float);
+    *shared = (size_t)(1 + GPU_THREADS / 32) * heads * row * sizeof(float);
     if (row > GPU_MAX_HEAD) return NULL;
     return f32 ? choose_heads<float>(heads, row) : choose_heads<__half>(heads, row);
 }
