@@ -286,7 +286,8 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
  * turns: a tile costs it so many steps of 32 columns, and about twelve more. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
-    const uint64_t row_blocks = ((uint64_t)rows + CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
+    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns */
+    const uint64_t together = (uint64_t)4 * rows <= cols ? cols : rows, row_blocks = (together + CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
     uint64_t least = UINT64_MAX;
     uint32_t best = CLLM_MIN_TILE_COLS;
     for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
