@@ -30,21 +30,6 @@ static cllm_cuda_vector vector_in(const gpu_session *s, int form, uint32_t cols,
     return v;
 }
 
-static cllm_cuda_quantize quantize_for(const cllm_cuda_tensor *t, const cllm_cuda_vector *v) {
-    cllm_cuda_quantize q = {};
-    q.col_scale = t->view.col_scale;
-    q.fragments = (uint32_t *)v->x.fragments;
-    q.integers = (int16_t *)v->x.integers;
-    q.scale = (float *)v->x.scale;
-    q.cols = v->cols;
-    q.chunks = v->chunks;
-    q.batch = v->batch;
-    q.padded_batch = v->padded_batch;
-    q.halves = t->h.layout == 16;
-    q.bf16 = t->h.mode == CLLM_MODE_LOSSLESS && t->h.dtype == CLLM_DTYPE_BF16;
-    return q;
-}
-
 static bool same_form(const cllm_cuda_quantize *a, const cllm_cuda_quantize *b) {
     return a->col_scale == b->col_scale && a->halves == b->halves && a->bf16 == b->bf16;
 }
@@ -59,7 +44,7 @@ static void add_matrix(const gpu_session *s, step_input *in, const gpu_matrix *m
     }
     const int next = (int)in->to.count;
     in->form[next] = vector_in(s, next, m->cols, in->batch);
-    in->to.coded[next] = quantize_for(m->coded, &in->form[next]);
+    in->to.coded[next] = cllm_cuda_quantize_for(m->coded, &in->form[next]);
     for (*reads = 0; *reads < next; (*reads)++)
         if (same_form(&in->to.coded[*reads], &in->to.coded[next])) return;
     in->to.count++;

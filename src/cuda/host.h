@@ -39,6 +39,8 @@ struct cllm_cuda_vector {
 
 /* "what: CUDA's words" as CLLM_ERR_DEVICE (CLLM_ERR_MEMORY where memory ran out). */
 cllm_status cllm_cuda_fail(cllm_error *err, cudaError_t error, const char *what);
+/* How x becomes the vector that the product with this matrix wants; x itself is left to be filled in. */
+cllm_cuda_quantize cllm_cuda_quantize_for(const cllm_cuda_tensor *tensor, const cllm_cuda_vector *vector);
 /* Launches with programmatic dependency where the device has it. */
 cllm_status cllm_cuda_start(cllm_cuda *cuda, const void *kernel, dim3 grid, dim3 block, size_t shared, void *stream, void *argument, cllm_error *err);
 

@@ -6,6 +6,7 @@
 
 #include "cuda/lanes16.cuh"
 #include "cuda/launch.h"
+#include "cuda/row_sums.cuh"
 #include "cuda/tiles.cuh"
 
 template <int K> CLLM_INLINE void mma_16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
@@ -50,24 +51,6 @@ template <int K> CLLM_INLINE void mma_16(float c[4], const uint32_t a[4], uint32
 CLLM_INLINE uint32_t to_halves(uint32_t v) {
     __half2 h = __halves2half2(__short2half_rn((short)v), __short2half_rn((short)(v >> 16)));
     return *(const uint32_t *)&h;
-}
-
-typedef struct row_sums {
-    float y[2][2];
-    uint32_t row_block;
-} row_sums;
-
-template <int NB> CLLM_INLINE void add_rows(const cllm_cuda_job &job, row_sums &s, int lane) {
-    if (s.row_block == ~0u) return;
-#pragma unroll
-    for (int half = 0; half < (NB > 4 ? 2 : 1); half++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            uint32_t row = s.row_block * 16 + (lane >> 2) + 8 * i, b = half * 4 + (lane & 3);
-            if (b < job.batch && row < job.w.rows)
-                atomicAdd(job.y + (size_t)b * job.y_stride + row, job.w.row_scale ? s.y[half][i] * __ldg(job.w.row_scale + row) : s.y[half][i]);
-            s.y[half][i] = 0;
-        }
 }
 
 template <int K> CLLM_INLINE float number(uint32_t bits) {

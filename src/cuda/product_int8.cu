@@ -3,25 +3,8 @@
  * x comes as two int8 planes (x = 256 * high + low) in columns of the tensor core's B operand, so that a
  * chunk of 256 columns sums exactly in int32; outliers are summed beside it, in integers too, and only whole chunks become float. */
 #include "cuda/launch.h"
+#include "cuda/row_sums.cuh"
 #include "cuda/tiles.cuh"
-
-/* What a warp has of one row block: float sums of rows g and g + 8 for batch t (and 4 + t), in lanes l = (g, t). */
-typedef struct row_sums {
-    float y[2][2];
-    uint32_t row_block;
-} row_sums;
-
-template <int NB> CLLM_INLINE void add_rows(const cllm_cuda_job &job, row_sums &s, int lane) {
-    if (s.row_block == ~0u) return;
-#pragma unroll
-    for (int half = 0; half < (NB > 4 ? 2 : 1); half++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            uint32_t row = s.row_block * 16 + (lane >> 2) + 8 * i, b = half * 4 + (lane & 3);
-            if (b < job.batch && row < job.w.rows) atomicAdd(job.y + (size_t)b * job.y_stride + row, s.y[half][i] * __ldg(job.w.row_scale + row));
-            s.y[half][i] = 0;
-        }
-}
 
 /* Integer sums of one chunk to float sums; columns 2t and 2t+1 of the accumulators are the planes of batch t. */
 template <int R, int NB>

@@ -55,22 +55,27 @@ void cllm_cuda_vector_free(cllm_cuda_vector *v) {
     cllm_free(v);
 }
 
-cllm_status cllm_cuda_vector_set(cllm_cuda_vector *v, const cllm_cuda_tensor *t, const float *x, size_t stride, void *stream, cllm_error *err) {
-    enum { warps = 4 };
-    if (t->h.cols != v->cols) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a vector of %u for a matrix of %u columns", v->cols, t->h.cols);
+cllm_cuda_quantize cllm_cuda_quantize_for(const cllm_cuda_tensor *t, const cllm_cuda_vector *v) {
     cllm_cuda_quantize q = {};
-    q.x = x;
     q.col_scale = t->view.col_scale;
     q.fragments = (uint32_t *)v->x.fragments;
     q.integers = (int16_t *)v->x.integers;
     q.scale = (float *)v->x.scale;
-    q.x_stride = (uint32_t)stride;
     q.cols = v->cols;
     q.chunks = v->chunks;
     q.batch = v->batch;
     q.padded_batch = v->padded_batch;
     q.halves = t->h.layout == 16;
     q.bf16 = t->h.mode == CLLM_MODE_LOSSLESS && t->h.dtype == CLLM_DTYPE_BF16;
+    return q;
+}
+
+cllm_status cllm_cuda_vector_set(cllm_cuda_vector *v, const cllm_cuda_tensor *t, const float *x, size_t stride, void *stream, cllm_error *err) {
+    enum { warps = 4 };
+    if (t->h.cols != v->cols) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a vector of %u for a matrix of %u columns", v->cols, t->h.cols);
+    cllm_cuda_quantize q = cllm_cuda_quantize_for(t, v);
+    q.x = x;
+    q.x_stride = (uint32_t)stride;
     return cllm_cuda_start(v->cuda, cllm_cuda_quantize_kernel(), dim3((v->chunks + warps - 1) / warps, v->padded_batch), dim3(32 * warps), 0, stream, &q, err);
 }
 
