@@ -57,7 +57,9 @@ void cllm_gpu_library_load(const char *const *places, size_t count, cllm_gpu_lib
     *out = (cllm_gpu_library){0};
     for (size_t i = 0; i < count; i++)
         if (try_place(places[i], out)) return;
-    size_t used = (size_t)snprintf(out->why, sizeof out->why, CLLM_GPU_LIBRARY " was not found; a build where nvcc is installed makes it (looked for");
+    size_t used =
+        (size_t)snprintf(out->why, sizeof out->why,
+                         CLLM_GPU_LIBRARY " was not found; a build where nvcc is installed makes it (looked for");
     for (size_t i = 0; i < count && used < sizeof out->why; i++)
         used += (size_t)snprintf(out->why + used, sizeof out->why - used, "%s %s", i > 0 ? "," : "", places[i]);
     if (used < sizeof out->why) snprintf(out->why + used, sizeof out->why - used, ")");
