@@ -42,10 +42,11 @@ typedef struct cllm_cuda_product_job {
     float *y; /* device */
     size_t y_stride;
 } cllm_cuda_product_job;
-/* Products that share layout, tuple and planes go out as one launch of up to 8; others as several. All must have the same batch. */
+/* Neighbouring products that share a kernel (a coding, whatever its planes) go out as one launch of up to 8. All must have the same batch. */
 cllm_status cllm_cuda_product(cllm_cuda *cuda, const cllm_cuda_product_job *jobs, uint32_t count, void *stream, cllm_error *err);
 
-/* One matrix of a launch: rows [row0, row0 + nrows) to out (device), row-major, as I8, I16, BF16 or F16. */
+/* One matrix of a launch: rows [row0, row0 + nrows) to out (device), row-major, as I8, I16, BF16 or F16 (lossless: its own type, and BF16
+ * rounded to F16). Matrices that share a kernel go out together, whatever their order. */
 typedef struct cllm_cuda_decode_job {
     const cllm_cuda_tensor *tensor;
     uint32_t row0, nrows;
