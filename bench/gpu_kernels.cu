@@ -2,10 +2,11 @@
  *
  *   gpu_kernels check            every format: decode and product against the CPU
  *   gpu_kernels corrupt [N]      N corrupted blobs: an error or a result, never a fault or a write outside
- *   gpu_kernels time [SHAPE...]  products of one vector, matrices rotated through more memory than L2 holds
+ *   gpu_kernels time [N [M]]     products in the first N codings, of 1, 2, 4... vectors (M of these numbers), matrices rotated through more memory
+ *                                than L2 holds
  *   gpu_kernels tiles            the same for several tile widths
  *   gpu_kernels tuples           the same for tuples of 2, 3 and 4
- *   gpu_kernels one CODING TUPLE TILE_COLS   a single large product, for profilers
+ *   gpu_kernels one CODING TILE_COLS ROWS COLS [B]   products of B vectors with one matrix, for profilers
  *   gpu_kernels decode           decoding to a buffer
  *
  * Weights are drawn from a Student-t distribution (5 degrees of freedom) with a log-normal spread of rows (sigma 0.3). */
@@ -522,6 +523,17 @@ static void time_shape(uint32_t rows, uint32_t cols, const coding *codings, int 
     free(w);
 }
 
+static void time_one(uint32_t rows, uint32_t cols, const coding *c, uint32_t batch) {
+    size_t bytes;
+    uint16_t *w = draw_weights(rows, cols, CLLM_DTYPE_BF16);
+    uint8_t *blob = encode(w, rows, cols, c, &bytes);
+    rotation r = rotate(blob, bytes);
+    print_row(rows, cols, batch, c->name, &r.info, time_product(&r, rows, cols, batch), 0);
+    rotation_free(&r);
+    cllm_free(blob);
+    free(w);
+}
+
 /* The same bits with every tuple: what the encoder's choice costs. */
 static void time_tuples(uint32_t rows, uint32_t cols) {
     coding c[12];
@@ -604,13 +616,12 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "time")) {
         static const uint32_t shapes[][2] = {{2048, 2048}, {5632, 2048}, {2048, 5632}, {32000, 2048}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
         copy_bandwidth();
-        for (int s = 0; s < 8; s++) time_shape(shapes[s][0], shapes[s][1], table, argc > 2 ? atoi(argv[2]) : 5, s == 5 ? 4 : 1);
+        for (int s = 0; s < 8; s++) time_shape(shapes[s][0], shapes[s][1], table, argc > 2 ? atoi(argv[2]) : 5, argc > 3 ? atoi(argv[3]) : s == 5 ? 4 : 1);
     } else if (!strcmp(what, "tiles")) time_tiles(argc > 3 ? atoi(argv[2]) : 0, argc > 3 ? atoi(argv[3]) : 0);
     else if (!strcmp(what, "one")) {
         coding c = table[argc > 2 ? atoi(argv[2]) : 0];
-        if (argc > 3) c.tuple = atoi(argv[3]);
-        if (argc > 4) c.tile_cols = atoi(argv[4]);
-        time_shape(65536, 4096, &c, 1, 1);
+        if (argc > 3) c.tile_cols = atoi(argv[3]);
+        time_one(argc > 4 ? (uint32_t)atoi(argv[4]) : 65536, argc > 5 ? (uint32_t)atoi(argv[5]) : 4096, &c, argc > 6 ? (uint32_t)atoi(argv[6]) : 1);
     } else if (!strcmp(what, "tuples")) time_tuples(65536, 4096);
     else if (!strcmp(what, "decode")) {
         for (int i = 0; i < 4; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_I8);

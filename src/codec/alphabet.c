@@ -9,9 +9,9 @@
 
 /* Bits an outlier costs: its 16-bit entry and, where they are rare, most often a skip. */
 static const double OUTLIER_BITS = 25.0;
-/* A look-up is worth this many bits to the fast profile: at equal memory bandwidth and look-up rate (DESIGN 3.3), half the look-ups
- * buy more than a tenth of the bytes. */
-static const double FAST_LOOKUP_BITS = 0.6;
+/* A look-up is worth this many bits to the fast profile: a GPU multiplies with tuples of three in 1.3 to 1.5 times the time that folded ones
+ * take (docs/SPEED.md), but what those cost below 2.5 bits a weight is not worth that. */
+static const double FAST_LOOKUP_BITS = 0.9;
 /* Tables of folded tuples are small enough for a GPU to keep a copy for each lane of a warp: half the shared-memory passes. */
 static const double FAST_FOLD_LOOKUP_BITS = 0.3;
 /* Longest codes of the fast profile, where the table is then small enough for that. */

@@ -10,7 +10,7 @@
 #include "codec/lut.h"
 #include "codec/table.h"
 
-enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 640, GPU_WARPS = 132 * 28 };
+enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 1024, GPU_WARPS = 132 * 16 };
 
 void cllm_encode_params_default(cllm_encode_params *p) {
     *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
@@ -283,16 +283,18 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
 }
 
 /* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU walks fastest (fast), each of its warps taking
- * turns: a tile costs it so many steps of 32 columns, and about twelve more. */
+ * turns with two of them at a time: they cost it so many steps of 32 columns, and about twelve more. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
-    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns */
-    const uint64_t together = (uint64_t)4 * rows <= cols ? cols : rows, row_blocks = (together + CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
+    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns, and the tall matrices of a
+     * feed-forward network two at a time */
+    const bool few = (uint64_t)4 * rows <= cols, tall = rows > (uint64_t)2 * cols && rows < (uint64_t)6 * cols;
+    const uint64_t together = few ? cols : tall ? (uint64_t)2 * rows : rows, pairs = (together + 2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
     uint64_t least = UINT64_MAX;
     uint32_t best = CLLM_MIN_TILE_COLS;
     for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
         const uint32_t width = equal_width(cols, most);
-        const uint64_t tiles = row_blocks * ((cols + (uint64_t)width - 1) / width), turns = (tiles + GPU_WARPS - 1) / GPU_WARPS;
+        const uint64_t units = pairs * ((cols + (uint64_t)width - 1) / width), turns = (units + GPU_WARPS - 1) / GPU_WARPS;
         const uint64_t cost = turns * (width / 32 + 12);
         if (cost >= least) continue;
         least = cost;

@@ -21,11 +21,11 @@ static cllm_cuda_vector vector_in(const gpu_session *s, int form, uint32_t cols,
     v.cuda = s->cuda;
     v.cols = cols;
     v.batch = batch;
-    v.padded_batch = batch <= 2 ? batch : batch <= 4 ? 4 : 8;
+    v.padded_batch = cllm_cuda_padded_batch(batch);
     v.chunks = (cols + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK;
     v.x.fragments = (const uint32_t *)s->forms[form];
-    v.x.integers = (const int16_t *)(s->forms[form] + 4 * numbers);
-    v.x.scale = (const float *)(s->forms[form] + 6 * numbers);
+    v.x.integers = (const int16_t *)(s->forms[form] + 2 * numbers);
+    v.x.scale = (const float *)(s->forms[form] + 4 * numbers);
     v.x.chunks = v.chunks;
     return v;
 }

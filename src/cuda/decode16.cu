@@ -1,15 +1,14 @@
 /* Matrices of layout 16 to rows of 16-bit numbers in device memory: the original BF16 or FP16, int16, or the dequantized weight. */
 #include "cuda/store16.cuh"
 
-template <int K, int OUT> __global__ void __launch_bounds__(32 * CLLM_CUDA_DECODE_WARPS, 2) decode16(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_tile(
-        p,
-        [](const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            return store_kind<K, OUT>(job, row0, place, parts, lane);
-        },
-        [](const cllm_cuda_job &, int) {});
-}
+template <int K, int OUT> struct store_job {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_kind<K, OUT>(t, k, s); }
+};
 
+template <int K, int OUT>
+__global__ void __launch_bounds__(32 * (K == KIND_BF16 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE), 2) decode16(const __grid_constant__ cllm_cuda_decode_launch p) {
+    for_each_job<true>(p, store_job<K, OUT>());
+}
 extern "C" const void *cllm_cuda_decode16_kernel(int kind, int out) {
     if (kind == KIND_BF16) return out == CLLM_OUT_F16 ? (const void *)decode16<KIND_BF16, CLLM_OUT_F16> : (const void *)decode16<KIND_BF16, CLLM_OUT_BITS>;
     if (kind == KIND_F16) return (const void *)decode16<KIND_F16, CLLM_OUT_BITS>;

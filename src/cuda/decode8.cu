@@ -2,15 +2,14 @@
 #include "cuda/store8.cuh"
 
 /* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
-template <int N, int OUT> __global__ void __launch_bounds__(32 * CLLM_CUDA_DECODE_WARPS, 2) decode8(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_tile(
-        p,
-        [](const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            return store_planes<N, OUT>(job, row0, place, parts, lane);
-        },
-        [](const cllm_cuda_job &, int) {});
-}
+template <int N, int OUT> struct store_job {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_planes<N, OUT>(t, k, s); }
+};
 
+template <int N, int OUT>
+__global__ void __launch_bounds__(32 * (OUT == CLLM_OUT_I8 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE), 2) decode8(const __grid_constant__ cllm_cuda_decode_launch p) {
+    for_each_job<true>(p, store_job<N, OUT>());
+}
 template <int N> static const void *choose_out(int out) {
     return out == CLLM_OUT_I8     ? (const void *)decode8<N, CLLM_OUT_I8>
            : out == CLLM_OUT_BF16 ? (const void *)decode8<N, CLLM_OUT_BF16>

@@ -37,20 +37,4 @@ template <int OUT> CLLM_INLINE uint32_t pack(float low, float high) {
     return *(const uint32_t *)&v;
 }
 
-/* What a lane writes of a step: two neighbouring registers of a row. Of a pair of lanes the even one takes the left half of the step's
- * columns and the odd one the right, so that the four lanes of a row fill whole sectors. All lanes must call. */
-CLLM_INLINE uint2 pair_columns(uint32_t left, uint32_t right, int lane) {
-    const bool odd = lane & 1;
-    const uint32_t got = __shfl_xor_sync(~0u, odd ? left : right, 1);
-    return odd ? make_uint2(got, right) : make_uint2(left, got);
-}
-
-/* Of rows `row` and row + 8 of those that are asked for. */
-CLLM_INLINE void row_scales(const cllm_cuda_job &job, uint32_t row0, int64_t row, float scale[2]) {
-    for (int i = 0; i < 2; i++) {
-        int64_t r = row + 8 * i;
-        scale[i] = r >= 0 && r < job.nrows && job.w.row_scale ? __ldg(job.w.row_scale + row0 + r) : 1.0f;
-    }
-}
-
 #endif

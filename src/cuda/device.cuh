@@ -45,35 +45,30 @@ CLLM_INLINE void barrier_fence() {
 #endif
 }
 
-/* Called by a whole warp; lane 0 gives the order where the bulk engine does the work. */
-CLLM_INLINE void fetch(uint32_t to, const void *from, uint32_t bytes, uint32_t bar, int lane) {
+/* Two pieces, to `to` and to + apart, which one barrier counts. Called by a whole warp; lane 0 gives the order where the bulk engine does the work. */
+CLLM_INLINE void fetch_two(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[2], uint32_t apart, uint32_t bar, int lane) {
     to = shared_address(to);
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
         bar = shared_address(bar);
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-                     "r"(bytes), "r"(bar)
-                     : "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes[0] + bytes[1]) : "memory");
+        for (int i = 0; i < 2; i++)
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to + i * apart), "l"(from[i]), "r"(bytes[i]), "r"(bar)
+                         : "memory");
     }
-#elif __CUDA_ARCH__ >= 800
-    for (uint32_t i = 16 * lane; i < bytes; i += 512)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + i), "l"((const char *)from + i) : "memory");
-    asm volatile("cp.async.commit_group;" ::: "memory");
 #else
-    for (uint32_t i = 16 * lane; i < bytes; i += 512) {
-        uint4 v = *(const uint4 *)((const char *)from + i);
-        asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to + i), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-    }
+    for (int n = 0; n < 2; n++)
+        for (uint32_t i = 16 * lane; i < bytes[n]; i += 512) {
+#if __CUDA_ARCH__ >= 800
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + n * apart + i), "l"(from[n] + i) : "memory");
+#else
+            const uint4 v = *(const uint4 *)(from[n] + i);
+            asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to + n * apart + i), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 #endif
-}
-
-/* `bytes` (a multiple of 16) on their way to L2. */
-CLLM_INLINE void prefetch_l2(const void *from, uint32_t bytes, int lane) {
-#if __CUDA_ARCH__ >= 900
-    if (lane == 0 && bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
-#else
-    for (uint32_t i = 128 * lane; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)from + i));
+        }
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
 #endif
 }
 

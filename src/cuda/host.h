@@ -37,6 +37,9 @@ struct cllm_cuda_vector {
     cllm_cuda_x x;
 };
 
+/* Vectors of a batch with those that fill it up to the next size that has a kernel. */
+static inline uint32_t cllm_cuda_padded_batch(uint32_t batch) { return batch <= 1 ? 1 : batch <= 4 ? 4 : 8; }
+
 /* "what: CUDA's words" as CLLM_ERR_DEVICE (CLLM_ERR_MEMORY where memory ran out). */
 cllm_status cllm_cuda_fail(cllm_error *err, cudaError_t error, const char *what);
 /* How x becomes the vector that the product with this matrix wants; x itself is left to be filled in. */

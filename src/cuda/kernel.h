@@ -9,10 +9,11 @@ enum {
     CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch of products */
     CLLM_CUDA_MAX_DECODE_JOBS = 160,
     CLLM_CUDA_MAX_BATCH = 8,
-    /* Most warps of a block of products, and of decoding, which needs more registers; two blocks share a processor. 16 would leave 64
-     * registers a thread, and what then spills waits for L2, because L1 is nearly all shared memory. */
-    CLLM_CUDA_WARPS = 14,
-    CLLM_CUDA_DECODE_WARPS = 12,
+    /* Most warps of a block; two blocks share a processor. More would leave fewer registers, and a kernel that spills a single word starts
+     * microseconds later. */
+    CLLM_CUDA_WARPS = 8,
+    CLLM_CUDA_WARPS_WIDE = 6, /* of kernels that want more registers */
+    CLLM_CUDA_STAGING_WORDS = 512, /* of a warp that writes rows; see staging.cuh */
     CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
     CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
@@ -35,8 +36,8 @@ typedef struct cllm_cuda_view {
 
 /* x as the kernels want it, see quantize.cu. */
 typedef struct cllm_cuda_x {
-    const uint32_t *fragments; /* [step of 32 columns][column of B][t][2 words] */
-    const int16_t *integers;   /* [batch][columns, padded to chunks] */
+    const uint32_t *fragments; /* [step of 32 columns][column of B][t][2 words]; its columns are padded to chunks */
+    const int16_t *integers;   /* [batch][columns, padded to chunks]; layout 8 */
     const float *scale;        /* [batch][chunks] */
     uint32_t chunks;
 } cllm_cuda_x;
@@ -46,21 +47,21 @@ typedef struct cllm_cuda_job {
     cllm_cuda_x x;
     float *y;          /* product: y[batch * y_stride + row] += W x */
     uint32_t y_stride; /* floats */
-    uint32_t batch;    /* vectors of x; those that pad it to 1, 2, 4 or 8 have no y */
+    uint32_t batch;    /* vectors of x; those that pad it to 4 or 8 have no y */
     uint8_t *out;      /* decode: row-major rows [row0, row0 + nrows) */
-    uint32_t row0, nrows;
-    uint32_t tile0; /* decode: first tile of the range */
+    uint32_t row0, nrows; /* decode; a product takes all rows */
+    uint32_t blocks;      /* row blocks that have these rows */
     const int32_t *row_at; /* or, of a job of one row: where the row's number lies; it is written by an earlier kernel, and clamped */
-    uint32_t end;   /* tiles of this job and all before it */
+    uint32_t end;   /* pairs of tiles of this job and all before it */
     uint32_t end_block; /* blocks of this job and all before it, where blocks keep to one job */
 } cllm_cuda_job;
 
 /* What a launch is besides its jobs. */
 typedef struct cllm_cuda_shape {
-    uint32_t jobs, tiles;
+    uint32_t jobs, units; /* units: pairs of tiles */
     uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */
-    uint32_t stage_bytes, outlier_words; /* shared memory: one stage, outlier sums of one warp */
-    uint32_t sums_at, stages_at, stages_before, table_at; /* offsets; as many pairs of stages as fit lie before the table */
+    uint32_t stage_bytes, own_words; /* shared memory: one stage; words that each warp has for outlier sums, or for what it writes */
+    uint32_t sums_at, stages_at, stages_before, table_at; /* offsets; stages of as many warps as fit lie before the table */
     uint32_t *error; /* device word: 0, or 1 + the index of a corrupt tile in its tensor, or CLLM_CUDA_MISPLACED */
 } cllm_cuda_shape;
 

@@ -1,4 +1,6 @@
-/* One warp, one tile in shared memory: where its parts are, the code bits of a lane, raw bits, outliers (FORMAT.md 1.5 to 1.8).
+/* One warp, tiles in shared memory: where their parts are, the code bits of a lane, raw bits, outliers (FORMAT.md 1.5 to 1.8).
+ *
+ * A lane's look-ups follow each other, so a warp decodes two tiles at a time: its lanes have two streams each to fill the waits with.
  *
  * Nothing here trusts the tile. Its parts must add up to its length, or it is not decoded. A lane starts inside of the code part and
  * takes at most max_length bits a look-up (the table is complete and checked by the host), so a corrupt one reads at most
@@ -9,12 +11,10 @@
 #include "cuda/device.cuh"
 
 typedef struct tile_parts {
-    const uint32_t *planes;   /* this lane's first word, in global memory: read once and in order, it needs no staging */
+    uint32_t planes;          /* where they begin, in units of 16 bytes from the first tile */
     uint32_t codes, outliers; /* offsets in shared memory */
-    uint32_t table;           /* a shared address */
     uint32_t start, end;      /* code bits of this lane */
     uint32_t entries;         /* of the outlier list */
-    bool ok;                  /* the same in all lanes */
 } tile_parts;
 
 /* Inclusive prefix sum over the lanes. */
@@ -40,7 +40,7 @@ typedef struct reader {
 /* Where the table lies is a multiple of its size, so that an entry's offset and the lane's copy are or'ed to its address. */
 CLLM_INLINE uint32_t table_shift(int max_length) { return max_length > 7 ? 14 - max_length : 7; }
 
-CLLM_INLINE reader reader_begin(const tile_parts &p, int max_length, int lane) {
+CLLM_INLINE reader reader_begin(const tile_parts &p, uint32_t table, int max_length, int lane) {
     reader r;
     const uint32_t shift = table_shift(max_length), bit = p.start + 32 - shift, at = p.codes - 4 + bit / 32 * 4;
     r.low = load_shared(at);
@@ -48,7 +48,7 @@ CLLM_INLINE reader reader_begin(const tile_parts &p, int max_length, int lane) {
     r.next = shared_address(at + 8);
     r.used = bit % 32;
     r.mask = ((1u << max_length) - 1) << shift;
-    r.copy = p.table + (4 * lane & ((1u << shift) - 1));
+    r.copy = table + (4 * lane & ((1u << shift) - 1));
     return r;
 }
 
@@ -66,15 +66,27 @@ CLLM_INLINE uint32_t peek(const reader &r) {
     return e;
 }
 
-/* Entries of layout 8 have the code length in the top byte. */
+/* Entries of layout 8 have the code length in the top byte. A dot product adds it, because multipliers have time where shifters have none. */
 CLLM_INLINE uint32_t look_up(reader &r) {
     uint32_t e = peek(r);
-    r.used += e >> 24;
+    r.used = __dp4a(e, 0x01000000u, r.used);
     return e;
 }
 
-CLLM_INLINE bool ends_well(const reader &r, const tile_parts &p, int max_length) {
-    return (r.next - 8 - shared_address(p.codes - 4)) * 8 + r.used + table_shift(max_length) - 32 == p.end;
+/* Where reading ends: 8 * next + used of a reader that has taken just the lane's bits. */
+CLLM_INLINE uint32_t reader_end(const tile_parts &p, int max_length) { return 8 * shared_address(p.codes + 4) + p.end + 32 - table_shift(max_length); }
+
+CLLM_INLINE bool ends_at(const reader &r, uint32_t end) { return 8 * r.next + r.used == end; }
+
+/* Whether it is there after so many look-ups more. Groups are decoded whole; of the last one of a ragged tile this much is real, and what comes
+ * behind is multiplied with zeros or not written. */
+template <typename Entry> CLLM_INLINE bool ends_after(reader r, uint32_t look_ups, uint32_t end, Entry length) {
+#pragma unroll 1
+    for (; look_ups; look_ups--) {
+        r.used += length(peek(r));
+        refill(r);
+    }
+    return ends_at(r, end);
 }
 
 /* ---- layout 8 ---- */
@@ -88,19 +100,22 @@ CLLM_INLINE uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
 /* How the integers of layout 8 are coded: tuples of 2, 3 or 4 signed digits, or of 4 folded ones with signs among the raw bits, whose
  * codes have at most 9 bits or (LONG) more. */
 enum { CODING_2 = 2, CODING_3 = 3, CODING_4 = 4, CODING_FOLD = 5, CODING_FOLD_LONG = 6 };
+template <int N> struct tuple_elements { enum { value = N < 4 ? N : 4 }; };
 
-/* What the eight selectors of tuples of four mean: bytes of hi << R. Folded ones are 0..3 and, with the sign, -1..-4. */
+/* What the eight selectors of tuples of four mean: bytes of hi << R, or further left in registers of rows g + 8 (index 1). Folded ones are
+ * 0..3 and, with the sign, -1..-4. */
 typedef struct digit_bytes {
-    uint32_t low, high;
+    uint32_t low[2], high[2];
 } digit_bytes;
 
-template <int N, int R> CLLM_INLINE digit_bytes digit_values(int hi_min) {
-    digit_bytes d = {0, 0};
+/* ODD: how far left the integers of rows g + 8 stand, so that raw bits need no shift to get there. */
+template <int N, int R, int ODD> CLLM_INLINE digit_bytes digit_values(int hi_min) {
+    digit_bytes d = {};
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int low = N >= CODING_FOLD ? i : hi_min + i, high = N >= CODING_FOLD ? -1 - i : hi_min + 4 + i;
-        d.low |= ((uint32_t)low << R & 255) << 8 * i;
-        d.high |= ((uint32_t)high << R & 255) << 8 * i;
+    for (int i = 0; i < 8; i++) {
+        const int row = i / 4, low = N >= CODING_FOLD ? i % 4 : hi_min + i % 4, high = N >= CODING_FOLD ? -1 - i % 4 : hi_min + 4 + i % 4;
+        d.low[row] |= ((uint32_t)low << (R + row * ODD) & 255) << 8 * (i % 4);
+        d.high[row] |= ((uint32_t)high << (R + row * ODD) & 255) << 8 * (i % 4);
     }
     return d;
 }
@@ -110,83 +125,98 @@ template <int R> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
     return (R & 4 ? (registers + 1) / 2 : 0) + (R & 2 ? (registers + 3) / 4 : 0) + (R & 1 ? (registers + 7) / 8 : 0);
 }
 
-/* Steps after which the pattern of look-ups and raw words repeats (and enough of them to hide the bookkeeping). */
-template <int N> struct step_group { enum { steps = N == CODING_3 ? 6 : 4 }; };
+/* Steps after which the pattern of look-ups and raw words repeats, and enough of them to hide the bookkeeping; fewer where their raw words
+ * would not leave registers for two tiles. */
+template <int N, int R> struct step_group {
+    enum { steps = N == CODING_3 ? 6 : R >= 3 ? 2 : 4 };
+};
 
-/* Raw words of the group under way. A used one is replaced by that of the next group at once, so that loads have a group's time. */
+/* Raw words of the group under way. A used one is replaced at once by that of the next group, which may be the first one of the warp's next
+ * tile, so that loads have a group's time. */
 template <int N, int R> struct raw_reader {
     enum {
-        group = step_group<N>::steps,
+        group = step_group<N, R>::steps,
         wide = R & 4 ? 2 * group : R & 2 ? group : 0,
         ones = R & 1 ? group / 2 : 0,
         signs = N >= CODING_FOLD ? group / 2 : 0
     };
-    const uint32_t *at, *one_at, *sign_at;
+    uint32_t at, one_at, sign_at; /* of the next group, in units of 16 bytes from the first tile */
     uint32_t word[wide ? wide : 1], one[ones ? ones : 1], sign[signs ? signs : 1];
 };
 
-/* Raw bits are read once: they go past L1, which is all shared memory here. */
-CLLM_INLINE uint32_t load_raw(const uint32_t *p) { return __ldcs(p); }
-
-template <int N, int R> CLLM_INLINE raw_reader<N, R> raw_begin(const uint32_t *planes, uint32_t registers) {
-    typedef raw_reader<N, R> raw;
-    raw p;
-    p.at = planes;
-    p.one_at = planes + 32 * plane_words<R & 6>(registers);
-    p.sign_at = planes + 32 * plane_words<R>(registers);
-#pragma unroll
-    for (int i = 0; i < raw::wide; i++) p.word[i] = load_raw(p.at + 32 * i);
-#pragma unroll
-    for (int i = 0; i < raw::ones; i++) p.one[i] = load_raw(p.one_at + 32 * i);
-#pragma unroll
-    for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(p.sign_at + 32 * i);
+/* A lane's word i of those at `at`; base: the lane's word of the first tile's first 128 bytes. Raw bits are read once: they go past L1, which
+ * is all shared memory here. */
+/* Where they begin. One instruction, and what is added to it is part of the load; the compiler finds three a load. */
+CLLM_INLINE const uint32_t *raw_row(const uint32_t *base, uint32_t at) {
+    const uint32_t *p;
+    asm("mad.wide.u32 %0, %1, 16, %2;" : "=l"(p) : "r"(at), "l"(base));
     return p;
 }
+CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return __ldcs(raw_row(base, at) + 32 * i); }
 
-template <int N, int R> CLLM_INLINE void next_group(raw_reader<N, R> &p) {
-    p.at += 32 * raw_reader<N, R>::wide;
-    p.one_at += 32 * raw_reader<N, R>::ones;
-    p.sign_at += 32 * raw_reader<N, R>::signs;
+/* The next group is the first one of the tile whose planes begin there. */
+template <int N, int R> CLLM_INLINE void raw_point(raw_reader<N, R> &p, uint32_t planes, uint32_t width) {
+    const uint32_t registers = width / 8;
+    p.at = planes;
+    p.one_at = planes + 8 * plane_words<R & 6>(registers);
+    p.sign_at = planes + 8 * plane_words<R>(registers);
+}
+template <int N, int R> CLLM_INLINE void raw_advance(raw_reader<N, R> &p) {
+    p.at += 8 * raw_reader<N, R>::wide;
+    p.one_at += 8 * raw_reader<N, R>::ones;
+    p.sign_at += 8 * raw_reader<N, R>::signs;
+}
+
+/* Loads the group that raw_point chose. */
+template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uint32_t *base) {
+    typedef raw_reader<N, R> raw;
+#pragma unroll
+    for (int i = 0; i < raw::wide; i++) p.word[i] = load_raw(base, p.at, i);
+#pragma unroll
+    for (int i = 0; i < raw::ones; i++) p.one[i] = load_raw(base, p.one_at, i);
+#pragma unroll
+    for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(base, p.sign_at, i);
 }
 
 /* The same by a number that is not known beforehand. */
 CLLM_INLINE uint32_t rotate(uint32_t v, uint32_t n) { return __funnelshift_r(v, v, n); }
 
-/* Low bits of step k of the group to its four registers; `more`: a group follows this one. */
-template <int N, int R> CLLM_INLINE void add_raw(raw_reader<N, R> &p, int k, bool more, uint32_t a[4]) {
-    typedef raw_reader<N, R> raw;
+/* Low bits of step k of the group to its four registers. */
+template <int N, int R, int ODD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
+        const int left = j & 1 ? ODD : 0;
         if (R & 4) a[j] |= p.word[2 * k + j / 2] >> 4 * (j & 1) & 0x0f0f0f0fu;
-        if (R & 2) a[j] |= p.word[k] >> 2 * j & 0x03030303u;
-        if (R & 1) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x01010101u << (R & 6);
+        if (R & 2) a[j] |= p.word[k] >> (2 * j - left) & 0x03030303u << left;
+        if (R & 1 && !(R & 6)) a[j] |= p.one[k / 2] >> (4 * (k & 1) + j - left) & 0x01010101u << left;
+        if (R & 1 && R & 6) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x01010101u << (R & 6);
     }
-    if (R & 4 && more) {
-        p.word[2 * k] = load_raw(p.at + 32 * (raw::wide + 2 * k));
-        p.word[2 * k + 1] = load_raw(p.at + 32 * (raw::wide + 2 * k + 1));
+    if (R & 4) {
+        p.word[2 * k] = load_raw(base, p.at, 2 * k);
+        p.word[2 * k + 1] = load_raw(base, p.at, 2 * k + 1);
     }
-    if (R & 2 && more) p.word[k] = load_raw(p.at + 32 * (raw::wide + k));
-    if (R & 1 && k & 1 && more) p.one[k / 2] = load_raw(p.one_at + 32 * (raw::ones + k / 2));
-    if (N >= CODING_FOLD && k & 1 && more) p.sign[k / 2] = load_raw(p.sign_at + 32 * (raw::signs + k / 2));
+    if (R & 2) p.word[k] = load_raw(base, p.at, k);
+    if (R & 1 && k & 1) p.one[k / 2] = load_raw(base, p.one_at, k / 2);
+    if (N >= CODING_FOLD && k & 1) p.sign[k / 2] = load_raw(base, p.sign_at, k / 2);
 }
 
 /* The four registers of step k of the group. With tuples of 3, `carry` is the entry whose elements reach into the next step. */
-template <int N, int R>
-CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const digit_bytes &digits, uint32_t &carry, int k, bool more, uint32_t a[4]) {
+template <int N, int R, int ODD>
+CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *base, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
     if (N >= CODING_FOLD) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int n = 4 * k + j; /* a group may end after any step */
             uint32_t e = look_up(r);
-            if (N == CODING_FOLD_LONG ? n % 2 : n % 3 == 2 || n == 15) refill(r);
-            a[j] = permute(digits.low, digits.high, e | (rotate_right(raw.sign[k / 2], j + 16 * (k & 1)) & 0x4444u));
+            if (N == CODING_FOLD_LONG ? n % 2 : n % 3 == 2 || n == 4 * step_group<N, R>::steps - 1) refill(r);
+            a[j] = permute(digits.low[j & 1], digits.high[j & 1], e | (rotate_right(raw.sign[k / 2], j + 16 * (k & 1)) & 0x4444u));
         }
     } else if (N == CODING_4) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             uint32_t e = look_up(r);
             if (j & 1) refill(r);
-            a[j] = permute(digits.low, digits.high, e);
+            a[j] = permute(digits.low[j & 1], digits.high[j & 1], e);
         }
     } else if (N == CODING_2) {
 #pragma unroll
@@ -223,53 +253,91 @@ CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const digit_bytes
         }
         carry = e[n];
     }
-    add_raw<N, R>(raw, k, more, a);
+    add_raw<N, R, ODD>(raw, base, k, a);
 }
 
 /* ---- outliers ---- */
 
-/* A lane's correction of one round of 32 list entries; value 0 = none. */
+/* A lane's correction: what is added to hi, and where. */
 typedef struct outlier {
     uint32_t row, col;
     int value;
 } outlier;
 
-/* Entries i .. i+31, one a lane; `position` is that of the last entry before them. False if one lies outside of the tile. */
-CLLM_INLINE bool next_outliers(const tile_parts &p, uint32_t i, uint32_t width, float inverse_width, int lane, uint32_t &position, outlier &o) {
-    const bool there = i + lane < p.entries;
-    uint32_t entry = there ? load_shared16(p.outliers + 2 * (i + lane)) : 0, a = entry & 255, v = entry >> 8;
-    uint32_t step = !there ? 0 : a < 255 ? a + 1 : 255 * (v + 1);
-    uint32_t at = position + scan_lanes(step);
-    position = __shfl_sync(~0u, at, 31);
-    const bool none = !there || a == 255, inside = at < 16 * width;
-    /* exact: the quotient is at least half a column away from the next whole number */
-    o.row = __float2uint_rz(((float)at + 0.5f) * inverse_width);
-    o.col = at - o.row * width;
-    o.value = none || !inside ? 0 : (int8_t)v;
-    return none || inside;
+/* A correction in one word; 0 = none. */
+CLLM_INLINE outlier unpack_outlier(uint32_t o) { return {o >> 16 & 255, o & 0xffff, (int)o >> 24}; }
+
+/* Entries i .. i+63, two a lane; `position` is that of the last entry before them. False if one lies outside of the tile. `reciprocal` is that of
+ * the width, see width_reciprocal. */
+CLLM_INLINE bool next_outliers(uint32_t list, uint32_t entries, uint32_t i, uint32_t width, uint32_t reciprocal, int lane, uint32_t &position, uint32_t o[2]) {
+    const uint32_t at = i + 2 * lane;
+    uint32_t pair = at < entries ? load_shared(list + 2 * at) : 0; /* zeros move on and correct nothing */
+    if (at + 1 >= entries) pair &= 0xffff;
+    uint32_t step[2];
+    bool skip[2], ok = true;
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        const uint32_t a = pair >> 16 * j & 255, v = pair >> (16 * j + 8) & 255;
+        skip[j] = a == 255;
+        step[j] = a + (skip[j] ? 255 * v : 1);
+    }
+    uint32_t end = position + scan_lanes(step[0] + step[1]);
+    position = __shfl_sync(~0u, end, 31);
+    const uint32_t place[2] = {end - step[1], end};
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        const uint32_t row = __umulhi(place[j], reciprocal), value = j ? pair & 0xff000000u : (pair & 0xff00) << 16;
+        o[j] = skip[j] || !value ? 0 : value + (row << 16) + place[j] - row * width;
+        if (place[j] >= 16 * width && o[j]) {
+            ok = false;
+            o[j] = 0;
+        }
+    }
+    return ok;
 }
 
-/* ---- the parts of a tile ---- */
+/* For which __umulhi(n, reciprocal) is n / width: exact while n < 2^16, as the error of n * 2^-32 stays below 1 / width. */
+CLLM_INLINE uint32_t width_reciprocal(uint32_t width) { return ~0u / width + 1; }
 
-typedef struct tile_place {
-    uint32_t row_block, col_block, width;
-} tile_place;
+/* ---- the parts of tiles ---- */
 
-/* Of the tile in a stage, where `bytes` of it arrived; its raw bits follow those in global memory. */
-CLLM_INLINE tile_parts locate(const uint8_t *planes, uint32_t bytes, uint32_t stage, uint32_t table, int lane) {
-    tile_parts p;
-    const uint32_t head = load_shared(stage), wide = head & 0x8000;
-    const uint32_t length = (head & 0x7fff) + (wide ? load_shared16(stage + 4 + 2 * lane) : load_shared8(stage + 4 + lane));
-    p.table = table;
-    p.end = scan_lanes(length);
-    p.start = p.end - length;
-    p.entries = head >> 16;
-    const uint32_t code_bytes = (__shfl_sync(~0u, p.end, 31) + 31) / 32 * 4, fixed = wide ? 68 : 36;
-    p.planes = (const uint32_t *)planes + lane;
-    p.codes = stage + fixed;
-    p.outliers = p.codes + code_bytes;
-    p.ok = bytes == ((fixed + code_bytes + 2 * p.entries + 15) & ~15u);
-    return p;
+/* One of a pair by a number that is not known beforehand: all of it in registers still. */
+CLLM_INLINE tile_parts choose_parts(const tile_parts p[2], int i) {
+    return {i ? p[1].planes : p[0].planes, i ? p[1].codes : p[0].codes, i ? p[1].outliers : p[0].outliers,
+            i ? p[1].start : p[0].start,   i ? p[1].end : p[0].end,     i ? p[1].entries : p[0].entries};
+}
+
+/* Of a pair in its stages, where staged[i] bytes of tile i arrived; false (in all lanes) if the parts of one do not add up to that. */
+CLLM_INLINE bool locate_pair(const uint32_t stage[2], const uint32_t staged[2], int lane, tile_parts p[2]) {
+    uint32_t head[2], length[2], end[2];
+    bool ok = true;
+#pragma unroll
+    for (int i = 0; i < 2; i++) head[i] = load_shared(stage[i]);
+    const bool wide = (head[0] | head[1]) & 0x8000;
+    if (!wide) { /* 32 bytes add up to less than 2^16: both sums at once */
+        const uint32_t l0 = load_shared8(stage[0] + 4 + lane), l1 = load_shared8(stage[1] + 4 + lane), sum = scan_lanes(l0 | l1 << 16);
+        end[0] = (sum & 0xffff) + (lane + 1) * (head[0] & 0x7fff);
+        end[1] = (sum >> 16) + (lane + 1) * (head[1] & 0x7fff);
+        length[0] = l0 + (head[0] & 0x7fff);
+        length[1] = l1 + (head[1] & 0x7fff);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            length[i] = (head[i] & 0x7fff) + (head[i] & 0x8000 ? load_shared16(stage[i] + 4 + 2 * lane) : load_shared8(stage[i] + 4 + lane));
+            end[i] = scan_lanes(length[i]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t fixed = head[i] & 0x8000 ? 68 : 36, code_bytes = (__shfl_sync(~0u, end[i], 31) + 31) / 32 * 4;
+        p[i].start = end[i] - length[i];
+        p[i].end = end[i];
+        p[i].entries = head[i] >> 16;
+        p[i].codes = stage[i] + fixed;
+        p[i].outliers = p[i].codes + code_bytes;
+        ok &= staged[i] == ((fixed + code_bytes + 2 * p[i].entries + 15) & ~15u);
+    }
+    return ok;
 }
 
 #endif

@@ -21,38 +21,43 @@ template <int K> CLLM_INLINE uint32_t plane_words16(uint32_t registers) {
     return (s::eight ? (registers + 1) / 2 : 0) + (s::four ? (registers + 3) / 4 : 0) + (s::two ? (registers + 7) / 8 : 0) + (s::one ? (registers + 15) / 16 : 0);
 }
 
-/* As raw_reader of lanes.cuh, for groups of four steps. */
+/* As raw_reader of lanes.cuh, for groups of two or four steps. */
 template <int K> struct raw16 {
-    enum { wide = subplanes<K>::eight ? 8 : 4 };
-    const uint32_t *at, *two_at, *one_at;
-    uint32_t word[wide], two[2], one;
+    enum {
+        group = K == KIND_BF16 || K == 8 ? 2 : 4, /* a word of the one-bit sub-plane lasts four steps */
+        wide = subplanes<K>::eight ? 2 * group : group,
+        twos = subplanes<K>::two ? group / 2 : 0,
+        one = subplanes<K>::one != 0
+    };
+    uint32_t at, two_at, one_at;
+    uint32_t word[wide], two[twos ? twos : 1], ones;
 };
 
-template <int K> CLLM_INLINE raw16<K> raw16_begin(const uint32_t *planes, uint32_t registers) {
+template <int K> CLLM_INLINE void raw_point(raw16<K> &r, uint32_t planes, uint32_t width) {
     typedef subplanes<K> s;
-    raw16<K> r;
+    const uint32_t registers = width / 4;
     r.at = planes;
-    r.two_at = r.at + 32 * (s::eight ? (registers + 1) / 2 : (registers + 3) / 4);
-    r.one_at = r.two_at + (s::two ? 32 * ((registers + 7) / 8) : 0);
+    r.two_at = r.at + 8 * (s::eight ? (registers + 1) / 2 : (registers + 3) / 4);
+    r.one_at = r.two_at + (s::two ? 8 * ((registers + 7) / 8) : 0);
+}
+
+template <int K> CLLM_INLINE void raw_advance(raw16<K> &r) {
+    r.at += 8 * raw16<K>::wide;
+    r.two_at += 8 * raw16<K>::twos;
+    r.one_at += 8;
+}
+
+template <int K> CLLM_INLINE void raw_load(raw16<K> &r, const uint32_t *base) {
 #pragma unroll
-    for (int i = 0; i < raw16<K>::wide; i++) r.word[i] = load_raw(r.at + 32 * i);
-    if (s::two) {
-        r.two[0] = load_raw(r.two_at);
-        r.two[1] = load_raw(r.two_at + 32);
-    }
-    if (s::one) r.one = load_raw(r.one_at);
-    return r;
+    for (int i = 0; i < raw16<K>::wide; i++) r.word[i] = load_raw(base, r.at, i);
+#pragma unroll
+    for (int i = 0; i < raw16<K>::twos; i++) r.two[i] = load_raw(base, r.two_at, i);
+    if (raw16<K>::one) r.ones = load_raw(base, r.one_at, 0);
 }
 
-template <int K> CLLM_INLINE void next_group16(raw16<K> &r) {
-    r.at += 32 * raw16<K>::wide;
-    r.two_at += 64;
-    r.one_at += 32;
-}
-
-/* The four registers of step k (0..3) of a group; `more`: a group follows. Entries have the code length in bits that raw bits replace.
- * SHORT: codes have at most 9 bits, so that three look-ups go between refills; a group may end after step 1. */
-template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, int k, bool more, uint32_t a[4]) {
+/* The four registers of step k of a group. Entries have the code length in bits that raw bits replace. SHORT: codes have at most 9 bits, so that
+ * three look-ups go between refills; a group may end after step 1. */
+template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, const uint32_t *base, int k, uint32_t a[4]) {
     typedef subplanes<K> s;
     enum { wide = raw16<K>::wide };
 #pragma unroll
@@ -64,13 +69,12 @@ template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> 
         if (s::eight) raw = rotate_right(p.word[n / 2], 8 * (n % 2)) & s::eight;
         if (s::four) raw = rotate_right(p.word[n / 4 % wide], 4 * (n % 4)) & s::four;
         if (s::two) raw |= rotate_right(p.two[n / 8], 2 * (n % 8)) & s::two;
-        if (s::one) raw |= rotate_right(p.one, n) & s::one;
+        if (s::one) raw |= rotate_right(p.ones, n) & s::one;
         a[j] = (e & ~s::all) | raw;
-        if (!more) continue;
-        if (s::eight && n % 2) p.word[n / 2] = load_raw(p.at + 32 * (wide + n / 2));
-        if (s::four && n % 4 == 3) p.word[n / 4 % wide] = load_raw(p.at + 32 * (wide + n / 4));
-        if (s::two && n % 8 == 7) p.two[n / 8] = load_raw(p.two_at + 32 * (2 + n / 8));
-        if (s::one && n == 15) p.one = load_raw(p.one_at + 32);
+        if (s::eight && n % 2) p.word[n / 2] = load_raw(base, p.at, n / 2);
+        if (s::four && n % 4 == 3) p.word[n / 4 % wide] = load_raw(base, p.at, n / 4);
+        if (s::two && n % 8 == 7) p.two[n / 8] = load_raw(base, p.two_at, n / 8);
+        if (s::one && n == 15) p.ones = load_raw(base, p.one_at, 0);
     }
 }
 
@@ -79,10 +83,10 @@ typedef struct pair16 {
     uint32_t is, seems;
 } pair16;
 
-template <int K> CLLM_INLINE pair16 outlier16(const cllm_cuda_view &w, const uint32_t *planes, uint32_t registers, const outlier &o) {
+template <int K> CLLM_INLINE pair16 outlier16(const cllm_cuda_view &w, uint32_t planes, uint32_t registers, const outlier &o) {
     typedef subplanes<K> s;
     const uint32_t lane = (o.row & 7) * 4 + o.col % 8 / 2, reg = o.col / 16 * 4 + o.col % 16 / 8 * 2 + o.row / 8, half = o.col % 2;
-    const uint32_t *p = planes + lane;
+    const uint32_t *p = (const uint32_t *)(w.tiles + 16 * (uint64_t)planes) + lane;
     uint32_t raw = 0;
     if (s::eight) {
         raw |= rotate(p[reg / 2 * 32], 8 * (reg % 2)) & s::eight;

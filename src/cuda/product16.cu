@@ -57,117 +57,168 @@ template <int K> CLLM_INLINE float number(uint32_t bits) {
     return K == KIND_BF16 ? __uint_as_float(bits << 16) : K == KIND_F16 ? __half2float(__ushort_as_half((unsigned short)bits)) : (float)(int16_t)bits;
 }
 
-/* What the outliers differ from their stand-ins, times x, straight to y. False if the list is corrupt. */
-template <int K, int NB> CLLM_INLINE bool add_outliers(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane) {
-    const float inverse = __fdividef(1.0f, (float)place.width);
+/* What the outliers of a tile differ from their stand-ins, times x, straight to y. False if the list is corrupt. */
+template <int K, int NB>
+CLLM_INLINE bool add_outliers(const tile_job &t, const tile_parts p, uint32_t row0, uint32_t col0, uint32_t width, uint32_t reciprocal) {
+    const cllm_cuda_job &job = *t.job;
     uint32_t position = ~0u;
     bool ok = true;
-    for (uint32_t i = 0; i < p.entries; i += 32) {
-        outlier o;
-        ok &= next_outliers(p, i, place.width, inverse, lane, position, o);
-        const uint32_t row = place.row_block * 16 + o.row, col = place.col_block * job.w.tile_cols + o.col;
-        if (!o.value || row >= job.w.rows || col >= job.w.cols) continue;
-        const pair16 v = outlier16<K>(job.w, p.planes - lane, place.width / 4, o);
-        if (K < KIND_BF16) ok &= (int16_t)v.is >= -2048 && (int16_t)v.is < 2048;
-        float difference = number<K>(v.is) - number<K>(v.seems);
-        if (job.w.row_scale) difference *= __ldg(job.w.row_scale + row);
-        const uint32_t *x = job.x.fragments + (size_t)(col / 16) * 16 * NB + 2 * (col % 8 / 2) + col / 8 % 2;
-        for (uint32_t b = 0; b < job.batch; b++) {
-            const uint32_t shift = 16 * (col % 2), high = x[16 * b] >> shift & 0xffff, low = x[16 * b + 8] >> shift & 0xffff;
-            const float scale = job.x.scale[b * job.x.chunks + col / CLLM_CUDA_CHUNK];
-            const float sum = K == KIND_BF16 ? number<KIND_BF16>(high) + number<KIND_BF16>(low) : number<KIND_F16>(high) + number<KIND_F16>(low);
-            atomicAdd(job.y + (size_t)b * job.y_stride + row, difference * (scale * sum));
+    for (uint32_t i = 0; i < p.entries; i += 64) {
+        uint32_t o[2];
+        ok &= next_outliers(p.outliers, p.entries, i, width, reciprocal, t.lane, position, o);
+#pragma unroll 1
+        for (int j = 0; j < 2; j++) {
+            const outlier it = unpack_outlier(j ? o[1] : o[0]);
+            const uint32_t row = row0 + it.row, col = col0 + it.col;
+            if (!it.value || row >= job.w.rows || col >= job.w.cols) continue;
+            const pair16 v = outlier16<K>(job.w, p.planes, width / 4, it);
+            if (K < KIND_BF16) ok &= (int16_t)v.is >= -2048 && (int16_t)v.is < 2048;
+            float difference = number<K>(v.is) - number<K>(v.seems);
+            if (job.w.row_scale) difference *= __ldg(job.w.row_scale + row);
+            const uint32_t *x = job.x.fragments + (size_t)(col / 16) * 16 * NB + 2 * (col % 8 / 2) + col / 8 % 2;
+            for (uint32_t b = 0; b < job.batch; b++) {
+                const uint32_t shift = 16 * (col % 2), high = x[16 * b] >> shift & 0xffff, low = x[16 * b + 8] >> shift & 0xffff;
+                const float scale = job.x.scale[b * job.x.chunks + col / CLLM_CUDA_CHUNK];
+                const float sum = K == KIND_BF16 ? number<KIND_BF16>(high) + number<KIND_BF16>(low) : number<KIND_F16>(high) + number<KIND_F16>(low);
+                atomicAdd(job.y + (size_t)b * job.y_stride + row, difference * (scale * sum));
+            }
         }
     }
-    return __all_sync(~0u, ok);
+    return ok;
 }
 
-/* One group of four steps, or of two if it is ragged; `more`: another follows. */
-template <int K, bool SHORT, int NB, bool RAGGED>
-CLLM_INLINE void multiply_group(reader &r, raw16<K> &raw, const uint2 *x, bool more, float acc[2][4]) {
-    enum { step_x = 8 * NB };
+template <int NB> struct accumulators {
+    float c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
+};
+
+template <int K, bool SHORT, int NB>
+CLLM_INLINE void multiply_group(reader r[2], raw16<K> raw[2], const uint32_t *base, const uint2 *x, accumulators<NB> &acc) {
+    enum { step_x = 8 * NB, group = raw16<K>::group };
 #pragma unroll
-    for (int i = 0; i < (RAGGED ? 2 : 4); i++) {
-        uint32_t a[4];
+    for (int i = 0; i < group; i++) {
+        uint32_t a[2][4];
         uint2 b = x[i * step_x], b2;
         if (NB > 4) b2 = x[i * step_x + 32];
-        decode_step16<K, SHORT>(r, raw, i, more, a);
-        if (K < KIND_BF16)
 #pragma unroll
-            for (int j = 0; j < 4; j++) a[j] = to_halves(a[j]);
-        mma_16<K>(acc[0], a, b.x, b.y);
-        if (NB > 4) mma_16<K>(acc[1], a, b2.x, b2.y);
+        for (int tile = 0; tile < 2; tile++) {
+            decode_step16<K, SHORT>(r[tile], raw[tile], base, i, a[tile]);
+            if (K < KIND_BF16)
+#pragma unroll
+                for (int j = 0; j < 4; j++) a[tile][j] = to_halves(a[tile][j]);
+        }
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) {
+            mma_16<K>(acc.c[tile][0], a[tile], b.x, b.y);
+            if (NB > 4) mma_16<K>(acc.c[tile][NB > 4], a[tile], b2.x, b2.y);
+        }
     }
-    next_group16<K>(raw);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) raw_advance(raw[tile]);
 }
 
 /* Sums of one chunk, which has its own scale. */
-template <int NB> CLLM_INLINE void finish_chunk(float acc[2][4], const cllm_cuda_x &x, uint32_t chunk, int lane, row_sums &s) {
-    const int t = lane & 3;
+template <int NB> CLLM_INLINE void finish_chunk(accumulators<NB> &acc, const tile_job &t, uint32_t chunk, row_sums<NB> &s) {
+    const int column = t.lane & 3;
 #pragma unroll
     for (int half = 0; half < (NB > 4 ? 2 : 1); half++) {
-        const float scale = x.scale[(half * 4 + (NB > t ? t : 0)) * x.chunks + chunk];
+        const float scale = t.job->x.scale[(half * 4 + (NB > column ? column : 0)) * t.job->x.chunks + chunk];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            s.y[half][i] += scale * (acc[half][2 * i] + acc[half][2 * i + 1]);
-            acc[half][2 * i] = acc[half][2 * i + 1] = 0;
-        }
+        for (int tile = 0; tile < 2; tile++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float *c = acc.c[tile][half];
+                s.y[tile][half][i] += scale * (c[2 * i] + c[2 * i + 1]);
+                c[2 * i] = c[2 * i + 1] = 0;
+            }
     }
 }
 
+/* The pair in the stages; see multiply_pair of product_int8.cu. */
 template <int K, bool SHORT, int NB>
-CLLM_INLINE bool multiply_tile(const cllm_cuda_job &job, const tile_place &place, const tile_parts &p, int lane, row_sums &s) {
-    enum { columns = 2 * NB, step_x = columns * 4 };
-    const int g = lane >> 2, t = lane & 3;
-    const uint32_t steps = place.width / 16, step0 = place.col_block * (job.w.tile_cols / 16), whole = steps & ~3u;
-    raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
-    if (p.entries && !add_outliers<K, NB>(job, place, p, lane)) return false;
-    if (s.row_block != place.row_block) {
-        add_rows<NB>(job, s, lane);
-        s.row_block = place.row_block;
+CLLM_INLINE bool multiply_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2], accumulators<NB> &acc, row_sums<NB> &s) {
+    enum { columns = 2 * NB, step_x = columns * 4, group = raw16<K>::group };
+    const cllm_cuda_job &job = *t.job;
+    const uint32_t *base = raw_base(t);
+    const uint32_t step0 = k.col_block * (job.w.tile_cols / 16);
+    uint32_t left = width_of(job.w, k.col_block) / 16, chunk = step0 / 16, chunk_left = 16 - step0 % 16, end[2];
+    const uint32_t ragged = left % group;
+    reader r[2];
+    bool ok = true;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
+        end[i] = reader_end(parts[i], job.w.max_length);
     }
-    reader r = reader_begin(p, job.w.max_length, lane);
-    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (g & (columns < 8 ? columns - 1 : 7)) * 4 + t;
-    float acc[2][4] = {};
-    uint32_t chunk = step0 / 16, left = 16 - step0 % 16; /* steps left in the chunk; tiles begin at multiples of four */
-    for (uint32_t k = 0; k < whole; k += 4, x += 4 * step_x) {
-        multiply_group<K, SHORT, NB, false>(r, raw, x, k + 4 < steps, acc);
-        if (left -= 4) continue;
-        finish_chunk<NB>(acc, job.x, chunk++, lane, s);
-        left = 16;
+    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
+    for (; left; x += group * step_x) {
+        if (left <= group) {
+            raw_turn(t, k, raw);
+            if (ragged)
+#pragma unroll 1
+                for (int i = 0; i < 2; i++) ok &= ends_after(i ? r[1] : r[0], 4 * left, i ? end[1] : end[0], [](uint32_t e) { return e & 15; });
+        }
+        multiply_group<K, SHORT, NB>(r, raw, base, x, acc);
+        left -= left < group ? left : group;
+        if (chunk_left -= group) continue; /* tiles begin at multiples of four steps */
+        finish_chunk<NB>(acc, t, chunk++, s);
+        chunk_left = 16;
     }
-    if (whole < steps) multiply_group<K, SHORT, NB, true>(r, raw, x, false, acc); /* widths are multiples of two steps */
-    if ((step0 + steps) % 16) finish_chunk<NB>(acc, job.x, chunk, lane, s);
-    return __all_sync(~0u, ends_well(r, p, job.w.max_length));
+    if (chunk_left != 16) finish_chunk<NB>(acc, t, chunk, s);
+    return ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1])));
+}
+
+template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+    const cllm_cuda_job &job = *t.job;
+    accumulators<NB> acc = {};
+    row_sums<NB> s = {};
+    raw16<K> raw[2];
+    raw_begin(t, k, raw);
+    table_ready(t);
+    x_ready(t);
+    for (; k.unit < k.last; walk_next(t, k, stages)) {
+        tile_parts parts[2];
+        bool ok = walk_arrive(t, k, stages, parts);
+        const bool rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
+        row_scales scales;
+        if (rows_end) scales = load_row_scales(job, row_block(t, k), 1.0f, t.lane);
+        if (ok && (parts[0].entries | parts[1].entries)) {
+            const uint32_t width = width_of(job.w, k.col_block), reciprocal = width_reciprocal(width);
+#pragma unroll 1
+            for (int i = 0; i < 1 + has_second(job, k.pair); i++)
+                ok &= add_outliers<K, NB>(t, choose_parts(parts, i), 16 * (row_block(t, k) + i), first_column(t, k), width, reciprocal);
+            ok = __all_sync(~0u, ok);
+        }
+        if (ok) ok = __all_sync(~0u, multiply_pair<K, SHORT, NB>(t, k, parts, raw, acc, s));
+        else {
+            raw_turn(t, k, raw);
+            raw_start(t, raw);
+        }
+        if (!ok) report_corrupt(t, k);
+        if (rows_end) add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), scales, s, t.lane);
+    }
 }
 
 /* K = 0: integers, whatever their number of planes. */
-template <int K, bool SHORT, int NB> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product16(const __grid_constant__ cllm_cuda_launch p) {
-    row_sums s = {};
-    s.row_block = ~0u;
-    for_each_tile(
-        p,
-        [&s](const cllm_cuda_job &job, uint32_t, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            if (K) return multiply_tile<K ? K : 8, SHORT, NB>(job, place, parts, lane, s);
-            switch (job.w.planes) {
-            case 4: return multiply_tile<4, SHORT, NB>(job, place, parts, lane, s);
-            case 5: return multiply_tile<5, SHORT, NB>(job, place, parts, lane, s);
-            case 6: return multiply_tile<6, SHORT, NB>(job, place, parts, lane, s);
-            case 7: return multiply_tile<7, SHORT, NB>(job, place, parts, lane, s);
-            default: return multiply_tile<8, SHORT, NB>(job, place, parts, lane, s);
-            }
-        },
-        [&s](const cllm_cuda_job &job, int lane) {
-            add_rows<NB>(job, s, lane);
-            s.row_block = ~0u;
-        });
+template <int K, bool SHORT, int NB> struct multiply_job {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const {
+        if (K) return multiply_pairs<K ? K : 8, SHORT, NB>(t, k, s);
+        switch (t.job->w.planes) {
+        case 4: return multiply_pairs<4, SHORT, NB>(t, k, s);
+        case 5: return multiply_pairs<5, SHORT, NB>(t, k, s);
+        case 6: return multiply_pairs<6, SHORT, NB>(t, k, s);
+        case 7: return multiply_pairs<7, SHORT, NB>(t, k, s);
+        default: return multiply_pairs<8, SHORT, NB>(t, k, s);
+        }
+    }
+};
+
+template <int K, bool SHORT, int NB>
+__global__ void __launch_bounds__(32 * (K == KIND_BF16 && NB == 1 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE), 2) product16(const __grid_constant__ cllm_cuda_launch p) {
+    for_each_job<false>(p, multiply_job<K, SHORT, NB>());
 }
 
 template <int K, bool SHORT> static const void *choose_batch(int batch) {
-    return batch == 1   ? (const void *)product16<K, SHORT, 1>
-           : batch == 2 ? (const void *)product16<K, SHORT, 2>
-           : batch <= 4 ? (const void *)product16<K, SHORT, 4>
-                        : (const void *)product16<K, SHORT, 8>;
+    return batch == 1 ? (const void *)product16<K, SHORT, 1> : batch <= 4 ? (const void *)product16<K, SHORT, 4> : (const void *)product16<K, SHORT, 8>;
 }
 
 extern "C" const void *cllm_cuda_product16_kernel(int kind, int max_length, int batch) {

@@ -2,23 +2,15 @@
 #include "cuda/store16.cuh"
 #include "cuda/store8.cuh"
 
-template <int N> __global__ void __launch_bounds__(32 * CLLM_CUDA_DECODE_WARPS, 2) rows8(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_tile(
-        p,
-        [](const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            return store_planes<N, CLLM_OUT_F32>(job, row0, place, parts, lane);
-        },
-        [](const cllm_cuda_job &, int) {});
-}
+template <int N> struct row8 {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_planes<N, CLLM_OUT_F32>(t, k, s); }
+};
+template <int K> struct row16 {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_kind<K, CLLM_OUT_F32>(t, k, s); }
+};
 
-template <int K> __global__ void __launch_bounds__(32 * CLLM_CUDA_DECODE_WARPS, 2) rows16(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_tile(
-        p,
-        [](const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &parts, uint32_t, int lane) {
-            return store_kind<K, CLLM_OUT_F32>(job, row0, place, parts, lane);
-        },
-        [](const cllm_cuda_job &, int) {});
-}
+template <int N> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_WIDE, 2) rows8(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<true>(p, row8<N>()); }
+template <int K> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_WIDE, 2) rows16(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<true>(p, row16<K>()); }
 
 extern "C" const void *cllm_cuda_rows8_kernel(int coding) {
     switch (coding) {

@@ -30,11 +30,10 @@ cllm_status cllm_cuda_vector_new(cllm_cuda *c, uint32_t cols, uint32_t batch, cl
     v->cuda = c;
     v->cols = cols;
     v->batch = batch;
-    v->padded_batch = batch <= 2 ? batch : batch <= 4 ? 4 : 8;
+    v->padded_batch = cllm_cuda_padded_batch(batch);
     v->chunks = (uint32_t)(((uint64_t)cols + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK);
-    /* fragments take two bytes a number (four for layout 16), integers two, and a chunk of each vector has a scale */
-    size_t numbers = (size_t)v->padded_batch * v->chunks * CLLM_CUDA_CHUNK, part = 4 * numbers;
-    size_t bytes = 6 * numbers + (size_t)v->padded_batch * v->chunks * sizeof(float);
+    /* fragments take two bytes a number (four for layout 16, which needs no integers), integers two, and a chunk of each vector has a scale */
+    size_t numbers = (size_t)v->padded_batch * v->chunks * CLLM_CUDA_CHUNK, bytes = 4 * numbers + (size_t)v->padded_batch * v->chunks * sizeof(float);
     cudaError_t e = cudaMalloc((void **)&v->memory, bytes);
     if (e == cudaSuccess) e = cudaMemset(v->memory, 0, bytes);
     if (e != cudaSuccess) {
@@ -42,8 +41,8 @@ cllm_status cllm_cuda_vector_new(cllm_cuda *c, uint32_t cols, uint32_t batch, cl
         return cllm_cuda_fail(err, e, "a vector");
     }
     v->x.fragments = (const uint32_t *)v->memory;
-    v->x.integers = (const int16_t *)(v->memory + part);
-    v->x.scale = (const float *)(v->memory + 6 * numbers);
+    v->x.integers = (const int16_t *)(v->memory + 2 * numbers);
+    v->x.scale = (const float *)(v->memory + 4 * numbers);
     v->x.chunks = v->chunks;
     *out = v;
     return CLLM_OK;
@@ -81,23 +80,23 @@ cllm_status cllm_cuda_vector_set(cllm_cuda_vector *v, const cllm_cuda_tensor *t,
 
 /* ---- launches over tiles ---- */
 
-/* Outlier sums of a warp: one for each chunk that a tile touches, row and batch. */
+/* Outlier sums of a warp: one for each chunk that a pair of tiles touches, row and batch. */
 static uint32_t outlier_words(const cllm_cuda_tensor *t, uint32_t batch) {
     uint32_t cols = (uint32_t)t->h.tile_cols, chunks = cols % CLLM_CUDA_CHUNK ? cols / CLLM_CUDA_CHUNK + 2 : cols / CLLM_CUDA_CHUNK;
     if (cols < CLLM_CUDA_CHUNK) chunks = 1;
-    return chunks * CLLM_TILE_ROWS * batch;
+    return 2 * chunks * CLLM_TILE_ROWS * batch;
 }
 
 /* Places things in a block's shared memory (barriers first) and returns its size. The table lies at a multiple of its own size. */
 static size_t place_shared(const cllm_cuda *c, cllm_cuda_shape *p, int warps) {
-    const size_t pair = 2 * (size_t)p->stage_bytes;
-    p->sums_at = 16 * warps;
-    p->stages_at = (p->sums_at + 4 * p->outlier_words * warps + 127) / 128 * 128;
+    const size_t stages = 4 * (size_t)p->stage_bytes; /* of a warp: two pairs of tiles */
+    p->sums_at = 32 * warps;
+    p->stages_at = (p->sums_at + 4 * p->own_words * warps + 127) / 128 * 128;
     p->table_at = CLLM_CUDA_TABLE - c->reserved_shared;
     while (p->table_at < p->stages_at) p->table_at += CLLM_CUDA_TABLE;
-    p->stages_before = (uint32_t)((p->table_at - p->stages_at) / pair);
+    p->stages_before = (uint32_t)((p->table_at - p->stages_at) / stages);
     if (p->stages_before > (uint32_t)warps) p->stages_before = warps;
-    return p->table_at + CLLM_CUDA_TABLE + pair * (warps - p->stages_before) + CLLM_CUDA_SPARE;
+    return p->table_at + CLLM_CUDA_TABLE + stages * (warps - p->stages_before) + CLLM_CUDA_SPARE;
 }
 
 static bool fits(const cllm_cuda *c, cllm_cuda_shape *p, int warps, int blocks) {
@@ -118,48 +117,52 @@ static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int most_warps,
     return false;
 }
 
-static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t tiles, cllm_cuda_job *job) {
-    p->tiles += tiles;
+/* Of `row_blocks` of the tensor's. */
+static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t row_blocks, cllm_cuda_job *job) {
+    p->units += (row_blocks + 1) / 2 * t->view.col_blocks;
     job->w = t->view;
-    job->end = p->tiles;
+    job->blocks = row_blocks;
+    job->end = p->units;
     if (t->stage_bytes > p->stage_bytes) p->stage_bytes = t->stage_bytes;
     jobs[p->jobs++] = *job;
 }
 
-/* Blocks for each job by its share of the tiles; false if there are too few. */
+/* Blocks for each job by its share of the pairs; false if there are too few. */
 static bool keep_apart(const cllm_cuda_shape *p, cllm_cuda_job *jobs, uint32_t grid) {
-    uint32_t tiles = 0, used = 0;
+    uint32_t units = 0, used = 0;
     if (p->jobs < 2 || grid < 4 * p->jobs) return false;
     for (uint32_t i = 0; i < p->jobs; i++) {
-        const uint32_t n = jobs[i].end - tiles, left = p->tiles - tiles, blocks = grid - used, after = p->jobs - 1 - i;
+        const uint32_t n = jobs[i].end - units, left = p->units - units, blocks = grid - used, after = p->jobs - 1 - i;
         uint32_t mine = (uint32_t)(((uint64_t)n * blocks + left / 2) / left);
         if (mine < 1) mine = 1;
         if (mine > blocks - after) mine = blocks - after;
         if (!after) mine = blocks;
-        tiles = jobs[i].end;
+        units = jobs[i].end;
         jobs[i].end_block = used += mine;
     }
     return true;
 }
 
 /* `argument` begins with *p and has `jobs`. */
-static cllm_status launch(cllm_cuda *c, const void *kernel, int most_warps, cllm_cuda_shape *p, cllm_cuda_job *jobs, void *argument, void *stream, cllm_error *err) {
+static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, cllm_cuda_job *jobs, void *argument, void *stream, cllm_error *err) {
     int warps, blocks;
-    if (!p->tiles) return CLLM_OK;
-    if (!choose_shape(c, p, most_warps, &warps, &blocks))
+    cudaFuncAttributes attributes;
+    if (!p->units) return CLLM_OK;
+    cudaError_t e = cudaFuncGetAttributes(&attributes, kernel);
+    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "finding a kernel");
+    if (!choose_shape(c, p, attributes.maxThreadsPerBlock / 32, &warps, &blocks))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
-    uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->tiles + warps - 1) / warps;
-    /* few tiles: one a warp on as many processors as there are, and no warp without a tile, so that the next kernel finds room to begin */
+    uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->units + warps - 1) / warps;
+    /* few: one pair a warp on as many processors as there are, and no warp without one, so that the next kernel finds room to begin */
     if (useful < grid) {
-        grid = p->tiles < grid ? p->tiles : grid;
-        warps = (int)((p->tiles + grid - 1) / grid);
+        grid = p->units < grid ? p->units : grid;
+        warps = (int)((p->units + grid - 1) / grid);
     }
     size_t shared = place_shared(c, p, warps);
-    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    /* what the blocks do not need stays L1, where x is */
-    const size_t percent = (100 * blocks * (shared + c->reserved_shared) + c->processor_shared - 1) / c->processor_shared;
-    if (e == cudaSuccess) e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, percent < 100 ? (int)percent : 100);
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    /* all that there is, so that blocks of the next kernel find room beside those of this one */
+    if (e == cudaSuccess) e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "shared memory for a kernel");
     p->error = c->error;
     p->apart = keep_apart(p, jobs, (uint32_t)grid);
@@ -176,7 +179,8 @@ static int kind16(const cllm_cuda_tensor *t) {
 static int coding8(const cllm_cuda_tensor *t) { return !t->h.fold ? t->h.tuple : t->h.max_length <= 9 ? 5 : 6; }
 
 static const void *product_kernel(const cllm_cuda_tensor *t, int batch) {
-    return t->h.layout == 16 ? cllm_cuda_product16_kernel(kind16(t), t->h.max_length, batch) : cllm_cuda_product_int8_kernel(coding8(t), batch);
+    if (t->h.layout == 16) return cllm_cuda_product16_kernel(kind16(t), t->h.max_length, batch);
+    return t->h.fold ? cllm_cuda_product_fold_kernel(t->h.max_length > 9, batch) : cllm_cuda_product_tuples_kernel(t->h.tuple, batch);
 }
 
 cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, uint32_t count, void *stream, cllm_error *err) {
@@ -194,10 +198,10 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             job.batch = jobs[i].x->batch;
             job.y_stride = (uint32_t)jobs[i].y_stride;
             uint32_t words = u->h.layout == 16 ? 0 : outlier_words(u, batch);
-            if (words > p.shape.outlier_words) p.shape.outlier_words = words;
-            add_job(&p.shape, p.job, u, u->h.tiles, &job);
+            if (words > p.shape.own_words) p.shape.own_words = words;
+            add_job(&p.shape, p.job, u, u->row_blocks, &job);
         }
-        cllm_status s = launch(c, kernel, CLLM_CUDA_WARPS, &p.shape, p.job, &p, stream, err);
+        cllm_status s = launch(c, kernel, &p.shape, p.job, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;
@@ -225,6 +229,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
         if (done[first]) continue;
         const void *kernel = decode_kernel(jobs[first].tensor, as);
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.own_words = CLLM_CUDA_STAGING_WORDS;
         if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
         for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             const cllm_cuda_decode_job *j = jobs + i;
@@ -239,10 +244,9 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             job.out = (uint8_t *)j->out;
             job.row0 = j->row0;
             job.nrows = j->nrows;
-            job.tile0 = block0 * u->view.col_blocks;
-            add_job(&p->shape, p->job, u, blocks * u->view.col_blocks, &job);
+            add_job(&p->shape, p->job, u, blocks, &job);
         }
-        if (s == CLLM_OK) s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p->job, p, stream, err);
+        if (s == CLLM_OK) s = launch(c, kernel, &p->shape, p->job, p, stream, err);
     }
     cllm_free(p);
     cllm_free(done);
@@ -255,14 +259,15 @@ cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32
     cllm_status s = p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
     for (uint32_t i = 0; s == CLLM_OK && i < n;) {
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.own_words = CLLM_CUDA_STAGING_WORDS;
         for (; i < n && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             cllm_cuda_job job = {};
             job.out = (uint8_t *)(out + i * stride);
             job.nrows = 1;
             job.row_at = tokens + i;
-            add_job(&p->shape, p->job, t, t->view.col_blocks, &job);
+            add_job(&p->shape, p->job, t, 1, &job);
         }
-        s = launch(c, kernel, CLLM_CUDA_DECODE_WARPS, &p->shape, p->job, p, stream, err);
+        s = launch(c, kernel, &p->shape, p->job, p, stream, err);
     }
     cllm_free(p);
     return s;

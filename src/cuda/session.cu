@@ -109,9 +109,9 @@ static void take_step(taker *t) {
     s->up = (float *)take(t, kind, batch, n->ffn * sizeof(float), "activations");
     s->logits = (float *)take(t, kind, batch, c->vocab * sizeof(float), "logits");
     if (s->model->any_plain) s->plain = (__half *)take(t, kind, batch, n->widest * sizeof(__half), "activations");
-    /* integers or halves of every number (6 bytes), and a scale for each chunk */
+    /* fragments and integers of every number, or wider fragments alone (4 bytes), and a scale for each chunk */
     for (int i = 0; i < GPU_FORMS && s->model->any_coded; i++)
-        s->forms[i] = (uint8_t *)take(t, kind, batch * chunks, 6 * CLLM_CUDA_CHUNK + sizeof(float), "quantized activations");
+        s->forms[i] = (uint8_t *)take(t, kind, batch * chunks, 4 * CLLM_CUDA_CHUNK + sizeof(float), "quantized activations");
     const size_t parts = (size_t)c->heads * most(n->splits, CLLM_CUDA_MAX_BATCH); /* gpu_splits of all tokens of a batch */
     s->partial = (float *)take(t, kind, parts, n->row * sizeof(float), "partial attention");
     s->meta = (float *)take(t, kind, parts, 2 * sizeof(float), "partial attention");

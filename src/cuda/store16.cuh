@@ -2,9 +2,8 @@
 #ifndef CLLM_CUDA_STORE16_CUH
 #define CLLM_CUDA_STORE16_CUH
 
-#include "cuda/dequantize.cuh"
 #include "cuda/lanes16.cuh"
-#include "cuda/tiles.cuh"
+#include "cuda/staging.cuh"
 
 template <int K, int OUT> CLLM_INLINE uint32_t convert(uint32_t bits, float row_scale, const uint16_t *col_scale, uint32_t col) {
     if (K == KIND_BF16 && OUT == CLLM_OUT_F32) return bits << 16;
@@ -14,104 +13,120 @@ template <int K, int OUT> CLLM_INLINE uint32_t convert(uint32_t bits, float row_
     return dequantize<OUT>((int)(int16_t)bits, row_scale, col_scale, col);
 }
 
-/* The two elements of one register. */
-template <int K, int OUT> CLLM_INLINE void store_register(const cllm_cuda_job &job, uint64_t row, uint32_t col, float row_scale, uint32_t reg) {
-    const uint64_t at = row * job.w.cols + col;
-    uint32_t v[2];
+/* Eight numbers of a row. */
+template <int K, int OUT> CLLM_INLINE void write_eight(const cllm_cuda_job &job, uint8_t *to, uint4 v, float scale, uint32_t column) {
+    uint32_t two[4] = {v.x, v.y, v.z, v.w};
+    if (K < KIND_BF16 || OUT != CLLM_OUT_BITS)
 #pragma unroll
-    for (int i = 0; i < 2; i++) v[i] = convert<K, OUT>(reg >> 16 * i & 0xffff, row_scale, job.w.col_scale, col + i < job.w.cols ? col + i : 0);
-    if (OUT != CLLM_OUT_F32 && col + 2 <= job.w.cols && ((uint64_t)job.out + 2 * at) % 4 == 0) {
-        *(uint32_t *)(job.out + 2 * at) = v[0] | v[1] << 16;
-        return;
-    }
-    for (int i = 0; i < 2; i++)
-        if (col + i < job.w.cols) store_element<OUT>(job.out, at + i, v[i]);
+        for (int i = 0; i < 4; i++)
+            two[i] = convert<K, OUT>(two[i] & 0xffff, scale, job.w.col_scale, column + 2 * i) | convert<K, OUT>(two[i] >> 16, scale, job.w.col_scale, column + 2 * i + 1) << 16;
+    __stcs((uint4 *)to, make_uint4(two[0], two[1], two[2], two[3]));
 }
 
-/* Two neighbouring registers of a row: eight bytes. */
-template <int K, int OUT> CLLM_INLINE uint2 convert_pair(const cllm_cuda_job &job, uint2 v, float row_scale, uint32_t col) {
-    if (K >= KIND_BF16 && OUT == CLLM_OUT_BITS) return v;
-    const uint32_t e[4] = {v.x & 0xffff, v.x >> 16, v.y & 0xffff, v.y >> 16};
-    uint32_t r[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) r[i] = convert<K, OUT>(e[i], row_scale, job.w.col_scale, col + i);
-    return make_uint2(r[0] | r[1] << 16, r[2] | r[3] << 16);
-}
-
-/* `aligned`: rows are whole vectors, and the tile has no columns beyond the matrix. col: of the step's first column. */
-template <int K, int OUT>
-CLLM_INLINE void store_step(const cllm_cuda_job &job, bool aligned, const int64_t row, uint32_t col, const float scale[2], int lane, const uint32_t a[4]) {
-    if (OUT == CLLM_OUT_F32 || !aligned) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int64_t r = row + 8 * (i & 1);
-            if (r >= 0 && r < job.nrows) store_register<K, OUT>(job, (uint64_t)r, col + 2 * (lane & 3) + (i / 2) * 8, scale[i & 1], a[i]);
-        }
-        return;
-    }
-    col += 2 * (lane & 2) + 8 * (lane & 1);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int64_t r = row + 8 * i;
-        const uint2 v = pair_columns(a[i], a[2 + i], lane);
-        if (r < 0 || r >= job.nrows) continue;
-        __stcs((uint2 *)(job.out + 2 * ((uint64_t)r * job.w.cols + col)), convert_pair<K, OUT>(job, v, scale[i], col));
-    }
+template <int K, int OUT> CLLM_INLINE void write_number(const cllm_cuda_job &job, uint8_t *to, uint32_t i, uint4 v, float scale, uint32_t column) {
+    const uint32_t two = i < 4 ? (i < 2 ? v.x : v.y) : i < 6 ? v.z : v.w;
+    store_element<OUT>(to, i, convert<K, OUT>(two >> 16 * (i % 2) & 0xffff, scale, job.w.col_scale, column));
 }
 
 /* After the tile is stored: no two corrections meet. */
-template <int K, int OUT> CLLM_INLINE bool store_outliers(const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &p, int lane) {
-    const float inverse = __fdividef(1.0f, (float)place.width);
+template <int K, int OUT>
+CLLM_INLINE bool store_outliers(const tile_job &t, const tile_parts p, uint32_t first_row, uint32_t col0, uint32_t width, uint32_t reciprocal) {
+    const cllm_cuda_job &job = *t.job;
     uint32_t position = ~0u;
     bool ok = true;
-    __syncwarp();
-    for (uint32_t i = 0; i < p.entries; i += 32) {
-        outlier o;
-        ok &= next_outliers(p, i, place.width, inverse, lane, position, o);
-        const uint32_t row = place.row_block * 16 + o.row, col = place.col_block * job.w.tile_cols + o.col;
-        if (!o.value || col >= job.w.cols || row - row0 >= job.nrows) continue;
-        const uint32_t bits = outlier16<K>(job.w, p.planes - lane, place.width / 4, o).is;
-        if (K < KIND_BF16) ok &= (int16_t)bits >= -2048 && (int16_t)bits < 2048;
-        const float scale = job.w.row_scale ? __ldg(job.w.row_scale + row) : 1.0f;
-        store_element<OUT>(job.out, (uint64_t)(row - row0) * job.w.cols + col, convert<K, OUT>(bits, scale, job.w.col_scale, col));
+    for (uint32_t i = 0; i < p.entries; i += 64) {
+        uint32_t o[2];
+        ok &= next_outliers(p.outliers, p.entries, i, width, reciprocal, t.lane, position, o);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const outlier it = unpack_outlier(o[j]);
+            const uint32_t row = first_row + it.row, col = col0 + it.col;
+            if (!it.value || col >= job.w.cols || row - t.row0 >= job.nrows) continue;
+            const uint32_t bits = outlier16<K>(job.w, p.planes, width / 4, it).is;
+            if (K < KIND_BF16) ok &= (int16_t)bits >= -2048 && (int16_t)bits < 2048;
+            const float scale = job.w.row_scale ? __ldg(job.w.row_scale + row) : 1.0f;
+            store_element<OUT>(job.out, (uint64_t)(row - t.row0) * job.w.cols + col, convert<K, OUT>(bits, scale, job.w.col_scale, col));
+        }
     }
+    return ok;
+}
+
+template <int K, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2]) {
+    enum { group = raw16<K>::group };
+    const cllm_cuda_job &job = *t.job;
+    const uint32_t width = width_of(job.w, k.col_block), col0 = first_column(t, k);
+    const rows_out<OUT> out = rows_begin<OUT>(t, k, 8);
+    reader r[2];
+    uint32_t end[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
+        end[i] = reader_end(parts[i], job.w.max_length);
+    }
+    const uint32_t ragged = width / 16 % group;
+    const uint32_t staging = own_words(t);
+    bool ok = true;
+    for (uint32_t left = width / 16, step = 0; left; step += group) {
+        if (left <= group) {
+            raw_turn(t, k, raw);
+            if (ragged)
+#pragma unroll 1
+                for (int i = 0; i < 2; i++)
+                    ok &= ends_after(i ? r[1] : r[0], 4 * left, i ? end[1] : end[0], [](uint32_t e) { return e & 15; });
+        }
+#pragma unroll
+        for (int i = 0; i < group; i++) {
+#pragma unroll
+            for (int tile = 0; tile < 2; tile++) {
+                uint32_t a[4];
+                decode_step16<K, false>(r[tile], raw[tile], raw_base(t), i, a);
+                stage_step(staging + tile * STAGING_TILE, i & 1, t.lane, a);
+            }
+            if (i & 1)
+                write_staged<OUT>(
+                    t, out, staging, step + i - 1, false, 8, col0, [&job](uint8_t *to, uint4 v, float scale, uint32_t column) { write_eight<K, OUT>(job, to, v, scale, column); },
+                    [&job](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_number<K, OUT>(job, to, e, v, scale, column); });
+        }
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) raw_advance(raw[tile]);
+        left -= left < group ? left : group;
+    }
+    ok = __all_sync(~0u, ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1]))));
+    if (!ok || !(parts[0].entries | parts[1].entries)) return ok;
+    const uint32_t reciprocal = width_reciprocal(width);
+    __syncwarp();
+#pragma unroll 1
+    for (int i = 0; i < 1 + has_second(job, k.pair); i++)
+        ok &= store_outliers<K, OUT>(t, choose_parts(parts, i), 16 * (row_block(t, k) + i), col0, width, reciprocal);
     return __all_sync(~0u, ok);
 }
 
-template <int K, int OUT> CLLM_INLINE bool store_tile(const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &p, int lane) {
-    const uint32_t steps = place.width / 16;
-    const int64_t row = (int64_t)place.row_block * 16 + lane / 4 - row0;
-    float scale[2];
-    raw16<K> raw = raw16_begin<K>(p.planes, 4 * steps);
-    row_scales(job, row0, row, scale);
-    reader r = reader_begin(p, job.w.max_length, lane);
-    uint32_t col = place.col_block * job.w.tile_cols;
-    const bool aligned = job.w.cols % 4 == 0 && (uint64_t)job.out % 8 == 0 && col + place.width <= job.w.cols;
-    for (uint32_t k = 0; k < steps; k += 4) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i == 2 && k + 2 >= steps) break; /* widths are multiples of two steps */
-            uint32_t a[4];
-            decode_step16<K, false>(r, raw, i, k + 4 < steps, a);
-            store_step<K, OUT>(job, aligned, row, col, scale, lane, a);
-            col += 16;
+template <int K, int OUT> CLLM_INLINE void store_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+    raw16<K> raw[2];
+    raw_begin(t, k, raw);
+    table_ready(t);
+    x_ready(t);
+    for (; k.unit < k.last; walk_next(t, k, stages)) {
+        tile_parts parts[2];
+        if (walk_arrive(t, k, stages, parts)) {
+            if (store_pair<K, OUT>(t, k, parts, raw)) continue;
+        } else {
+            raw_turn(t, k, raw);
+            raw_start(t, raw);
         }
-        next_group16<K>(raw);
+        report_corrupt(t, k);
     }
-    const bool ok = __all_sync(~0u, ends_well(r, p, job.w.max_length));
-    return ok && (!p.entries || store_outliers<K, OUT>(job, row0, place, p, lane));
 }
 
 /* K = 0: integers, whatever their number of planes. */
-template <int K, int OUT>
-CLLM_INLINE bool store_kind(const cllm_cuda_job &job, uint32_t row0, const tile_place &place, const tile_parts &p, int lane) {
-    if (K) return store_tile<K ? K : 8, OUT>(job, row0, place, p, lane);
-    switch (job.w.planes) {
-    case 4: return store_tile<4, OUT>(job, row0, place, p, lane);
-    case 5: return store_tile<5, OUT>(job, row0, place, p, lane);
-    case 6: return store_tile<6, OUT>(job, row0, place, p, lane);
-    case 7: return store_tile<7, OUT>(job, row0, place, p, lane);
-    default: return store_tile<8, OUT>(job, row0, place, p, lane);
+template <int K, int OUT> CLLM_INLINE void store_kind(tile_job &t, const pair_walk &k, warp_stages &s) {
+    if (K) return store_pairs<K ? K : 8, OUT>(t, k, s);
+    switch (t.job->w.planes) {
+    case 4: return store_pairs<4, OUT>(t, k, s);
+    case 5: return store_pairs<5, OUT>(t, k, s);
+    case 6: return store_pairs<6, OUT>(t, k, s);
+    case 7: return store_pairs<7, OUT>(t, k, s);
+    default: return store_pairs<8, OUT>(t, k, s);
     }
 }
 

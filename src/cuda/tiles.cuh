@@ -1,22 +1,42 @@
-/* The frame of every kernel that walks tiles: ranges, tables, the two stages of each warp. */
+/* The frame of every kernel that walks tiles: ranges, tables, the two stages of each warp. Tiles go in pairs, one above the other, which read the
+ * same columns of x (see lanes.cuh). */
 #ifndef CLLM_CUDA_TILES_CUH
 #define CLLM_CUDA_TILES_CUH
 
 #include "cuda/lanes.cuh"
 
-/* All copies of the table; consecutive threads write consecutive 16 bytes, which are one entry or a few. */
-CLLM_INLINE void load_table(const cllm_cuda_view &w, uint32_t at) {
-    const uint32_t shift = table_shift(w.max_length), quads = (1u << (w.max_length + shift)) / 16;
-    for (uint32_t i = threadIdx.x; i < quads; i += blockDim.x) {
-        uint4 v;
-        if (shift >= 4) {
-            v.x = __ldg(w.lut + (i >> (shift - 4)));
-            v.y = v.z = v.w = v.x;
-        } else if (shift == 3) { /* two copies */
-            const uint2 pair = __ldg((const uint2 *)w.lut + i);
-            v = make_uint4(pair.x, pair.x, pair.y, pair.y);
-        } else v = __ldg((const uint4 *)w.lut + i);
-        ((uint4 *)(shared_memory + at))[i] = v;
+/* A table on its way to shared memory: pieces of 16 bytes, which are one entry or a few. Consecutive threads take consecutive pieces. */
+typedef struct table_load {
+    enum { AT_ONCE = 2 };
+    uint4 piece[AT_ONCE];
+} table_load;
+
+CLLM_INLINE uint32_t table_pieces(const cllm_cuda_view &w) { return (1u << (w.max_length + table_shift(w.max_length))) / 16; }
+
+/* Pieces i, i + the block's threads... */
+CLLM_INLINE void table_begin(const cllm_cuda_view &w, uint32_t i, table_load &t) {
+    const uint32_t shift = table_shift(w.max_length), pieces = table_pieces(w);
+#pragma unroll
+    for (int j = 0; j < table_load::AT_ONCE; j++, i += blockDim.x) {
+        if (i >= pieces) break;
+        if (shift >= 4) t.piece[j].x = __ldg(w.lut + (i >> (shift - 4)));
+        else if (shift == 3) *(uint2 *)&t.piece[j] = __ldg((const uint2 *)w.lut + i);
+        else t.piece[j] = __ldg((const uint4 *)w.lut + i);
+    }
+}
+
+/* Stores all copies of the table, those pieces first that were loaded. */
+CLLM_INLINE void table_finish(const cllm_cuda_view &w, uint32_t at, table_load &t) {
+    const uint32_t shift = table_shift(w.max_length), pieces = table_pieces(w);
+    for (uint32_t first = threadIdx.x;; table_begin(w, first, t)) {
+        uint32_t i = first;
+#pragma unroll
+        for (int j = 0; j < table_load::AT_ONCE; j++, i += blockDim.x) {
+            if (i >= pieces) return;
+            const uint4 v = t.piece[j];
+            ((uint4 *)(shared_memory + at))[i] = shift >= 4 ? make_uint4(v.x, v.x, v.x, v.x) : shift == 3 ? make_uint4(v.x, v.x, v.y, v.y) : v;
+        }
+        first = i;
     }
 }
 
@@ -27,65 +47,163 @@ CLLM_INLINE void clear_shared(uint32_t at, uint32_t words, int lane) {
     __syncwarp();
 }
 
-/* A warp's way through consecutive tiles of one matrix. Offsets come 32 at a time, one a lane. */
-typedef struct tile_walk {
-    uint32_t tile, last, window, offset;
-    uint32_t row_block, col_block; /* of `tile` */
-} tile_walk;
+/* A pair of tiles that is on its way to a stage, in units of 16 bytes: where the planes of each begin, and what goes before them (16 bits each). */
+typedef struct pair_order {
+    uint32_t planes[2], staged;
+} pair_order;
 
-CLLM_INLINE void walk_load(const cllm_cuda_view &w, tile_walk &k, int lane) {
-    const uint32_t at = k.tile + lane;
-    k.window = k.tile;
-    k.offset = __ldg(w.offsets + (at < k.last ? at : k.last));
+/* A warp's way through consecutive pairs of one job: along the columns of two row blocks, then of the next two. */
+typedef struct pair_walk {
+    uint32_t unit, last;      /* pairs of the job */
+    uint32_t pair, col_block; /* of `unit` */
+    uint32_t offsets;         /* of the next pair to be ordered: begin and end of one tile and the other, in lanes 0 to 3 */
+    pair_order order;         /* the last one given */
+} pair_walk;
+
+CLLM_INLINE void next_pair(const cllm_cuda_view &w, uint32_t &pair, uint32_t &col_block) {
+    if (++col_block < w.col_blocks) return;
+    col_block = 0;
+    pair++;
 }
 
-CLLM_INLINE tile_walk walk_begin(const cllm_cuda_view &w, uint32_t tile, uint32_t last, int lane) {
-    tile_walk k;
-    k.tile = tile;
+CLLM_INLINE bool has_second(const cllm_cuda_job &job, uint32_t pair) { return 2 * pair + 1 < job.blocks; }
+
+CLLM_INLINE uint32_t load_offsets(const cllm_cuda_job &job, uint32_t block0, uint32_t pair, uint32_t col_block, int lane) {
+    const uint32_t block = block0 + 2 * pair + (lane & 2 && has_second(job, pair) ? 1 : 0);
+    return __ldg(job.w.offsets + (size_t)block * job.w.col_blocks + col_block + (lane & 1));
+}
+
+/* Orders the pair whose offsets are there into stages `stage` and stage + stage_bytes. The host has seen to it that tiles are longer than their
+ * planes and no longer than a stage. */
+CLLM_INLINE pair_order order_pair(const cllm_cuda_view &w, uint32_t offsets, uint32_t col_block, uint32_t stage, uint32_t stage_bytes, uint32_t bar, int lane) {
+    const uint32_t planes = col_block + 1 == w.col_blocks ? w.last_plane_bytes : w.plane_bytes;
+    const uint8_t *from[2];
+    uint32_t staged[2];
+    pair_order o;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t begin = __shfl_sync(~0u, offsets, 2 * i), end = __shfl_sync(~0u, offsets, 2 * i + 1);
+        from[i] = w.tiles + 16 * (uint64_t)begin;
+        o.planes[i] = end - planes / 16;
+        staged[i] = 16 * (end - begin) - planes;
+    }
+    o.staged = staged[0] / 16 | staged[1] / 16 << 16;
+    fetch_two(stage, from, staged, stage_bytes, bar, lane);
+    return o;
+}
+
+CLLM_INLINE uint32_t width_of(const cllm_cuda_view &w, uint32_t col_block) { return col_block + 1 < w.col_blocks ? w.tile_cols : w.last_width; }
+
+/* What a warp keeps in shared memory, at 32 times its number: the barriers of its two stages, and what it seldom needs, as the work wants all
+ * registers. */
+enum { OWN_BARRIERS = 0, OWN_STAGES = 16, OWN_WORDS = 20, OWN_END = 24, OWN_JOB = 28 };
+
+/* The two stages of a warp, for two tiles each. */
+typedef struct warp_stages {
+    uint32_t own, bytes; /* bytes: of one tile's stage */
+    uint32_t uses;       /* pairs that have gone through: they take turns */
+} warp_stages;
+
+/* Of the pair `ahead` (0 or 1) of the one in turn. */
+CLLM_INLINE uint32_t stage_at(const warp_stages &s, uint32_t ahead) { return load_shared(s.own + OWN_STAGES) + 2 * s.bytes * (s.uses + ahead & 1); }
+CLLM_INLINE uint32_t stage_bar(const warp_stages &s, uint32_t ahead) { return s.own + OWN_BARRIERS + 8 * (s.uses + ahead & 1); }
+
+/* What a kernel knows when it gets a job's pairs. */
+typedef struct tile_job {
+    const cllm_cuda_job *job;
+    const cllm_cuda_shape *shape;
+    uint32_t block0, row0; /* first row block, and first row to be written */
+    uint32_t table;        /* a shared address */
+    uint32_t own;          /* what the warp keeps in shared memory */
+    table_load load;
+    bool first;            /* nothing of earlier kernels was read yet */
+    int lane;
+} tile_job;
+
+/* own_words words of this warp, which products keep zero. */
+CLLM_INLINE uint32_t own_words(const tile_job &t) { return load_shared(t.own + OWN_WORDS); }
+
+/* Orders a job's first pair, and finds the second. */
+CLLM_INLINE pair_walk walk_begin(const cllm_cuda_job &job, uint32_t block0, uint32_t unit, uint32_t last, const warp_stages &s, int lane) {
+    pair_walk k;
+    k.unit = unit;
     k.last = last;
-    k.row_block = tile / w.col_blocks;
-    k.col_block = tile - k.row_block * w.col_blocks;
-    walk_load(w, k, lane);
+    k.pair = unit / job.w.col_blocks;
+    k.col_block = unit - k.pair * job.w.col_blocks;
+    k.order = order_pair(job.w, load_offsets(job, block0, k.pair, k.col_block, lane), k.col_block, stage_at(s, 0), s.bytes, stage_bar(s, 0), lane);
+    uint32_t pair = k.pair, col_block = k.col_block;
+    next_pair(job.w, pair, col_block);
+    k.offsets = unit + 1 < last ? load_offsets(job, block0, pair, col_block, lane) : 0;
     return k;
 }
 
-/* Tile `tile + ahead` of the way, 0 or 1; tells where it is and what of it is staged. */
-CLLM_INLINE const uint8_t *walk_find(const cllm_cuda_view &w, const tile_walk &k, uint32_t ahead, uint32_t stage_bytes, uint32_t &staged, uint32_t &planes) {
-    const uint32_t at = k.tile + ahead - k.window, begin = __shfl_sync(~0u, k.offset, at), end = __shfl_sync(~0u, k.offset, at + 1);
-    const uint32_t col_block = k.col_block + ahead, total = 16 * (end - begin);
-    planes = (ahead ? col_block == w.col_blocks ? w.col_blocks == 1 : col_block + 1 == w.col_blocks : col_block + 1 == w.col_blocks) ? w.last_plane_bytes : w.plane_bytes;
-    staged = total > planes ? min(total - planes, stage_bytes) : 0;
-    if (!staged) { /* a corrupt tile, found out by locate: there is no head of 16 bytes */
-        staged = 16;
-        planes = 0;
+/* Orders the next pair, waits for this one and finds its parts; false if it is corrupt. */
+CLLM_INLINE bool walk_arrive(const tile_job &t, pair_walk &k, warp_stages &s, tile_parts parts[2]) {
+    const cllm_cuda_job &job = *t.job;
+    const bool more = k.unit + 1 < k.last;
+    const uint32_t staged[2] = {16 * (k.order.staged & 0xffff), 16 * (k.order.staged >> 16)};
+    for (int i = 0; i < 2; i++) parts[i].planes = k.order.planes[i];
+    if (more) {
+        uint32_t pair = k.pair, col_block = k.col_block;
+        next_pair(job.w, pair, col_block);
+        k.order = order_pair(job.w, k.offsets, col_block, stage_at(s, 1), s.bytes, stage_bar(s, 1), t.lane);
+        next_pair(job.w, pair, col_block);
+        if (k.unit + 2 < k.last) k.offsets = load_offsets(job, t.block0, pair, col_block, t.lane);
     }
-    return w.tiles + 16 * (uint64_t)begin;
+    fetch_wait(stage_bar(s, 0), s.uses >> 1 & 1, more);
+    const uint32_t stage[2] = {stage_at(s, 0), stage_at(s, 0) + s.bytes};
+    return locate_pair(stage, staged, t.lane, parts);
 }
 
-/* Orders tile `tile + ahead` into a stage. */
-CLLM_INLINE void walk_fetch(const cllm_cuda_view &w, const tile_walk &k, uint32_t ahead, uint32_t stage, uint32_t stage_bytes, uint32_t bar, int lane) {
-    uint32_t staged, planes;
-    const uint8_t *from = walk_find(w, k, ahead, stage_bytes, staged, planes);
-    fetch(stage, from, staged, bar, lane);
-    prefetch_l2(from + staged, planes, lane);
+/* The first of a pair's two row blocks. The second is missing where has_second says so; then the first tile stands twice, and what comes of its
+ * copy is dropped. */
+CLLM_INLINE uint32_t row_block(const tile_job &t, const pair_walk &k) { return t.block0 + 2 * k.pair; }
+CLLM_INLINE uint32_t first_column(const tile_job &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
+
+/* Afterwards the warp's stages of this pair are free. */
+CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
+    __syncwarp();
+    next_pair(t.job->w, k.pair, k.col_block);
+    k.unit++;
+    s.uses++;
 }
 
-/* The parts of the tile that has arrived. */
-CLLM_INLINE tile_parts walk_locate(const cllm_cuda_view &w, const tile_walk &k, uint32_t stage, uint32_t stage_bytes, uint32_t table, int lane) {
-    uint32_t staged, planes;
-    const uint8_t *from = walk_find(w, k, 0, stage_bytes, staged, planes);
-    return locate(from + staged, staged, stage, table, lane);
+/* Tells which pair is corrupt by the number of its first tile, and clears what may be left of it. */
+CLLM_INLINE void report_corrupt(const tile_job &t, const pair_walk &k) {
+    if (t.lane == 0) atomicCAS(t.shape->error, 0u, row_block(t, k) * t.job->w.col_blocks + k.col_block + 1);
+    clear_shared(own_words(t), t.shape->own_words, t.lane);
 }
 
-CLLM_INLINE void walk_next(const cllm_cuda_view &w, tile_walk &k) {
-    k.tile++;
-    if (++k.col_block == w.col_blocks) {
-        k.col_block = 0;
-        k.row_block++;
+/* ---- raw bits of pairs: those of the next pair's first group are on their way before this one ends. Raw is raw_reader or raw16 ---- */
+
+/* The lane's word of the first tile's first 128 bytes. */
+CLLM_INLINE const uint32_t *raw_base(const tile_job &t) { return (const uint32_t *)t.job->w.tiles + t.lane; }
+
+/* The next group is the first one of the pair ordered last: of the next, or at the end of the way of this one again, which does no harm. */
+template <typename Raw> CLLM_INLINE void raw_turn(const tile_job &t, const pair_walk &k, Raw raw[2]) {
+    const cllm_cuda_view &w = t.job->w;
+    const uint32_t next = k.unit + 1 == k.last ? k.col_block : k.col_block + 1 < w.col_blocks ? k.col_block + 1 : 0;
+#pragma unroll
+    for (int i = 0; i < 2; i++) raw_point(raw[i], k.order.planes[i], width_of(w, next));
+}
+
+/* Loads the group that raw_turn chose. */
+template <typename Raw> CLLM_INLINE void raw_start(const tile_job &t, Raw raw[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        raw_load(raw[i], raw_base(t));
+        raw_advance(raw[i]);
     }
 }
 
-/* The job that has tile `at` of the launch. */
+/* The first pair's. */
+template <typename Raw> CLLM_INLINE void raw_begin(const tile_job &t, const pair_walk &k, Raw raw[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.col_block));
+    raw_start(t, raw);
+}
+
+/* The job that has pair `at` of the launch. */
 CLLM_INLINE uint32_t find_job(const cllm_cuda_job *jobs, uint32_t count, uint32_t at) {
     uint32_t low = 0;
     while (count > 1) { /* jobs[low .. low + count) has it */
@@ -98,72 +216,85 @@ CLLM_INLINE uint32_t find_job(const cllm_cuda_job *jobs, uint32_t count, uint32_
     return low;
 }
 
-/* A block takes a contiguous range of the launch's tiles, and each of its warps a contiguous part of that.
- * work(job, row0, place, parts, sums, lane) does one tile and says whether it was sound; finish(job, lane) comes after
- * a warp's last tile of a job. row0 is that of a decode job. `sums` are outlier_words words of the warp, zero before and after. */
-template <typename Launch, typename Work, typename Finish> CLLM_INLINE void for_each_tile(const Launch &launch, Work work, Finish finish) {
+/* The whole block: the table is in its place afterwards. */
+CLLM_INLINE void table_ready(tile_job &t) {
+    if (!t.first) __syncthreads(); /* that of the job before is no longer in use */
+    table_finish(t.job->w, t.shape->table_at, t.load);
+    __syncthreads();
+}
+
+/* Afterwards a kernel may read what earlier kernels wrote, and write. Until then it decodes, which needs nothing of them. */
+CLLM_INLINE void x_ready(tile_job &t) {
+    if (t.first) wait_for_previous_kernel();
+    t.first = false;
+}
+
+/* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that. work(tile_job, pair_walk, warp_stages)
+ * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
+ * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. */
+template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
     const cllm_cuda_shape &p = launch.shape;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    const uint32_t bars = 16 * warp, sums = p.sums_at + 4 * p.outlier_words * warp, table = shared_address(p.table_at);
-    const uint32_t stages = warp < p.stages_before ? p.stages_at + 2 * p.stage_bytes * warp : p.table_at + CLLM_CUDA_TABLE + 2 * p.stage_bytes * (warp - p.stages_before);
-    uint32_t parity = 0, stage = 0, from = 0, tiles = p.tiles, block = blockIdx.x, blocks = gridDim.x;
+    const uint32_t warp_bytes = 4 * p.stage_bytes;
+    warp_stages stages = {};
+    stages.bytes = p.stage_bytes;
+    stages.own = 32 * warp;
+    tile_job t = {};
+    t.shape = &p;
+    t.table = shared_address(p.table_at);
+    t.own = stages.own;
+    t.first = true;
+    t.lane = lane;
+    uint32_t from = 0, units = p.units, block = blockIdx.x, blocks = gridDim.x;
     if (p.apart) {
         uint32_t j = 0;
         while (launch.job[j].end_block <= block) j++;
         from = j ? launch.job[j - 1].end : 0;
-        tiles = launch.job[j].end - from;
+        units = launch.job[j].end - from;
         blocks = launch.job[j].end_block - (j ? launch.job[j - 1].end_block : 0);
         block -= launch.job[j].end_block - blocks;
     }
-    uint32_t at = from + (uint32_t)((uint64_t)tiles * block / blocks);
-    const uint32_t end = from + (uint32_t)((uint64_t)tiles * (block + 1) / blocks);
-    bool first = true;
+    uint32_t at = from + (uint32_t)((uint64_t)units * block / blocks);
+    uint32_t end = from + (uint32_t)((uint64_t)units * (block + 1) / blocks);
     let_next_kernel_start(); /* its blocks come as ours go, and fetch weights and table before they wait for our results */
-    if (table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
+    if (t.table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
         if (threadIdx.x == 0) *p.error = CLLM_CUDA_MISPLACED;
         return;
     }
-    if (lane < 2) barrier_init(bars + 8 * lane);
+    uint32_t j = at < end ? find_job(launch.job, p.jobs, at) : 0;
+    if (at < end) table_begin(launch.job[j].w, threadIdx.x, t.load);
+    if (lane < 2) barrier_init(t.own + OWN_BARRIERS + 8 * lane);
+    store_shared(t.own + OWN_STAGES, warp < p.stages_before ? p.stages_at + warp_bytes * warp : p.table_at + CLLM_CUDA_TABLE + warp_bytes * (warp - p.stages_before));
+    store_shared(t.own + OWN_WORDS, p.sums_at + 4 * p.own_words * warp);
     barrier_fence();
-    clear_shared(sums, p.outlier_words, lane);
-    for (uint32_t j = at < end ? find_job(launch.job, p.jobs, at) : 0; at < end; j++) {
+    clear_shared(p.sums_at + 4 * p.own_words * warp, p.own_words, lane);
+    for (; at < end; j++) {
         const cllm_cuda_job &job = launch.job[j];
-        const uint32_t job0 = j ? launch.job[j - 1].end : 0, job_end = end < job.end ? end : job.end, n = job_end - at;
-        uint32_t row0 = job.row0, tile0 = job.tile0;
-        if (job.row_at) {
-            if (first) wait_for_previous_kernel();
-            row0 = min((uint32_t)*job.row_at, job.w.rows - 1);
-            tile0 = row0 / 16 * job.w.col_blocks;
+        const uint32_t job0 = j ? launch.job[j - 1].end : 0, n = (end < job.end ? end : job.end) - at;
+        t.job = &job;
+        if (ROWS) {
+            t.row0 = job.row0;
+            t.block0 = job.row0 / 16;
         }
-        const uint32_t tile = tile0 + at - job0 + n * warp / warps, last = tile0 + at - job0 + n * (warp + 1) / warps;
-        tile_walk walk = {};
-        if (tile < last) {
-            walk = walk_begin(job.w, tile, last, lane);
-            walk_fetch(job.w, walk, 0, stages + stage * p.stage_bytes, p.stage_bytes, bars + 8 * stage, lane);
+        if (ROWS && job.row_at) {
+            if (t.first) wait_for_previous_kernel();
+            t.row0 = min((uint32_t)*job.row_at, job.w.rows - 1);
+            t.block0 = t.row0 / 16;
         }
-        if (!first) __syncthreads(); /* the table of the job before is no longer in use */
-        load_table(job.w, p.table_at);
-        __syncthreads();
-        if (first) wait_for_previous_kernel();
-        first = false;
-        for (; walk.tile < walk.last; walk_next(job.w, walk), stage ^= 1) {
-            const bool more = walk.tile + 1 < walk.last;
-            if (walk.tile - walk.window == 30) walk_load(job.w, walk, lane);
-            if (more) walk_fetch(job.w, walk, 1, stages + (stage ^ 1) * p.stage_bytes, p.stage_bytes, bars + 8 * (stage ^ 1), lane);
-            fetch_wait(bars + 8 * stage, parity >> stage & 1, more);
-            parity ^= 1u << stage;
-            const tile_parts parts = walk_locate(job.w, walk, stages + stage * p.stage_bytes, p.stage_bytes, table, lane);
-            const tile_place place = {walk.row_block, walk.col_block, walk.col_block + 1 < job.w.col_blocks ? job.w.tile_cols : job.w.last_width};
-            if (!parts.ok || !work(job, row0, place, parts, sums, lane)) {
-                if (lane == 0) atomicCAS(p.error, 0u, walk.tile + 1);
-                clear_shared(sums, p.outlier_words, lane);
-            }
-            __syncwarp();
+        const uint32_t unit = at - job0 + n * warp / warps, last = at - job0 + n * (warp + 1) / warps;
+        if (!t.first) table_begin(job.w, threadIdx.x, t.load);
+        store_shared(t.own + OWN_END, end);
+        store_shared(t.own + OWN_JOB, j);
+        if (unit < last) work(t, walk_begin(job, t.block0, unit, last, stages, lane), stages);
+        else {
+            table_ready(t);
+            x_ready(t);
         }
-        finish(job, lane);
-        at = job_end;
+        j = load_shared(t.own + OWN_JOB);
+        end = load_shared(t.own + OWN_END);
+        at = launch.job[j].end;
     }
-    if (first) wait_for_previous_kernel(); /* a block without tiles still keeps the order of kernels */
+    if (t.first) wait_for_previous_kernel(); /* a block without tiles still keeps the order of kernels */
 }
 
 #endif

@@ -1,0 +1,259 @@
+/* y += W x for matrices of layout 8, the weights decoded in registers (fused decode and product).
+ *
+ * x comes as two int8 planes (x = 256 * high + low) in columns of the tensor core's B operand, so that a
+ * chunk of 256 columns sums exactly in int32; outliers are summed beside it, in integers too, and only whole chunks become float. */
+#ifndef CLLM_CUDA_PRODUCT_INT8_CUH
+#define CLLM_CUDA_PRODUCT_INT8_CUH
+
+#include "cuda/launch.h"
+#include "cuda/row_sums.cuh"
+#include "cuda/tiles.cuh"
+
+/* How far left the integers of rows g + 8 stand (see digit_values), which add_rows makes up for. With two raw bits they are then below 2^7, with
+ * one below 2^5. */
+template <int N, int R> struct odd_rows { enum { left = N >= CODING_FOLD && (R == 1 || R == 2) ? R : 0 }; };
+
+template <int NB> struct accumulators {
+    int c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
+};
+
+/* Integer sums of one chunk to float sums; columns 2t and 2t+1 of the accumulators are the planes of batch t. */
+template <int N, int R, int NB>
+CLLM_INLINE void finish_chunk(accumulators<NB> &acc, uint32_t sums, uint32_t tile_words, bool outliers, const tile_job &t, uint32_t chunk, row_sums<NB> &s) {
+    const int g = t.lane >> 2, column = t.lane & 3;
+#pragma unroll
+    for (int half = 0; half < (NB > 4 ? 2 : 1); half++) {
+        const int b = half * 4 + (NB > column ? column : 0); /* lanes without a batch of their own look on */
+        const float scale = t.job->x.scale[b * t.job->x.chunks + chunk];
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int *c = acc.c[tile][half], v = 256 * c[2 * i] + c[2 * i + 1];
+                if (outliers) v += (int)(load_shared(sums + 4 * (tile * tile_words + (g + 8 * i) * NB + b)) << (R + i * odd_rows<N, R>::left));
+                s.y[tile][half][i] += scale * (float)v;
+                c[2 * i] = c[2 * i + 1] = 0;
+            }
+    }
+    if (!outliers) return;
+    __syncwarp();
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++)
+        for (int i = t.lane; i < 16 * NB; i += 32) store_shared(sums + 4 * (tile * tile_words + i), 0);
+}
+
+/* Corrections times x, summed by chunk, row and batch: of entries that next_outliers found in both tiles. */
+template <int NB> CLLM_INLINE void sum_outliers(const cllm_cuda_x &x, const uint32_t o[2][2], uint32_t col0, uint32_t sums, uint32_t tile_words) {
+    const int16_t *from = x.integers + col0;
+#pragma unroll
+    for (int b = 0; b < NB; b++) {
+        int v[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const uint32_t packed = o[j / 2][j % 2];
+            v[j] = ((int)packed >> 24) * from[(size_t)b * x.chunks * CLLM_CUDA_CHUNK + (packed & 0xffff)];
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const uint32_t packed = o[j / 2][j % 2], chunk = (col0 % CLLM_CUDA_CHUNK + (packed & 0xffff)) / CLLM_CUDA_CHUNK;
+            if (packed) add_shared(sums + 4 * (j / 2 * tile_words + (chunk * 16 + (packed >> 16 & 15)) * NB + b), v[j]);
+        }
+    }
+}
+
+/* The streams of a pair, and what belongs to them. */
+template <int N, int R> struct pair_streams {
+    reader r[2];
+    raw_reader<N, R> raw[2];
+    uint32_t carry[2];
+};
+
+/* Where the sums of a pair go. */
+template <int NB> struct pair_sums {
+    accumulators<NB> acc;
+    row_sums<NB> rows;
+    uint32_t chunk, left;      /* the chunk under way, and steps left in it */
+    uint32_t at, tile_words;   /* sums of its outliers */
+    bool outliers, ok;
+};
+
+/* Entries i .. i + 63 of both lists. */
+CLLM_INLINE bool find_outliers(const tile_parts parts[2], uint32_t i, uint32_t width, int lane, uint32_t position[2], uint32_t o[2][2]) {
+    const uint32_t reciprocal = width_reciprocal(width);
+    bool ok = true;
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, lane, position[tile], o[tile]);
+    return ok;
+}
+
+/* All outliers of a pair, of which o are the first. */
+template <int NB> CLLM_INLINE void finish_outliers(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t position[2], uint32_t o[2][2], pair_sums<NB> &s) {
+    const uint32_t col0 = first_column(t, k), most = max(parts[0].entries, parts[1].entries);
+    sum_outliers<NB>(t.job->x, o, col0, own_words(t), s.tile_words);
+#pragma unroll 1
+    for (uint32_t i = 64; i < most; i += 64) {
+        s.ok &= find_outliers(parts, i, width_of(t.job->w, k.col_block), t.lane, position, o);
+        sum_outliers<NB>(t.job->x, o, col0, own_words(t), s.tile_words);
+    }
+    __syncwarp();
+}
+
+template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const uint2 *x, accumulators<NB> &acc) {
+    const uint2 b = x[0], b2 = NB > 4 ? x[32] : make_uint2(0, 0);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) {
+        mma_s8(acc.c[tile][0], a[tile], b.x, b.y);
+        if (NB > 4) mma_s8(acc.c[tile][NB > 4], a[tile], b2.x, b2.y);
+    }
+}
+
+/* `steps` of the chunk under way are done. */
+template <int N, int R, int NB> CLLM_INLINE void count_steps(const tile_job &t, uint32_t steps, pair_sums<NB> &s) {
+    s.left -= steps;
+    if (s.left) return;
+    finish_chunk<N, R, NB>(s.acc, s.at, s.tile_words, s.outliers, t, s.chunk++, s.rows);
+    s.at += 4 * 16 * NB;
+    s.left = 8;
+}
+
+/* The last group of a tile is multiplied whole, with zeros where the matrix has ended, except that one of six may end inside of the matrix: then it
+ * has fewer `steps`. */
+template <int N, int R, int NB>
+CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+    enum { group = step_group<N, R>::steps, step_x = 8 * NB };
+#pragma unroll
+    for (int i = 0; i < group; i++) {
+        if (N == CODING_3 && i >= steps) break;
+        uint32_t a[2][4];
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
+        multiply_step<NB>(a, x + i * step_x, s.acc);
+        /* chunks end between groups, except that groups of six do not fit them; tiles begin at multiples of four steps */
+        if (N == CODING_3) count_steps<N, R, NB>(t, 1, s);
+    }
+    if (N != CODING_3) count_steps<N, R, NB>(t, group, s);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) {
+        if (N == CODING_3 && steps < group) raw_load(p.raw[tile], raw_base(t)); /* what was not decoded was not replaced either */
+        raw_advance(p.raw[tile]);
+    }
+}
+
+/* A warp's first group in a kernel. What needs no x comes before x is waited for: as many steps as registers hold, and finding the outliers. */
+template <int N, int R, int NB>
+CLLM_INLINE void multiply_first(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+    enum { group = step_group<N, R>::steps, ahead = 2, step_x = 8 * NB };
+    uint32_t a[ahead][2][4], position[2] = {~0u, ~0u}, o[2][2];
+#pragma unroll
+    for (int i = 0; i < ahead; i++)
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[i][tile]);
+    s.ok &= find_outliers(parts, 0, width_of(t.job->w, k.col_block), t.lane, position, o);
+    x_ready(t);
+    if (s.outliers) finish_outliers<NB>(t, k, parts, position, o, s);
+#pragma unroll
+    for (int i = 0; i < group; i++) {
+        if (i >= ahead)
+#pragma unroll
+            for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[i % ahead][tile]);
+        multiply_step<NB>(a[i % ahead], x + i * step_x, s.acc);
+    }
+    count_steps<N, R, NB>(t, group, s);
+}
+
+/* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
+template <int N, int R, int NB>
+CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+    enum { columns = 2 * NB, group = step_group<N, R>::steps, step_x = 8 * NB };
+    const cllm_cuda_job &job = *t.job;
+    const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
+    uint32_t left = steps, end[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        p.r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
+        end[i] = reader_end(parts[i], job.w.max_length);
+    }
+    s.chunk = step0 / 8;
+    s.left = 8 - step0 % 8;
+    s.at = own_words(t);
+    s.outliers = parts[0].entries | parts[1].entries;
+    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
+    if (N >= CODING_FOLD && t.first && left >= group) {
+        if (left == group) raw_turn(t, k, p.raw);
+        multiply_first<N, R, NB>(t, k, parts, x, digits, p, s);
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) raw_advance(p.raw[tile]);
+        x += group * step_x;
+        left -= group;
+    } else {
+        x_ready(t);
+        if (s.outliers) {
+            uint32_t position[2] = {~0u, ~0u}, o[2][2];
+            s.ok &= find_outliers(parts, 0, width_of(job.w, k.col_block), t.lane, position, o);
+            finish_outliers<NB>(t, k, parts, position, o, s);
+        }
+    }
+    for (; left; x += group * step_x) {
+        if (left <= group) {
+            raw_turn(t, k, p.raw);
+            if (ragged)
+#pragma unroll 1
+                for (int i = 0; i < 2; i++)
+                    s.ok &= ends_after(i ? p.r[1] : p.r[0], (4 * left * 4 + tuple_elements<N>::value - 1) / tuple_elements<N>::value, i ? end[1] : end[0],
+                                       [](uint32_t e) { return e >> 24; });
+        }
+        multiply_group<N, R, NB>(t, x, left, digits, p, s);
+        left -= left < group ? left : group;
+    }
+    if (s.left != 8) finish_chunk<N, R, NB>(s.acc, s.at, s.tile_words, s.outliers, t, s.chunk, s.rows);
+    if (!ragged) s.ok &= ends_at(p.r[0], end[0]) && ends_at(p.r[1], end[1]);
+}
+
+template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+    const cllm_cuda_job &job = *t.job;
+    const digit_bytes digits = digit_values<N, R, odd_rows<N, R>::left>(job.w.hi_min);
+    pair_streams<N, R> p = {};
+    pair_sums<NB> s = {};
+    s.tile_words = t.shape->own_words / 2;
+    raw_begin(t, k, p.raw);
+    table_ready(t);
+    for (; k.unit < k.last; walk_next(t, k, stages)) {
+        tile_parts parts[2];
+        s.ok = walk_arrive(t, k, stages, parts);
+        const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
+        if (sound) multiply_pair<N, R, NB>(t, k, parts, digits, p, s);
+        else {
+            x_ready(t);
+            raw_turn(t, k, p.raw);
+            raw_start(t, p.raw);
+        }
+        if (!__all_sync(~0u, s.ok)) report_corrupt(t, k);
+        if (rows_end)
+            add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), load_row_scales(job, row_block(t, k), 1.0f / (1 << odd_rows<N, R>::left), t.lane), s.rows, t.lane);
+    }
+}
+
+template <int N, int NB> struct multiply_job {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const {
+        switch (t.job->w.planes) {
+        case 0: return multiply_pairs<N, 0, NB>(t, k, s);
+        case 1: return multiply_pairs<N, 1, NB>(t, k, s);
+        case 2: return multiply_pairs<N, 2, NB>(t, k, s);
+        case 3: return multiply_pairs<N, 3, NB>(t, k, s);
+        case 4: return multiply_pairs<N, 4, NB>(t, k, s);
+        default:
+            if (N >= CODING_FOLD) multiply_pairs<N, N >= CODING_FOLD ? 5 : 4, NB>(t, k, s);
+        }
+    }
+};
+
+/* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
+template <int N, int NB> __global__ void __launch_bounds__(32 * (NB > 1 ? CLLM_CUDA_WARPS_WIDE : CLLM_CUDA_WARPS), 2) product_int8(const __grid_constant__ cllm_cuda_launch p) {
+    for_each_job<false>(p, multiply_job<N, NB>());
+}
+
+template <int N> static const void *choose_batch(int batch) {
+    return batch == 1 ? (const void *)product_int8<N, 1> : batch <= 4 ? (const void *)product_int8<N, 4> : (const void *)product_int8<N, 8>;
+}
+
+#endif
