@@ -436,6 +436,11 @@ typedef struct cllm_gpu_multiply_job {
 CLLM_API cllm_status cllm_gpu_multiply(cllm_gpu *gpu, const cllm_gpu_multiply_job *jobs, uint32_t count, const void *x, size_t x_stride,
                                        uint32_t n, cllm_dtype dtype, void *stream, cllm_error *err);
 
+/* Rows ids[0..n) of a matrix (ids: device, int32; ids outside of the matrix are clamped to it) as float32 to out + i * stride (device): what an
+ * embedding does. */
+CLLM_API cllm_status cllm_gpu_rows(cllm_gpu *gpu, const cllm_gpu_tensor *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride,
+                                   void *stream, cllm_error *err);
+
 /* New memory for work that is queued on `stream`; the caller is its first owner. gpu NULL: host memory. Contents are unspecified. */
 CLLM_API cllm_status cllm_buffer_new(cllm_gpu *gpu, size_t bytes, void *stream, cllm_buffer **out, cllm_error *err);
 /* One owner more, one less; the last one frees. The memory is handed out again to work on the buffer's stream, which first waits for what

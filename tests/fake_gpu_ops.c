@@ -145,6 +145,18 @@ static cllm_status fake_multiply(void *gpu, const cllm_gpu_ops_multiply *jobs, u
     return CLLM_OK;
 }
 
+static cllm_status fake_rows(void *gpu, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
+    fake_gpu *g = gpu;
+    fake_tensor *t = tensor;
+    (void)stream, (void)err;
+    for (uint32_t i = 0; i < n; i++) {
+        cllm_error e;
+        const uint32_t last = t->tensor->h.rows - 1, row = ids[i] < 0 ? 0 : (uint32_t)ids[i] > last ? last : (uint32_t)ids[i];
+        if (cllm_tensor_decode(t->tensor, row, 1, CLLM_DTYPE_F32, out + i * stride, 4 * (size_t)t->tensor->h.cols, 1, &e)) g->error = e;
+    }
+    return CLLM_OK;
+}
+
 static cllm_status fake_alloc(void *gpu, size_t bytes, void *stream, void **out, cllm_error *err) {
     (void)gpu, (void)stream;
     if (fake.refuse_alloc) return cllm_fail(err, fake.refuse_alloc, CLLM_NO_POSITION, "refused on purpose");
@@ -181,6 +193,7 @@ static cllm_gpu_ops fake_ops = {.abi = CLLM_GPU_OPS_ABI,
                                 .tensor_free = fake_tensor_free,
                                 .decode = fake_decode,
                                 .multiply = fake_multiply,
+                                .rows = fake_rows,
                                 .alloc = fake_alloc,
                                 .release = fake_release,
                                 .order = fake_order,

@@ -387,6 +387,32 @@ static void test_multiply(void **state) {
     cllm_gpu_close(gpu);
 }
 
+static void test_rows(void **state) {
+    (void)state;
+    static const int32_t ids[] = {3, 0, 39, 3, 40, -1};
+    static const uint32_t rows[] = {3, 0, 39, 3, 39, 0};
+    cllm_gpu *gpu = open_gpu("cuda");
+    cllm_error err;
+    size_t bytes;
+    float out[6 * 60], want[50];
+    uint8_t *blob = make_blob(CLLM_MODE_RD, 40, 50, 8, &bytes);
+    cllm_tensor *t = open_blob(blob, bytes);
+    cllm_gpu_tensor *g = upload(gpu, blob, bytes);
+    assert_int_equal(cllm_gpu_rows(gpu, g, ids, 6, out, 60, STREAM, &err), CLLM_OK);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(cllm_tensor_decode(t, rows[i], 1, CLLM_DTYPE_F32, want, sizeof want, 1, &err), CLLM_OK);
+        assert_memory_equal(want, out + 60 * i, sizeof want);
+    }
+    assert_int_equal(cllm_gpu_rows(gpu, g, ids, 6, out, 49, STREAM, &err), CLLM_ERR_ARGUMENT);
+    assert_int_equal(cllm_gpu_rows(gpu, g, NULL, 6, out, 60, STREAM, &err), CLLM_ERR_ARGUMENT);
+    assert_int_equal(cllm_gpu_rows(gpu, NULL, ids, 6, out, 60, STREAM, &err), CLLM_ERR_ARGUMENT);
+    assert_int_equal(cllm_gpu_rows(gpu, g, NULL, 0, NULL, 60, STREAM, &err), CLLM_OK);
+    cllm_gpu_tensor_free(g);
+    cllm_tensor_close(t);
+    cllm_free(blob);
+    cllm_gpu_close(gpu);
+}
+
 /* What kernels find is told by the check, once. */
 static void test_corrupt(void **state) {
     (void)state;
@@ -537,7 +563,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integers),   cmocka_unit_test(test_store_of_directory), cmocka_unit_test(test_store_of_blob),
         cmocka_unit_test(test_gpu_names),  cmocka_unit_test(test_decode),             cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_multiply),   cmocka_unit_test(test_corrupt),            cmocka_unit_test(test_owners),
+        cmocka_unit_test(test_multiply),   cmocka_unit_test(test_rows), cmocka_unit_test(test_corrupt),            cmocka_unit_test(test_owners),
         cmocka_unit_test(test_streams),    cmocka_unit_test(test_host_buffers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -430,10 +430,16 @@ static cllm_status api_multiply(void *q, const cllm_gpu_ops_multiply *jobs, uint
     return s;
 }
 
+static cllm_status api_rows(void *p, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
+    api_gpu *g = (api_gpu *)p;
+    ON_DEVICE(g);
+    return cllm_cuda_embed(g->cuda, (const cllm_cuda_tensor *)tensor, ids, n, out, stride, stream, err);
+}
+
 /* ---- the table ---- */
 
-static const cllm_gpu_ops ops = {CLLM_GPU_OPS_ABI, 2,          api_open,     api_close, api_workspaces, api_check, api_upload, api_tensor_free,
-                                 api_decode,       api_multiply, api_alloc, api_release, api_order,     api_write, api_read};
+static const cllm_gpu_ops ops = {CLLM_GPU_OPS_ABI, 2,        api_open,  api_close,   api_workspaces, api_check, api_upload, api_tensor_free, api_decode,
+                                 api_multiply,     api_rows, api_alloc, api_release, api_order,      api_write, api_read};
 
 extern "C" const cllm_gpu_ops *cllm_gpu_ops_entry(void);
 extern "C" __attribute__((visibility("default"))) const cllm_gpu_ops *cllm_gpu_ops_entry(void) { return &ops; }

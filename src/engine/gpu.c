@@ -202,3 +202,13 @@ cllm_status cllm_gpu_multiply(cllm_gpu *gpu, const cllm_gpu_multiply_job *jobs, 
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "multiply: x %s", x ? "has an x_stride below the number of columns" : "is NULL");
     return gpu->ops->multiply(gpu->on_device, list, count, x, x_stride, cols, n, dtype, stream, err);
 }
+
+cllm_status cllm_gpu_rows(cllm_gpu *gpu, const cllm_gpu_tensor *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream,
+                          cllm_error *err) {
+    const char *what = NULL;
+    if (!tensor || tensor->gpu != gpu) what = "the matrix is not on this GPU";
+    else if (n && (!ids || !out)) what = "there are no ids or no place for the rows";
+    else if (stride < tensor->info.cols) what = "the stride is below the number of columns";
+    if (what) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows: %s", what);
+    return n ? gpu->ops->rows(gpu->on_device, tensor->on_device, ids, n, out, stride, stream, err) : CLLM_OK;
+}

@@ -42,6 +42,9 @@ typedef struct cllm_gpu_ops {
     cllm_status (*multiply)(void *gpu, const cllm_gpu_ops_multiply *jobs, uint32_t count, const void *x, size_t x_stride, uint32_t cols,
                             uint32_t n, cllm_dtype dtype, void *stream, cllm_error *err);
 
+    /* Rows ids[i], clamped to the matrix, as float32 to out + i * stride. */
+    cllm_status (*rows)(void *gpu, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err);
+
     /* Memory ordered by a stream: what alloc gives may be used by work queued on `stream`; release may hand it to later work there. */
     cllm_status (*alloc)(void *gpu, size_t bytes, void *stream, void **out, cllm_error *err);
     void (*release)(void *gpu, void *memory, void *stream);
