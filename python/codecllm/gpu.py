@@ -155,6 +155,9 @@ class Gpu:
             job.tensor, job.row0, job.nrows, job.out, job.capacity = t._handle, 0, t.rows, address, capacity
         n.call("cllm_gpu_decode", self._handle, jobs, len(jobs), code, stream)
 
+    def __reduce__(self):  # of copies and pickles: the one object of that device
+        return Gpu.get, (self.name,)
+
     def __repr__(self):
         return f"<codecllm.Gpu {self.name}>"
 
@@ -224,7 +227,7 @@ class DeviceTensor:
         if self.gpu is not None and self.gpu.is_cuda and stream != -1:
             if stream == 0 or (stream is not None and stream < -1):
                 raise BufferError(f"{stream} is no stream that DLPack knows")
-            n.call("cllm_buffer_use", self._handle, 1 if stream is None else stream)
+            n.call("cllm_buffer_use", self._handle, 0 if stream in (None, 1) else stream)  # 1 names the default stream, which is 0 here
         versioned = max_version is not None and max_version[0] >= 1
         function, name = ("cllm_buffer_to_dlpack", b"dltensor_versioned") if versioned else ("cllm_buffer_to_dlpack_legacy", b"dltensor")
         return _capsule(n.new_handle(function, self._handle, self._code, self.rows, self.cols), name)
