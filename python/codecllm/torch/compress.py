@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -219,7 +220,17 @@ def compress_model(
         if progress:
             progress(index + 1, len(work), name)
     link(model)
+    _mark(model)
     return report
+
+
+def _mark(model: nn.Module) -> None:
+    """Models of transformers are told that they are compressed, so that save_pretrained writes what from_pretrained reads."""
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+        from ..transformers import attach
+
+        attach(model)
 
 
 __all__ = ["Item", "Report", "check", "compress_model", "link", "memory", "modules_of", "set_path"]
