@@ -62,6 +62,20 @@ endforeach()
 
 set_tests_properties(test_gpu PROPERTIES SKIP_RETURN_CODE 77)
 
+# What the Python package's tests load beside the stand-in for the GPU library: one for nvCOMP.
+add_library(fake_nvcomp MODULE ${PROJECT_SOURCE_DIR}/tests/fake_nvcomp.c)
+target_link_libraries(fake_nvcomp PRIVATE PkgConfig::ZSTD cllm_flags)
+set_target_properties(fake_nvcomp PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake)
+
+# Python's tests: run.sh looks for an interpreter with NumPy, and says where there is none.
+file(GLOB python_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/python/test_*.py)
+foreach(script IN LISTS python_tests)
+    get_filename_component(name ${script} NAME_WE)
+    string(REPLACE "test_" "python_" name ${name})
+    add_test(NAME ${name} COMMAND sh ${PROJECT_SOURCE_DIR}/tests/python/run.sh ${script})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS repository SKIP_RETURN_CODE 77 ENVIRONMENT "CLLM_BUILD=${PROJECT_BINARY_DIR}")
+endforeach()
+
 # The longest first, also in a fresh build tree, where ctest knows no durations yet: nothing long is left to run alone at the end.
 foreach(name test_engine test_hostile_tensor test_reference test_tokenizer cli_kill)
     if(TEST ${name})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import _native as n
-from .errors import ArgumentError
+from .errors import ArgumentError, OutOfMemory
 
 # NumPy has no bfloat16: its bits are held as uint16, like everywhere in this package.
 _NUMPY = {n.BF16: np.uint16, n.F16: np.float16, n.F32: np.float32, n.I8: np.int8, n.I16: np.int16}
@@ -27,6 +27,14 @@ def dtype_code(dtype) -> int:
 def address(data) -> int:
     """Address of the first byte of a bytes-like object; the caller keeps it alive."""
     return np.frombuffer(data, np.uint8).ctypes.data
+
+
+def new_array(shape: tuple[int, int], dtype) -> np.ndarray:
+    """Raises OutOfMemory where there is not so much."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError):
+        raise OutOfMemory(f"no memory for {shape[0]} x {shape[1]} numbers of {np.dtype(dtype).itemsize} bytes") from None
 
 
 def encode_params(*, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, col_weight=None, row_weight=None) -> n.EncodeParams:
@@ -122,7 +130,7 @@ class Tensor:
         if row0 < 0 or nrows < 0 or row0 + nrows > self.rows:
             raise ArgumentError(f"rows {row0} to {row0 + nrows} of a matrix of {self.rows}")
         if out is None:
-            out = np.empty((nrows, self.cols), _NUMPY[code])
+            out = new_array((nrows, self.cols), _NUMPY[code])
         elif not out.flags.c_contiguous or not out.flags.writeable or out.dtype != _NUMPY[code] or out.size != nrows * self.cols:
             raise ArgumentError(f"out must be a writable contiguous {np.dtype(_NUMPY[code])} array of {nrows} x {self.cols}")
         n.call("cllm_tensor_decode", self._handle, row0, nrows, code, out.ctypes.data, out.nbytes, threads)

@@ -16,7 +16,7 @@ from . import _native, blob
 from ._native import I8
 from .errors import ArgumentError, DeviceError, FormatError, Unsupported
 from .gpu import DeviceTensor, Gpu
-from .tensor import address
+from .tensor import address, new_array
 
 _lock = threading.Lock()
 _zstd: CDLL | None = None
@@ -93,8 +93,9 @@ def check_frames(layer: blob.Layer) -> None:
 def decode(layer: blob.Layer, out: np.ndarray | None = None, threads: int = 0) -> np.ndarray:
     """rows x cols int8 on the CPU. threads: 0 = one per core."""
     z = libzstd()
+    check_frames(layer)  # before room is made for what a header says
     if out is None:
-        out = np.empty((layer.rows, layer.cols), np.int8)
+        out = new_array((layer.rows, layer.cols), np.int8)
     base, to = address(layer.data), out.ctypes.data
 
     def one(i: int) -> None:
