@@ -393,6 +393,7 @@ typedef struct cllm_gpu_info {
     int dl_device;       /* what its pointers are, in DLPack's numbers: 2 = kDLCUDA */
     uint64_t tensors;    /* bytes that matrices hold now, tables and scales included */
     uint64_t buffers;    /* bytes of buffers that somebody owns now */
+    uint64_t buffers_peak; /* the most there were since the GPU was opened, or since cllm_gpu_reset_peak */
     uint64_t workspaces; /* bytes that calls on each stream share */
 } cllm_gpu_info;
 
@@ -400,6 +401,7 @@ typedef struct cllm_gpu_info {
 CLLM_API cllm_status cllm_gpu_open(const char *device, cllm_gpu **out, cllm_error *err);
 CLLM_API void cllm_gpu_close(cllm_gpu *gpu);
 CLLM_API void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info);
+CLLM_API void cllm_gpu_reset_peak(cllm_gpu *gpu);
 /* Waits for the stream. CLLM_ERR_FORMAT: a tile that was decoded since the last check is corrupt; CLLM_ERR_DEVICE: a kernel failed. */
 CLLM_API cllm_status cllm_gpu_check(cllm_gpu *gpu, void *stream, cllm_error *err);
 

@@ -470,6 +470,14 @@ static void test_owners(void **state) {
     cllm_gpu_info info;
     cllm_gpu_get_info(gpu, &info);
     assert_int_equal(info.buffers, 240);
+    cllm_buffer *more;
+    assert_int_equal(cllm_buffer_new(gpu, 60, STREAM, &more, &err), CLLM_OK);
+    cllm_buffer_release(more);
+    cllm_gpu_get_info(gpu, &info);
+    assert_true(info.buffers == 240 && info.buffers_peak == 300);
+    cllm_gpu_reset_peak(gpu);
+    cllm_gpu_get_info(gpu, &info);
+    assert_int_equal(info.buffers_peak, 240);
     assert_int_equal(cllm_buffer_bytes(b), 240);
     char text[] = "a buffer", back[9];
     assert_int_equal(cllm_buffer_write(b, 100, text, 9, STREAM, &err), CLLM_OK);

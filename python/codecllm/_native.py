@@ -56,7 +56,7 @@ class StoreEntry(Structure):
 
 
 class GpuInfo(Structure):
-    _fields_ = [("index", c_int), ("dl_device", c_int), ("tensors", c_uint64), ("buffers", c_uint64), ("workspaces", c_uint64)]
+    _fields_ = [("index", c_int), ("dl_device", c_int), ("tensors", c_uint64), ("buffers", c_uint64), ("buffers_peak", c_uint64), ("workspaces", c_uint64)]
 
 
 class DecodeJob(Structure):
@@ -97,6 +97,7 @@ _FUNCTIONS = {
     "cllm_gpu_open": ("s", [c_char_p, _handle, _error]),
     "cllm_gpu_close": (None, [c_void_p]),
     "cllm_gpu_get_info": (None, [c_void_p, POINTER(GpuInfo)]),
+    "cllm_gpu_reset_peak": (None, [c_void_p]),
     "cllm_gpu_check": ("s", [c_void_p, c_void_p, _error]),
     "cllm_gpu_upload": ("s", [c_void_p, c_void_p, _handle, _error]),
     "cllm_gpu_tensor_free": (None, [c_void_p]),

@@ -111,9 +111,13 @@ class Gpu:
         return info
 
     def memory(self) -> dict[str, int]:
-        """Bytes of device memory held through this package: tensors (coded), buffers (decoded, owned by somebody), workspaces."""
+        """Bytes of device memory held through this package: tensors (coded), buffers (decoded, owned by somebody), buffers_peak (the most
+        since reset_peak), workspaces."""
         info = self._info()
-        return {"tensors": info.tensors, "buffers": info.buffers, "workspaces": info.workspaces}
+        return {"tensors": info.tensors, "buffers": info.buffers, "buffers_peak": info.buffers_peak, "workspaces": info.workspaces}
+
+    def reset_peak(self) -> None:
+        n.lib().cllm_gpu_reset_peak(self._handle)
 
     @property
     def is_cuda(self) -> bool:

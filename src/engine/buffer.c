@@ -46,7 +46,7 @@ cllm_status cllm_buffer_new(cllm_gpu *gpu, size_t bytes, void *stream, cllm_buff
     atomic_init(&b->owners, 1);
     if (gpu) {
         cllm_gpu_retain(gpu);
-        atomic_fetch_add(&gpu->buffers, bytes);
+        cllm_gpu_count_buffer(gpu, bytes);
     }
     *out = b;
     return CLLM_OK;

@@ -59,6 +59,13 @@ cllm_status cllm_gpu_open(const char *device, cllm_gpu **out, cllm_error *err) {
     return s;
 }
 
+void cllm_gpu_count_buffer(cllm_gpu *gpu, uint64_t bytes) {
+    uint64_t now = atomic_fetch_add(&gpu->buffers, bytes) + bytes, peak = atomic_load(&gpu->buffers_peak);
+    while (peak < now && !atomic_compare_exchange_weak(&gpu->buffers_peak, &peak, now)) continue;
+}
+
+void cllm_gpu_reset_peak(cllm_gpu *gpu) { atomic_store(&gpu->buffers_peak, atomic_load(&gpu->buffers)); }
+
 void cllm_gpu_retain(cllm_gpu *gpu) { atomic_fetch_add(&gpu->owners, 1); }
 
 void cllm_gpu_close(cllm_gpu *gpu) {
@@ -72,6 +79,7 @@ void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info) {
                             .dl_device = gpu->ops->dl_device,
                             .tensors = atomic_load(&gpu->tensors),
                             .buffers = atomic_load(&gpu->buffers),
+                            .buffers_peak = atomic_load(&gpu->buffers_peak),
                             .workspaces = gpu->ops->workspaces(gpu->on_device)};
 }
 

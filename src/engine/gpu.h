@@ -11,9 +11,11 @@ struct cllm_gpu {
     void *on_device; /* the library's */
     int index;
     atomic_size_t owners; /* the caller, matrices, buffers */
-    _Atomic uint64_t tensors, buffers; /* bytes */
+    _Atomic uint64_t tensors, buffers, buffers_peak; /* bytes */
 };
 
 void cllm_gpu_retain(cllm_gpu *gpu);
+/* Counts a new buffer. */
+void cllm_gpu_count_buffer(cllm_gpu *gpu, uint64_t bytes);
 
 #endif

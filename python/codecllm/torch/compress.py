@@ -136,8 +136,8 @@ def check(model: nn.Module) -> None:
 
 
 def memory(model: nn.Module) -> dict[str, int]:
-    """Bytes of device memory held outside of torch's allocator on the model's GPUs: tensors, buffers, workspaces."""
-    total = {"tensors": 0, "buffers": 0, "workspaces": 0}
+    """Bytes of device memory held outside of torch's allocator on the model's GPUs: tensors, buffers, buffers_peak, workspaces."""
+    total = {"tensors": 0, "buffers": 0, "buffers_peak": 0, "workspaces": 0}
     for gpu in gpus_of(model):
         for k, v in gpu.memory().items():
             total[k] += v
