@@ -175,6 +175,14 @@ def lib() -> CDLL:
     return _lib
 
 
+def hot(name: str):
+    """A function that keeps the interpreter's lock while it runs: for calls that only queue work, and are many."""
+    f = ctypes.PyDLL(lib()._name)[name]
+    result, arguments = _FUNCTIONS[name]
+    f.restype, f.argtypes = c_int if result == "s" else result, arguments
+    return f
+
+
 _local = threading.local()
 
 

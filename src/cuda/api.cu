@@ -1,18 +1,19 @@
 /* The table of engine/gpu_ops.h: matrices, products and memory for programs that have a runtime of their own.
  *
- * Products take x and give y in the caller's type. Kernels of the engine work on float32: one small kernel widens x and puts the bias
- * into y, one narrows y at the end; the rows between lie in a workspace that the calls on a stream share. */
+ * Products take x and give y in the caller's type, while the engine's kernels add to float32: one small kernel before them makes the forms of x
+ * and puts the bias into the sums, one after them narrows the sums to y. What lies between is a workspace that the calls on a stream
+ * share. A call is three launches: programs that multiply one token at a time are bound by launching. */
 #include "cuda/host.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <pthread.h>
+
+#include "cuda/quantize.cuh"
 
 extern "C" {
 #include "engine/gpu_ops.h"
 }
 
-enum { MAX_WORKSPACES = 64, MAX_GROUP = 16, THREADS = 256 };
+enum { MAX_WORKSPACES = 64, MAX_GROUP = 16, WARPS = 4, THREADS = 32 * WARPS };
 
 /* x as a product wants it: the index-th form of the vectors of a call that have this shape. */
 typedef struct form {
@@ -25,7 +26,7 @@ typedef struct form {
 /* What the products on one stream share. It grows and never shrinks: a model has few shapes. */
 typedef struct workspace {
     void *stream;
-    float *rows; /* x as float32, then y of each matrix */
+    float *rows; /* sums of each matrix, in turn */
     size_t room; /* floats */
     form *forms;
     size_t bytes;
@@ -241,12 +242,12 @@ template <> __device__ float narrow(float v) { return v; }
 template <> __device__ __half narrow(float v) { return __float2half_rn(v); }
 template <> __device__ __nv_bfloat16 narrow(float v) { return __float2bfloat16_rn(v); }
 
-/* One launch's rows: block z = 0 of `begin` widens x, z = 1 + i puts bias i (or zeros) into y i; `end` narrows y. */
+/* What the kernels before and after the products get. */
 typedef struct rows_job {
     const void *x;
     size_t x_stride;
-    float *wide;
-    uint32_t cols, count;
+    uint32_t batch, forms;
+    cllm_cuda_quantize form[MAX_GROUP];
     const void *bias[MAX_GROUP];
     float *sum[MAX_GROUP];
     void *y[MAX_GROUP];
@@ -254,35 +255,44 @@ typedef struct rows_job {
     uint32_t rows[MAX_GROUP];
 } rows_job;
 
-template <typename T> static __global__ void begin_rows(const __grid_constant__ rows_job p) {
-    const uint32_t b = blockIdx.y, z = blockIdx.z, step = gridDim.x * blockDim.x;
-    if (z == 0) {
+/* Blocks z below `forms` make that form of x, a warp a chunk; the others put bias (or zeros) into the sums of a matrix. */
+template <typename T> static __global__ void __launch_bounds__(THREADS) begin_rows(const __grid_constant__ rows_job p) {
+    const uint32_t b = blockIdx.y, z = blockIdx.z;
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    if (z < p.forms) {
+        const cllm_cuda_quantize &q = p.form[z];
+        const int lane = threadIdx.x & 31;
+        const uint32_t chunk = blockIdx.x * WARPS + (threadIdx.x >> 5), col0 = chunk * CLLM_CUDA_CHUNK + 8 * lane;
+        if (chunk >= q.chunks) return;
         const T *x = (const T *)p.x + b * p.x_stride;
-        for (uint32_t c = blockIdx.x * blockDim.x + threadIdx.x; c < p.cols; c += step) p.wide[(size_t)b * p.cols + c] = widen(x[c]);
+        float v[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = col0 + i < q.cols && b < p.batch ? widen(x[col0 + i]) : 0.0f;
+        quantize_chunk(q, v, chunk, b, lane);
         return;
     }
-    const T *bias = (const T *)p.bias[z - 1];
-    float *sum = p.sum[z - 1] + (size_t)b * p.rows[z - 1];
-    for (uint32_t r = blockIdx.x * blockDim.x + threadIdx.x; r < p.rows[z - 1]; r += step) sum[r] = bias ? widen(bias[r]) : 0.0f;
+    const uint32_t i = z - p.forms;
+    if (b >= p.batch) return;
+    const T *bias = (const T *)p.bias[i];
+    float *sum = p.sum[i] + (size_t)b * p.rows[i];
+    for (uint32_t r = blockIdx.x * THREADS + threadIdx.x; r < p.rows[i]; r += gridDim.x * THREADS) sum[r] = bias ? widen(bias[r]) : 0.0f;
 }
 
-template <typename T> static __global__ void end_rows(const __grid_constant__ rows_job p) {
-    const uint32_t b = blockIdx.y, z = blockIdx.z, step = gridDim.x * blockDim.x;
-    const float *sum = p.sum[z] + (size_t)b * p.rows[z];
-    T *y = (T *)p.y[z] + b * p.y_stride[z];
-    for (uint32_t r = blockIdx.x * blockDim.x + threadIdx.x; r < p.rows[z]; r += step) y[r] = narrow<T>(sum[r]);
+template <typename T> static __global__ void __launch_bounds__(THREADS) end_rows(const __grid_constant__ rows_job p) {
+    const uint32_t b = blockIdx.y, i = blockIdx.z;
+    wait_for_previous_kernel();
+    const float *sum = p.sum[i] + (size_t)b * p.rows[i];
+    T *y = (T *)p.y[i] + b * p.y_stride[i];
+    for (uint32_t r = blockIdx.x * THREADS + threadIdx.x; r < p.rows[i]; r += gridDim.x * THREADS) y[r] = narrow<T>(sum[r]);
 }
 
-static cudaError_t start_rows(bool begin, cllm_dtype dtype, const rows_job *p, uint32_t batch, uint32_t widest, void *stream) {
-    const dim3 grid((widest + 2 * THREADS - 1) / (2 * THREADS), batch, begin ? p->count + 1 : p->count);
-    const void *kernel = begin ? dtype == CLLM_DTYPE_F16    ? (const void *)begin_rows<__half>
-                                 : dtype == CLLM_DTYPE_BF16 ? (const void *)begin_rows<__nv_bfloat16>
-                                                            : (const void *)begin_rows<float>
-                               : dtype == CLLM_DTYPE_F16    ? (const void *)end_rows<__half>
-                                 : dtype == CLLM_DTYPE_BF16 ? (const void *)end_rows<__nv_bfloat16>
-                                                            : (const void *)end_rows<float>;
-    void *arguments[] = {(void *)p};
-    return cudaLaunchKernel(kernel, grid, dim3(THREADS), arguments, 0, (cudaStream_t)stream);
+static const void *begin_kernel(cllm_dtype d) {
+    return d == CLLM_DTYPE_F16 ? (const void *)begin_rows<__half> : d == CLLM_DTYPE_BF16 ? (const void *)begin_rows<__nv_bfloat16> : (const void *)begin_rows<float>;
+}
+
+static const void *end_kernel(cllm_dtype d) {
+    return d == CLLM_DTYPE_F16 ? (const void *)end_rows<__half> : d == CLLM_DTYPE_BF16 ? (const void *)end_rows<__nv_bfloat16> : (const void *)end_rows<float>;
 }
 
 static cllm_status find_workspace(api_gpu *g, void *stream, workspace **out, cllm_error *err) {
@@ -364,14 +374,18 @@ static bool same_form(const cllm_cuda_tensor *a, const cllm_cuda_tensor *b) {
     return p.col_scale == q.col_scale && p.halves == q.halves && p.bf16 == q.bf16;
 }
 
+static uint32_t blocks_for(uint32_t count, uint32_t each) { return (count + each - 1) / each; }
+
 /* Up to eight rows of x. */
 static cllm_status multiply_rows(api_gpu *g, workspace *w, const cllm_gpu_ops_multiply *jobs, uint32_t count, const void *x, size_t x_stride,
                                  uint32_t cols, uint32_t batch, cllm_dtype dtype, void *stream, cllm_error *err) {
-    rows_job p = {x, x_stride, w->rows, cols, count};
+    rows_job p = {};
     cllm_cuda_product_job product[MAX_GROUP];
-    uint32_t widest = cols, tallest = 0;
-    int forms = 0, form_of[MAX_GROUP];
-    float *sum = w->rows + (size_t)batch * cols;
+    uint32_t tallest = 0, padded = batch;
+    float *sum = w->rows;
+    p.x = x;
+    p.x_stride = x_stride;
+    p.batch = batch;
     for (uint32_t i = 0; i < count; i++) {
         const cllm_cuda_tensor *t = (const cllm_cuda_tensor *)jobs[i].tensor;
         p.bias[i] = jobs[i].bias;
@@ -381,29 +395,22 @@ static cllm_status multiply_rows(api_gpu *g, workspace *w, const cllm_gpu_ops_mu
         p.rows[i] = jobs[i].rows;
         sum += (size_t)batch * jobs[i].rows;
         if (jobs[i].rows > tallest) tallest = jobs[i].rows;
-        uint32_t k = 0;
-        while (k < i && !same_form((const cllm_cuda_tensor *)jobs[k].tensor, t)) k++;
-        form_of[i] = k < i ? form_of[k] : forms++;
         product[i] = {t, NULL, p.sum[i], jobs[i].rows};
-    }
-    if (tallest > widest) widest = tallest;
-    cudaError_t e = start_rows(true, dtype, &p, batch, widest, stream);
-    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "reading x");
-    int made = 0;
-    cllm_status s = CLLM_OK;
-    for (uint32_t i = 0; i < count && !s; i++) {
-        cllm_cuda_vector *v = NULL;
-        s = find_form(g, w, form_of[i], cols, batch, &v, err);
+        for (uint32_t k = 0; k < i && !product[i].x; k++)
+            if (same_form(product[k].tensor, t)) product[i].x = product[k].x;
+        if (product[i].x) continue;
+        cllm_cuda_vector *v;
+        cllm_status s = find_form(g, w, (int)p.forms, cols, batch, &v, err);
+        if (s) return s;
         product[i].x = v;
-        if (!s && form_of[i] == made) {
-            made++;
-            s = cllm_cuda_vector_set(v, product[i].tensor, w->rows, cols, stream, err);
-        }
+        p.form[p.forms] = cllm_cuda_quantize_for(t, v);
+        padded = p.form[p.forms++].padded_batch;
     }
+    const uint32_t for_forms = blocks_for(p.form[0].chunks, WARPS), for_sums = blocks_for(tallest, 4 * THREADS);
+    const dim3 begin(for_forms > for_sums ? for_forms : for_sums, padded, p.forms + count), end(blocks_for(tallest, 2 * THREADS), batch, count);
+    cllm_status s = cllm_cuda_start(g->cuda, begin_kernel(dtype), begin, dim3(THREADS), 0, stream, &p, err);
     if (!s) s = cllm_cuda_product(g->cuda, product, count, stream, err);
-    if (s) return s;
-    e = start_rows(false, dtype, &p, batch, tallest, stream);
-    return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "writing y");
+    return s ? s : cllm_cuda_start(g->cuda, end_kernel(dtype), end, dim3(THREADS), 0, stream, &p, err);
 }
 
 static cllm_status api_multiply(void *q, const cllm_gpu_ops_multiply *jobs, uint32_t count, const void *x, size_t x_stride, uint32_t cols,
@@ -414,7 +421,7 @@ static cllm_status api_multiply(void *q, const cllm_gpu_ops_multiply *jobs, uint
     workspace *w;
     cllm_status s = find_workspace(g, stream, &w, err);
     if (s) return s;
-    size_t floats = cols;
+    size_t floats = 0;
     for (uint32_t i = 0; i < count; i++) floats += jobs[i].rows;
     const uint32_t most = n < CLLM_CUDA_MAX_BATCH ? n : CLLM_CUDA_MAX_BATCH;
     s = reserve_rows(w, floats * most, err);

@@ -176,7 +176,7 @@ class Paths(Base):
         a = model.layers[0].attention
         x = torch.randn(1, 64).half()
         with torch.no_grad():
-            alone = [m._alone.compute(x, 1, weight.host_gpu, 0)[0] for m in (a.q_proj, a.k_proj, a.v_proj)]
+            alone = [m._alone.run(0, x) for m in (a.q_proj, a.k_proj, a.v_proj)]
             self.assertTrue(all(torch.equal(m(x), w) for m, w in zip((a.q_proj, a.k_proj, a.v_proj), alone)))
             self.assertTrue(torch.equal(a.v_proj(x), alone[2]))  # without q before it
             a.q_proj(x)
@@ -185,7 +185,7 @@ class Paths(Base):
             a.q_proj(x)
             x.add_(1)  # the same tensor, changed
             changed = a.k_proj(x)
-            self.assertTrue(torch.equal(changed, a.k_proj._alone.compute(x, 1, weight.host_gpu, 0)[0]))
+            self.assertTrue(torch.equal(changed, a.k_proj._alone.run(0, x)))
             self.assertFalse(torch.equal(changed, alone[1]))
             first = a.q_proj(x)
             k = a.k_proj(x)

@@ -15,14 +15,19 @@ from . import paths
 from .weight import CodedWeight, gpu_of
 
 MAX_FUSED_ROWS = 8  # of x in one product; with more, decoding once and torch's own product are faster
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # not in builds without CUDA, which have no CUDA tensors either
 _CODES = {torch.bfloat16: n.BF16, torch.float16: n.F16, torch.float32: n.F32}
 
 
 class Siblings:
     """Matrices that are multiplied with the same x (q, k and v; gate and up): the first one's call computes all in one launch, and the
-    others take what is theirs, if they are given the very same x."""
+    others take what is theirs, if they are given the very same x. A matrix alone is the only one of its group.
 
-    __slots__ = ("members", "x", "version", "stream", "results", "jobs", "gpu", "matrices")
+    run() is called for every linear and token, and a token of a small model takes a GPU less time than Python: what can be known before is
+    kept in a plan for each shape of x.
+    """
+
+    __slots__ = ("members", "x", "version", "stream", "results", "plans", "jobs", "matrices", "error", "multiply")
 
     def __init__(self, members: list[CompressedLinear]):
         self.members, self.version, self.stream = members, 0, 0
@@ -37,48 +42,70 @@ class Siblings:
 
     def renew(self) -> None:
         """Forgets what was prepared and computed."""
-        self.x = self.results = self.jobs = self.gpu = self.matrices = None
+        self.x = self.results = self.jobs = self.matrices = None
+        self.plans = {}
 
-    def prepare(self, gpu: Gpu) -> None:
-        self.matrices = [m.coded.on(gpu) for m in self.members]  # alive as long as the jobs name them
-        self.jobs = (n.MultiplyJob * len(self.members))()
-        for job, m, matrix in zip(self.jobs, self.members, self.matrices, strict=True):
-            job.tensor, job.y_stride = matrix._handle, m.out_features
-        self.gpu = gpu
+    def _plan(self, x: torch.Tensor):
+        """None where these cannot be fused: no GPU, too many rows, an x that is none."""
+        first = self.members[0]
+        if x.shape[-1] != first.in_features or x.dtype not in _CODES:
+            return None
+        rows = x.numel() // first.in_features
+        gpu = first._gpu(x.device) if 0 < rows <= MAX_FUSED_ROWS else None
+        if gpu is None:
+            return None
+        if self.matrices is None or self.matrices[0].gpu is not gpu:
+            self.matrices = [m.coded.on(gpu) for m in self.members]  # alive as long as the jobs name them
+            self.jobs = (n.MultiplyJob * len(self.members))()
+            for job, m, matrix in zip(self.jobs, self.members, self.matrices, strict=True):
+                job.tensor, job.y_stride = matrix._handle, m.out_features
+            self.error = n.CError()
+            self.multiply = n.hot("cllm_gpu_multiply")
+            self.plans.clear()
+        # A y that is like x is made faster (shape None).
+        shapes = [(*x.shape[:-1], m.out_features) for m in self.members]
+        each = [(job, m, None if s == x.shape else s, m.bias is not None) for job, m, s in zip(self.jobs, self.members, shapes)]
+        plan = gpu._handle, gpu.index if gpu.is_cuda else -1, rows, x.shape[-1], _CODES[x.dtype], each, byref(self.error)
+        if len(self.plans) > 64:  # shapes come and go
+            self.plans.clear()
+        self.plans[x.shape, x.dtype, x.get_device()] = plan
+        return plan
 
-    def compute(self, x: torch.Tensor, rows: int, gpu: Gpu, stream: int) -> list[torch.Tensor]:
-        """x: contiguous, `rows` rows in all."""
-        if self.gpu is not gpu:
-            self.prepare(gpu)
-        lead = x.shape[:-1]
+    def run(self, place: int, x: torch.Tensor) -> torch.Tensor | None:
+        """y of member `place`. None: not on this path."""
+        if x is self.x:
+            y = self.results[place]
+            if y is not None and x._version == self.version and (not x.is_cuda or _raw_stream(x.get_device()) == self.stream):
+                self.results[place] = None  # handed out once
+                if place == len(self.members) - 1:
+                    self.x = self.results = None
+                return y
+        plan = self.plans.get((x.shape, x.dtype, x.get_device())) or self._plan(x)
+        if plan is None or (x.requires_grad and torch.is_grad_enabled()):
+            return None
+        inference = x.is_inference()  # such tensors do not tell whether they were changed
+        if len(self.members) > 1 and (place or inference):
+            return self.members[place]._alone.run(0, x)
+        handle, index, rows, cols, code, each, error = plan
+        stream = _raw_stream(index) if index >= 0 else 0
+        dense = x if x.is_contiguous() else x.contiguous()
         results = []
-        for job, m in zip(self.jobs, self.members):
-            y = x.new_empty((*lead, m.out_features))
+        for job, m, shape, biased in each:
+            y = torch.empty_like(dense) if shape is None else x.new_empty(shape)
             job.y = y.data_ptr()
-            bias = m._parameters["bias"]
-            if bias is not None:
+            if biased:
+                bias = m._parameters["bias"]
                 if bias.dtype != x.dtype or bias.device != x.device:
                     raise ArgumentError(f"bias is {bias.dtype} on {bias.device}, x is {x.dtype} on {x.device}")
                 job.bias = bias.data_ptr()
             results.append(y)
-        e = n.error()
-        if n.lib().cllm_gpu_multiply(
-            gpu._handle, self.jobs, len(self.members), x.data_ptr(), x.shape[-1], rows, _CODES[x.dtype], stream, byref(e)
-        ):
-            raise n.fail(e)
-        return results
-
-    def take(self, member: int, x: torch.Tensor, stream: int) -> torch.Tensor | None:
-        """What was computed with this very x and not changed since; each result is handed out once."""
-        if self.x is not x or x._version != self.version or stream != self.stream or self.results[member] is None:
-            return None
-        y, self.results[member] = self.results[member], None
-        if member == len(self.members) - 1:
-            self.x = self.results = None
+        if self.multiply(handle, self.jobs, len(each), dense.data_ptr(), cols, rows, code, stream, error):
+            raise n.fail(self.error)
+        y = results[0]
+        if len(results) > 1:
+            results[0] = None
+            self.x, self.version, self.stream, self.results = x, x._version, stream, results
         return y
-
-    def keep(self, x: torch.Tensor, stream: int, results: list[torch.Tensor]) -> None:
-        self.x, self.version, self.stream, self.results = x, x._version, stream, results
 
 
 class _Compressed(nn.Module):
@@ -200,9 +227,8 @@ class CompressedLinear(_Compressed):
 
     def _moved(self) -> None:
         super()._moved()
-        if self._ready is None or self._ready[1] is not self._alone.gpu:
-            self._alone.renew()
-            self._siblings.renew()
+        self._alone.renew()
+        self._siblings.renew()
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, mode: str = "rd", bpw: float = 4.5, codec: str = "tile", path: str = "fused", profile: str = "fast",
@@ -216,6 +242,8 @@ class CompressedLinear(_Compressed):
         """Chooses another path; weights stay where they are."""
         self.path = paths.check_path(path, self.coded.codec)
         self._ready = None
+        self._alone.renew()
+        self._siblings.renew()
 
     def decoded(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The weight as its path makes it."""
@@ -229,31 +257,13 @@ class CompressedLinear(_Compressed):
             return paths.Turns.of(gpu, path == "gpu-overlap").weight(self.block, self._in_block, dtype)
         return paths.dequantized(self.coded, gpu, dtype)
 
-    def _fused(self, x: torch.Tensor, rows: int, gpu: Gpu) -> torch.Tensor:
-        stream = paths.raw_stream(gpu)
-        group = self._siblings
-        if group is not self._alone:
-            shared = not x.is_inference()  # tensors of inference mode do not tell whether they were changed
-            if shared and group.x is not None:
-                y = group.take(self._place, x, stream)
-                if y is not None:
-                    return y
-            if shared and self._place == 0:
-                results = group.compute(x if x.is_contiguous() else x.contiguous(), rows, gpu, stream)
-                y, results[0] = results[0], None
-                group.keep(x, stream, results)
-                return y
-        return self._alone.compute(x if x.is_contiguous() else x.contiguous(), rows, gpu, stream)[0]
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.path == "fused":
+            y = self._siblings.run(self._place, x)
+            if y is not None:
+                return y
         if x.shape[-1] != self.in_features or x.dtype not in _CODES:
             raise ArgumentError(f"x is {tuple(x.shape)} of {x.dtype}; wanted: (..., {self.in_features}) of float16, bfloat16 or float32")
-        if self.path == "fused":
-            rows = x.numel() // self.in_features
-            if 0 < rows <= MAX_FUSED_ROWS and not (x.requires_grad and torch.is_grad_enabled()):
-                gpu = self._gpu(x.device)
-                if gpu is not None:
-                    return self._fused(x, rows, gpu)
         return nn.functional.linear(x, self.decoded(x.device, x.dtype), self.bias)
 
     def extra_repr(self) -> str:
