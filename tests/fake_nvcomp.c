@@ -42,7 +42,7 @@ EXPORT int nvcompBatchedZstdDecompressAsync(const void *const *from, const size_
     (void)stream;
     if (!temp || temp_bytes < 100 || o.backend) return CANNOT_DECOMPRESS;
     for (size_t i = 0; i < chunks; i++) {
-        if ((uintptr_t)from[i] % 8) return CANNOT_DECOMPRESS; /* what nvCOMP asks for */
+        if ((uintptr_t)from[i] % 8 || (uintptr_t)to[i] % 8) return CANNOT_DECOMPRESS; /* what nvCOMP asks for */
         decoded[i] = ZSTD_decompress(to[i], room[i], from[i], from_bytes[i]);
         status[i] = ZSTD_isError(decoded[i]) ? CANNOT_DECOMPRESS : SUCCESS;
     }

@@ -87,7 +87,11 @@ class Gpu:
     def __init__(self, index: int):
         self._handle = None
         _preload_cublas()
+        torch = sys.modules.get("torch")
+        before = torch.cuda.current_device() if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized() else None
         self._handle = n.new_handle("cllm_gpu_open", b"cuda:%d" % index)
+        if before is not None:
+            torch.cuda.set_device(before)  # looking at a device selects it
         info = self._info()
         self.index, self.dl_device = info.index, info.dl_device
         self.name = f"cuda:{index}"
@@ -153,11 +157,20 @@ class Gpu:
 
     def decode_into(self, tensors, places, dtype, stream: int) -> None:
         """The same into given device memory: (address, bytes) for each."""
+        self.prepare_decode(tensors, places, dtype, stream)()
+
+    def prepare_decode(self, tensors, places, dtype, stream: int):
+        """The same as a function that may be called again and again."""
         code = dtype if isinstance(dtype, int) else dtype_code(dtype)
         jobs = (n.DecodeJob * len(tensors))()
         for job, t, (address, capacity) in zip(jobs, tensors, places, strict=True):
             job.tensor, job.row0, job.nrows, job.out, job.capacity = t._handle, 0, t.rows, address, capacity
-        n.call("cllm_gpu_decode", self._handle, jobs, len(jobs), code, stream)
+        alive = list(tensors)  # the jobs name them by address
+
+        def decode():
+            n.call("cllm_gpu_decode", self._handle, jobs, len(alive), code, stream)
+
+        return decode
 
     def __reduce__(self):  # of copies and pickles: the one object of that device
         return Gpu.get, (self.name,)

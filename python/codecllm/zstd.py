@@ -8,6 +8,7 @@ import ctypes.util
 import importlib.util
 import os
 import threading
+import weakref
 from ctypes import CDLL, Structure, byref, c_char_p, c_int, c_size_t, c_uint, c_uint32, c_ulonglong, c_void_p
 
 import numpy as np
@@ -200,6 +201,8 @@ class GpuZstd:
 
     def __init__(self, gpu: Gpu, layer: blob.Layer):
         nvcomp()
+        if len(layer.frames) > 1 and layer.chunk_bytes % blob.FRAME_ALIGN:
+            raise Unsupported(f"nvCOMP wants chunks of a multiple of {blob.FRAME_ALIGN} bytes, not of {layer.chunk_bytes}")
         layer.verify()
         check_frames(layer)
         self.gpu, self.rows, self.cols = gpu, layer.rows, layer.cols
@@ -250,12 +253,18 @@ class ZstdBatch:
         self._tables = gpu.buffer(1, 8 * 4 * count, "int8", stream)
         self._tables.write(np.concatenate(tables).view(np.int8))
         self._results = gpu.buffer(1, 12 * count, "int8", stream)
-        self._temp = gpu.buffer(1, max(temp.value, 1), "int8", stream)
+        self._temp = self._scratch(max(temp.value, 1))
         self._wanted = decoded
 
-    @property
-    def device_bytes(self) -> int:
-        return self._tables.nbytes + self._results.nbytes + self._temp.nbytes
+    _scratches: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+    def _scratch(self, nbytes: int) -> DeviceTensor:
+        """What nvCOMP works in: batches of one stream run one after the other, and share it."""
+        key = self.gpu.index, self._stream
+        found = self._scratches.get(key)
+        if found is None or found.nbytes < nbytes:
+            found = self._scratches[key] = self.gpu.buffer(1, nbytes, "int8", self._stream)
+        return found
 
     def run(self) -> None:
         """Queues the decoding; nothing is waited for."""

@@ -34,7 +34,7 @@ class Decoding(unittest.TestCase):
     def test_layer(self):
         for codec in ("tile", "zstd"):
             q = layer()
-            data, _ = codecllm.Encoder(codec, chunk_bytes=1000).encode_layer(q)
+            data, _ = codecllm.Encoder(codec, chunk_bytes=1008).encode_layer(q)
             checks = FAKE.checks
             t = codecllm.Decoder(strict=True).decode_layer_to_gpu(data)
             self.assertGreater(FAKE.checks, checks)  # corruption is looked for before it is handed out
@@ -85,7 +85,7 @@ class Decoding(unittest.TestCase):
     def test_zstd_again_and_again(self):
         gpu = codecllm.Gpu.get()
         q = [layer(), layer(30, 50)]
-        resident = [zstd.GpuZstd(gpu, codecllm.blob.parse(codecllm.Encoder("zstd", chunk_bytes=777).encode_layer(x)[0])) for x in q]
+        resident = [zstd.GpuZstd(gpu, codecllm.blob.parse(codecllm.Encoder("zstd", chunk_bytes=784).encode_layer(x)[0])) for x in q]
         out = [gpu.buffer(*x.shape) for x in q]
         batch = zstd.ZstdBatch(resident, [o.data_ptr for o in out], 0)
         for _ in range(3):
@@ -215,6 +215,14 @@ class Fallback(unittest.TestCase):
         self.assertIn("refused on purpose", str(caught[0].message))
         self.assertEqual(t.device, "cpu")
         np.testing.assert_array_equal(t.numpy(), q)
+
+    def test_chunks_that_nvcomp_does_not_take(self):
+        q = layer()
+        data, _ = codecllm.Encoder("zstd", chunk_bytes=1001).encode_layer(q)
+        with self.assertRaisesRegex(codecllm.Unsupported, "multiple of 16"):
+            codecllm.Decoder(strict=True).decode_layer_to_gpu(data)
+        with self.assertWarns(codecllm.FallbackWarning):
+            np.testing.assert_array_equal(codecllm.Decoder().decode_layer_to_gpu(data).numpy(), q)
 
     def test_no_such_device(self):
         data, _ = codecllm.Encoder().encode_layer(layer())

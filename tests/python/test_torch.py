@@ -301,7 +301,11 @@ class Models(Base):
             gc.collect()
             self.assertEqual(FAKE.tensors, 0)
             again = pickle.loads(buffer.getvalue())
-            self.assertTrue(torch.equal(again(ids), want))
+            for path in PATHS:
+                set_path(again, path)
+                self.assertLess((again(ids) - want).abs().max().item(), 1e-2)
+            one = pickle.dumps(again.layers[0].up_proj)
+            self.assertLess(len(one), again.layers[0].up_proj.coded.nbytes + 4000)  # itself, and not its layer
 
     def test_fallback(self):
         weight.host_gpu = None  # tensors on the CPU have no GPU

@@ -89,7 +89,7 @@ def _block_name(name: str) -> str:
 def link(model: nn.Module) -> None:
     """Tells the compressed linears of a model who runs with whom: blocks for gpu-batched and gpu-overlap, siblings for fused.
 
-    compress_model and from_pretrained have done so; call it after putting modules in by hand.
+    compress_model, from_pretrained and set_path do so; call it after putting modules in by hand, and for a model that was copied or unpickled.
     """
     blocks: dict[str, list[tuple[str, CompressedLinear]]] = {}
     for name, m in modules_of(model):
@@ -117,6 +117,7 @@ def set_path(model: nn.Module, path: str) -> None:
     """Lets every compressed module of the model take another path. Memory of the block paths is given back."""
     for _, m in modules_of(model):
         m.set_path(path)
+    link(model)
     paths.Turns.forget()
 
 
@@ -172,7 +173,6 @@ def compress_model(
             shared[id(m.weight)] = name
     work = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) or (embeddings and isinstance(m, nn.Embedding))]
     done: dict[int, tuple[str, CodedWeight]] = {}  # coded weights by the parameter they were made from
-    kept_alive = []  # parameters whose ids are keys above
     for index, (name, m) in enumerate(work):
         weight = m.weight
         item = Item(name, tuple(weight.shape), "kept")
@@ -195,7 +195,6 @@ def compress_model(
                 if first is None:
                     made = CodedWeight.encode(weight, mode=mode, bpw=bpw, codec_name=codec, profile=profile, threads=threads)
                     done[id(weight)] = (name, made)
-                    kept_alive.append(weight if id(weight) in shared else None)
                 else:
                     made = first[1]
             except (ArgumentError, Unsupported) as e:

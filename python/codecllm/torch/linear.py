@@ -33,13 +33,6 @@ class Siblings:
         self.members, self.version, self.stream = members, 0, 0
         self.renew()
 
-    def __getstate__(self):  # of copies and pickles
-        return self.members
-
-    def __setstate__(self, members):
-        self.members, self.version, self.stream = members, 0, 0
-        self.renew()
-
     def renew(self) -> None:
         """Forgets what was prepared and computed."""
         self.x = self.results = self.jobs = self.matrices = None
@@ -126,9 +119,11 @@ class _Compressed(nn.Module):
         """The coded weight has changed: what was prepared with it is forgotten."""
         self._ready = None
 
+    def __getstate__(self):  # of copies and pickles
+        return {**self.__dict__, "_ready": None}
+
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._ready = None
         self.coded.users.add(self)
 
     # ---- where it is ----
@@ -213,11 +208,22 @@ class CompressedLinear(_Compressed):
         if bias is not None and bias.shape != (coded.rows,):
             raise ArgumentError(f"bias has shape {tuple(bias.shape)}, not ({coded.rows},)")
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().to(device), requires_grad=False))
-        self.block = paths.Block("", [coded])
+        self._unlink()
+
+    def _unlink(self) -> None:
+        """By itself, until link() tells who it runs with."""
+        self.block = paths.Block("", [self.coded])
         self._in_block = 0
         self._alone = Siblings([self])
         self._siblings: Siblings = self._alone
         self._place = 0
+
+    def __getstate__(self):  # a copy of one linear is not to bring its whole layer along
+        return {k: v for k, v in super().__getstate__().items() if k not in ("block", "_alone", "_siblings")}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._unlink()
 
     def renew(self) -> None:
         super().renew()
@@ -227,6 +233,7 @@ class CompressedLinear(_Compressed):
 
     def _moved(self) -> None:
         super()._moved()
+        self.block.renew()
         self._alone.renew()
         self._siblings.renew()
 

@@ -62,49 +62,62 @@ def dequantized(weight: CodedWeight, gpu: Gpu, dtype: torch.dtype) -> torch.Tens
 
 
 class Block:
-    """The compressed matrices that run together, in the order of the model; `next` is the block after it (the first after the last)."""
+    """The compressed matrices that run together, in the order of the model; `next` is the block after it (the first after the last).
+
+    What a pass needs to know of them is worked out once: a pass of a small model takes a GPU less time than Python.
+    """
 
     def __init__(self, name: str, weights: list[CodedWeight]):
         self.name, self.weights, self.next = name, weights, self
-        self._batches: dict = {}
+        self._forget()
 
-    def __getstate__(self):  # of copies and pickles
-        return {**self.__dict__, "_batches": {}}
+    def _forget(self) -> None:
+        self._types: dict = {}
+        self._places: dict = {}
+        self._prepared: dict = {}
 
     def renew(self) -> None:
-        """A weight has changed: what was prepared for it, or decoded from it, is forgotten."""
-        self._batches = {}
+        """A weight has changed or moved: what was prepared for it, or decoded from it, is forgotten."""
+        self._forget()
         Turns.forget(self)
 
     def type_of(self, dtype: torch.dtype) -> torch.dtype:
         """What its matrices are decoded to: `dtype` where one kernel does that for all, else integers."""
-        if all(_fused_type(w, dtype) for w in self.weights):
-            return dtype
-        natural = {TO_TORCH[w.natural] for w in self.weights}
-        return natural.pop() if len(natural) == 1 else torch.int16
+        found = self._types.get(dtype)
+        if found is None:
+            natural = {TO_TORCH[w.natural] for w in self.weights}
+            found = dtype if all(_fused_type(w, dtype) for w in self.weights) else natural.pop() if len(natural) == 1 else torch.int16
+            self._types[dtype] = found
+        return found
 
     def places(self, element: torch.dtype) -> tuple[list[int], int]:
         """Where each matrix begins, in bytes, and the whole."""
-        starts, at = [], 0
-        for w in self.weights:
-            starts.append(at)
-            at += -(-w.rows * w.cols * element.itemsize // _PLACE) * _PLACE
-        return starts, at
+        found = self._places.get(element)
+        if found is None:
+            starts, at = [], 0
+            for w in self.weights:
+                starts.append(at)
+                at += -(-w.rows * w.cols * element.itemsize // _PLACE) * _PLACE
+            found = self._places[element] = starts, at
+        return found
 
     def decode(self, gpu: Gpu, slab: Slab, element: torch.dtype, stream: int) -> None:
         """Queues the decoding of all into the slab."""
-        starts, _ = self.places(element)
-        base = slab.address
-        if all(w.codec == "zstd" for w in self.weights):
-            key = (gpu.index, base, stream)
-            batch = self._batches.get(key)
-            if batch is None:
-                batch = zstd.ZstdBatch([w.on(gpu) for w in self.weights], [base + s for s in starts], stream)
-                self._batches = {key: batch}
-            batch.run()
-            return
-        sizes = [w.rows * w.cols * element.itemsize for w in self.weights]
-        gpu.decode_into([w.on(gpu) for w in self.weights], list(zip((base + s for s in starts), sizes)), FROM_TORCH[element], stream)
+        key = gpu.index, slab.address, element, stream
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            if len(self._prepared) > 8:  # slabs come and go
+                self._prepared.clear()
+            places = [slab.address + start for start in self.places(element)[0]]
+            matrices = [w.on(gpu) for w in self.weights]
+            if self.weights[0].codec == "zstd":
+                batch = zstd.ZstdBatch(matrices, places, stream)
+                prepared = batch.run
+            else:
+                sizes = [w.rows * w.cols * element.itemsize for w in self.weights]
+                prepared = gpu.prepare_decode(matrices, list(zip(places, sizes)), FROM_TORCH[element], stream)
+            self._prepared[key] = prepared
+        prepared()
 
 
 class Slab:
@@ -113,6 +126,7 @@ class Slab:
     def __init__(self, gpu: Gpu, nbytes: int, stream: int):
         self._memory = gpu.buffer(1, nbytes, "int8", stream)
         self._bytes = torch.from_dlpack(self._memory).view(-1)
+        self._views: dict = {}
         self.nbytes, self.address = nbytes, self._memory.data_ptr
         self.owner: Block | None = None
         self.element: torch.dtype | None = None
@@ -127,10 +141,16 @@ class Slab:
         self.owner, self.element, self.unused = block, element, set(range(len(block.weights)))
 
     def view(self, block: Block, index: int) -> torch.Tensor:
+        """Matrix `index` of the block that is in it."""
         self.unused.discard(index)
         w = block.weights[index]
         start = block.places(self.element)[0][index]
-        return self._bytes[start : start + w.rows * w.cols * self.element.itemsize].view(self.element).view(w.rows, w.cols)
+        key = start, w.rows, w.cols, self.element
+        found = self._views.get(key)
+        if found is None:
+            found = self._bytes[start : start + w.rows * w.cols * self.element.itemsize].view(self.element).view(w.rows, w.cols)
+            self._views[key] = found
+        return found
 
 
 class Turns:
