@@ -6,7 +6,9 @@ Structures repeat include/codecllm.h member by member. ctypes releases the inter
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
+import sys
 import threading
 from ctypes import (
     CDLL, POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p,
@@ -116,6 +118,12 @@ _FUNCTIONS = {
     "cllm_buffer_to_dlpack": ("s", [c_void_p, c_int, c_uint32, c_uint32, _handle, _error]),
     "cllm_buffer_to_dlpack_legacy": ("s", [c_void_p, c_int, c_uint32, c_uint32, _handle, _error]),
 }
+
+
+def in_wheels(*patterns: str) -> list[str]:
+    """Files that other wheels have installed, as patterns below the folders that Python looks for packages in. Asking the import system would
+    find one of several folders named nvidia only."""
+    return [path for pattern in patterns for folder in sys.path for path in sorted(glob.glob(os.path.join(folder or ".", pattern)), reverse=True)]
 
 
 def library_folder() -> str:

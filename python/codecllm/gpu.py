@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import sys
 import threading
@@ -58,21 +57,13 @@ def _capsule(managed: int, name: bytes):
 
 
 def _preload_cublas() -> None:
-    """The GPU library needs cuBLAS, which may be there only as a wheel; once loaded from there the loader knows it by name."""
-    try:
-        spec = importlib.util.find_spec("nvidia")
-    except (ImportError, ValueError):
-        spec = None
-    for folder in list(spec.submodule_search_locations or []) if spec else []:
-        for sub in ("cu13", "cublas"):
-            lib = os.path.join(folder, sub, "lib")
-            if os.path.exists(os.path.join(lib, "libcublas.so.13")):
-                for name in ("libcublasLt.so.13", "libcublas.so.13"):
-                    try:
-                        ctypes.CDLL(os.path.join(lib, name))
-                    except OSError:
-                        return  # the loader's own search comes next, and tells what is missing
-                return
+    """The GPU library needs cuBLAS 13, which may be there only as a wheel (torch's); once loaded from there the loader knows it by name."""
+    for path in n.in_wheels("nvidia/cu13/lib/libcublas.so.13", "nvidia/cublas/lib/libcublas.so.13")[:1]:
+        for name in ("libcublasLt.so.13", "libcublas.so.13"):
+            try:
+                ctypes.CDLL(os.path.join(os.path.dirname(path), name))
+            except OSError:
+                return  # the loader's own search comes next, and tells what is missing
 
 
 class Gpu:

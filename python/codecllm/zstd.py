@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 import ctypes.util
-import importlib.util
 import os
 import threading
 import weakref
@@ -137,19 +136,8 @@ def _nvcomp_places() -> list[str]:
     named = os.environ.get("CODECLLM_NVCOMP")
     if named:
         return [named]
-    places = []
-    for package in ("nvidia.libnvcomp", "nvidia.nvcomp"):
-        try:
-            spec = importlib.util.find_spec(package)
-        except (ImportError, ValueError):
-            spec = None
-        for folder in list(spec.submodule_search_locations or []) if spec else []:
-            for sub in ("lib64", "lib", ""):
-                for version in (6, 5):
-                    path = os.path.join(folder, sub, f"libnvcomp.so.{version}")
-                    if os.path.exists(path):
-                        places.append(path)
-    return places + ["libnvcomp.so.6", "libnvcomp.so.5"]
+    found = _native.in_wheels(*(f"nvidia/{package}/{lib}libnvcomp.so.[56]" for package in ("libnvcomp", "nvcomp") for lib in ("lib64/", "lib/", "")))
+    return found + ["libnvcomp.so.6", "libnvcomp.so.5"]
 
 
 def nvcomp() -> CDLL:

@@ -180,10 +180,6 @@ class Turns:
         for slab in (s for t in cls._all.values() for s in t._slabs if s and s.owner is block):
             slab.owner = None
 
-    @classmethod
-    def held(cls) -> int:
-        return sum(s.nbytes for t in cls._all.values() for s in t._slabs if s)
-
     def _slab(self, index: int, block: Block, element: torch.dtype) -> Slab:
         _, nbytes = block.places(element)
         slab = self._slabs[index]
