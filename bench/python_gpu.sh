@@ -15,7 +15,8 @@
 #
 # Needs torch and transformers. --wheels: wheels in a folder (this package's, nvCOMP's) are installed into a temporary folder first, without
 # any network; otherwise the installed package is used. --codecllm: the command (default build/codecllm or build-gpu/codecllm if there). --model: an
-# uncompressed model directory (default models/tiny). CLLM_PYTHON: the interpreter (default python3).
+# uncompressed model directory (default models/tiny). Relative names start at the repository, that of --wheels where you are. CLLM_PYTHON: the
+# interpreter (default python3).
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 python=${CLLM_PYTHON:-python3}

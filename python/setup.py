@@ -78,7 +78,8 @@ class BuildPy(build_py):
         super().run()
         folder = build_libraries()
         to = os.path.join(self.build_lib, "codecllm", "lib")
-        os.makedirs(to, exist_ok=True)
+        shutil.rmtree(to, ignore_errors=True)  # an earlier build may have left a library that this one has not
+        os.makedirs(to)
         library = os.path.join(folder, "libcodecllm.so.0")
         shutil.copy(library, os.path.join(to, "libcodecllm.so.0"))
         for name, path in needed(library).items():

@@ -25,6 +25,7 @@ from codecllm.torch import (  # noqa: E402
 
 FAKE = support.fake_state(FOLDER)
 torch.manual_seed(3)
+torch.set_num_threads(1)  # many are slow where ctest runs other tests beside this one
 
 
 class Attention(nn.Module):
