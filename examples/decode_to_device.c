@@ -3,8 +3,8 @@
  *     cc decode_to_device.c $(pkg-config --cflags --libs codecllm) -o decode_to_device
  *     ./decode_to_device OUT model.layers.0.mlp.up_proj.weight
  *
- * OUT is a directory that `codecllm compress` wrote, or a file with one blob (then without a name). Device memory comes from cllm_buffer_new
- * here; a pointer from cudaMalloc, and a cudaStream_t instead of NULL, do as well. */
+ * OUT is a directory that `codecllm compress` wrote, or a file with one blob (then without a name). Device memory comes
+ * from cllm_buffer_new here; a pointer from cudaMalloc, and a cudaStream_t instead of NULL, do as well. */
 #include <codecllm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,8 +33,8 @@ int main(int argc, char **argv) {
     cllm_tensor_info info;
     check(cllm_tensor_open(entry.data, entry.bytes, &tensor, &err), entry.name);
     cllm_tensor_get_info(tensor, &info);
-    printf("%s: %u x %u, %llu bytes, %.3f bits per weight\n", entry.name, info.rows, info.cols, (unsigned long long)info.blob_bytes,
-           info.bits_per_weight);
+    printf("%s: %u x %u, %llu bytes, %.3f bits per weight\n", entry.name, info.rows, info.cols,
+           (unsigned long long)info.blob_bytes, info.bits_per_weight);
 
     cllm_gpu *gpu;
     cllm_gpu_tensor *matrix;
@@ -66,7 +66,8 @@ int main(int argc, char **argv) {
     check(cllm_buffer_new(gpu, sizeof *y * info.rows, stream, &out, &err), "memory");
     check(cllm_buffer_write(in, 0, x, sizeof *x * info.cols, stream, &err), "write");
     cllm_gpu_multiply_job product = {matrix, NULL, cllm_buffer_data(out), info.rows};
-    check(cllm_gpu_multiply(gpu, &product, 1, cllm_buffer_data(in), info.cols, 1, CLLM_DTYPE_F32, stream, &err), "multiply");
+    check(cllm_gpu_multiply(gpu, &product, 1, cllm_buffer_data(in), info.cols, 1, CLLM_DTYPE_F32, stream, &err),
+          "multiply");
     check(cllm_buffer_read(out, 0, y, sizeof *y * info.rows, stream, &err), "read");
     check(cllm_gpu_check(gpu, stream, &err), "multiply");
     printf("row sums: %g, %g, ...\n", (double)y[0], (double)y[info.rows > 1]);

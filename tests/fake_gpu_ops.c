@@ -1,5 +1,5 @@
-/* The second table of fake_backend.c: matrices, products and memory "on the device", which is the host. Errors in tiles are found when the
- * stream is checked, as on a GPU. */
+/* The second table of fake_backend.c: matrices, products and memory "on the device", which is the host. Errors in tiles
+ * are found when the stream is checked, as on a GPU. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,9 +92,12 @@ static void fake_tensor_free(void *gpu, void *tensor) {
     count(&fake.tensors, -1);
 }
 
-static size_t fake_size(cllm_dtype d) { return d == CLLM_DTYPE_F32 ? 4 : d == CLLM_DTYPE_I8 ? 1 : 2; }
+static size_t fake_size(cllm_dtype d) {
+    return d == CLLM_DTYPE_F32 ? 4 : d == CLLM_DTYPE_I8 ? 1 : 2;
+}
 
-static cllm_status fake_decode(void *gpu, const cllm_gpu_ops_decode *jobs, uint32_t n, cllm_dtype as, void *stream, cllm_error *err) {
+static cllm_status fake_decode(void *gpu, const cllm_gpu_ops_decode *jobs, uint32_t n, cllm_dtype as, void *stream,
+                               cllm_error *err) {
     fake_gpu *g = gpu;
     (void)stream, (void)err;
     count(&fake.decodes, 1);
@@ -121,8 +124,9 @@ static void fake_store(void *p, size_t i, cllm_dtype d, float v) {
         cllm_store16((uint8_t *)p + 2 * i, d == CLLM_DTYPE_BF16 ? cllm_f32_to_bf16(v) : cllm_f32_to_f16(v));
 }
 
-static cllm_status fake_multiply(void *gpu, const cllm_gpu_ops_multiply *jobs, uint32_t n_jobs, const void *x, size_t x_stride, uint32_t cols,
-                                 uint32_t n, cllm_dtype dtype, void *stream, cllm_error *err) {
+static cllm_status fake_multiply(void *gpu, const cllm_gpu_ops_multiply *jobs, uint32_t n_jobs, const void *x,
+                                 size_t x_stride, uint32_t cols, uint32_t n, cllm_dtype dtype, void *stream,
+                                 cllm_error *err) {
     fake_gpu *g = gpu;
     (void)stream;
     count(&fake.multiplies, 1);
@@ -136,7 +140,8 @@ static cllm_status fake_multiply(void *gpu, const cllm_gpu_ops_multiply *jobs, u
             if (cllm_tensor_decode(t->tensor, r, 1, CLLM_DTYPE_F32, row, cols * sizeof *row, 1, &e)) g->error = e;
             for (uint32_t b = 0; b < n; b++) {
                 double sum = jobs[i].bias ? (double)fake_load(jobs[i].bias, r, dtype) : 0;
-                for (uint32_t c = 0; c < cols; c++) sum += (double)row[c] * (double)fake_load(x, b * x_stride + c, dtype);
+                for (uint32_t c = 0; c < cols; c++)
+                    sum += (double)row[c] * (double)fake_load(x, b * x_stride + c, dtype);
                 fake_store(jobs[i].y, b * jobs[i].y_stride + r, dtype, (float)sum);
             }
         }
@@ -145,14 +150,19 @@ static cllm_status fake_multiply(void *gpu, const cllm_gpu_ops_multiply *jobs, u
     return CLLM_OK;
 }
 
-static cllm_status fake_rows(void *gpu, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
+static cllm_status fake_rows(void *gpu, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride,
+                             void *stream, cllm_error *err) {
     fake_gpu *g = gpu;
     fake_tensor *t = tensor;
     (void)stream, (void)err;
     for (uint32_t i = 0; i < n; i++) {
         cllm_error e;
-        const uint32_t last = t->tensor->h.rows - 1, row = ids[i] < 0 ? 0 : (uint32_t)ids[i] > last ? last : (uint32_t)ids[i];
-        if (cllm_tensor_decode(t->tensor, row, 1, CLLM_DTYPE_F32, out + i * stride, 4 * (size_t)t->tensor->h.cols, 1, &e)) g->error = e;
+        const uint32_t last = t->tensor->h.rows - 1, row = ids[i] < 0                ? 0
+                                                           : (uint32_t)ids[i] > last ? last
+                                                                                     : (uint32_t)ids[i];
+        if (cllm_tensor_decode(t->tensor, row, 1, CLLM_DTYPE_F32, out + i * stride, 4 * (size_t)t->tensor->h.cols, 1,
+                               &e))
+            g->error = e;
     }
     return CLLM_OK;
 }

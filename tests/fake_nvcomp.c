@@ -1,5 +1,5 @@
-/* A stand-in for nvCOMP: the functions that the Python package calls, over libzstd and host memory. It belongs to fake_gpu_ops.c, whose device
- * memory is the host's. */
+/* A stand-in for nvCOMP: the functions that the Python package calls, over libzstd and host memory. It belongs to
+ * fake_gpu_ops.c, whose device memory is the host's. */
 #include <stddef.h>
 #include <stdint.h>
 #include <zstd.h>
@@ -24,10 +24,14 @@ EXPORT int nvcompGetProperties(properties *p) {
 }
 
 EXPORT const char *nvcompGetStatusString(int status);
-EXPORT const char *nvcompGetStatusString(int status) { return status == CANNOT_DECOMPRESS ? "cannot decompress" : "unknown"; }
+EXPORT const char *nvcompGetStatusString(int status) {
+    return status == CANNOT_DECOMPRESS ? "cannot decompress" : "unknown";
+}
 
-EXPORT int nvcompBatchedZstdDecompressGetTempSizeAsync(size_t chunks, size_t largest, options o, size_t *bytes, size_t total);
-EXPORT int nvcompBatchedZstdDecompressGetTempSizeAsync(size_t chunks, size_t largest, options o, size_t *bytes, size_t total) {
+EXPORT int nvcompBatchedZstdDecompressGetTempSizeAsync(size_t chunks, size_t largest, options o, size_t *bytes,
+                                                       size_t total);
+EXPORT int nvcompBatchedZstdDecompressGetTempSizeAsync(size_t chunks, size_t largest, options o, size_t *bytes,
+                                                       size_t total) {
     for (size_t i = 0; i < sizeof o.reserved; i++)
         if (o.reserved[i]) return CANNOT_DECOMPRESS;
     if (o.backend || !chunks || largest > total + largest) return CANNOT_DECOMPRESS;
@@ -35,10 +39,12 @@ EXPORT int nvcompBatchedZstdDecompressGetTempSizeAsync(size_t chunks, size_t lar
     return SUCCESS;
 }
 
-EXPORT int nvcompBatchedZstdDecompressAsync(const void *const *from, const size_t *from_bytes, const size_t *room, size_t *decoded, size_t chunks,
-                                            void *temp, size_t temp_bytes, void *const *to, options o, int *status, void *stream);
-EXPORT int nvcompBatchedZstdDecompressAsync(const void *const *from, const size_t *from_bytes, const size_t *room, size_t *decoded, size_t chunks,
-                                            void *temp, size_t temp_bytes, void *const *to, options o, int *status, void *stream) {
+EXPORT int nvcompBatchedZstdDecompressAsync(const void *const *from, const size_t *from_bytes, const size_t *room,
+                                            size_t *decoded, size_t chunks, void *temp, size_t temp_bytes,
+                                            void *const *to, options o, int *status, void *stream);
+EXPORT int nvcompBatchedZstdDecompressAsync(const void *const *from, const size_t *from_bytes, const size_t *room,
+                                            size_t *decoded, size_t chunks, void *temp, size_t temp_bytes,
+                                            void *const *to, options o, int *status, void *stream) {
     (void)stream;
     if (!temp || temp_bytes < 100 || o.backend) return CANNOT_DECOMPRESS;
     for (size_t i = 0; i < chunks; i++) {

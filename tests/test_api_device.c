@@ -1,5 +1,5 @@
-/* The interface for other programs: stores, integers kept exactly, matrices and buffers of a GPU, DLPack. The GPU library beside this
- * program is fake_backend.c, whose device memory is the host's. */
+/* The interface for other programs: stores, integers kept exactly, matrices and buffers of a GPU, DLPack. The GPU
+ * library beside this program is fake_backend.c, whose device memory is the host's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +23,9 @@ static void *const STREAM = (void *)(uintptr_t)0x10, *const OTHER = (void *)(uin
 
 /* ---- matrices to work with ---- */
 
-static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
+static uint32_t next_random(uint32_t *state) {
+    return *state = *state * 1664525u + 1013904223u;
+}
 
 static float *make_weights(uint32_t rows, uint32_t cols, uint32_t seed) {
     float *w = malloc(sizeof(float) * rows * cols);
@@ -110,7 +112,8 @@ static void check_integers(uint32_t rows, uint32_t cols, int spread, const float
     assert_int_equal(cllm_tensor_decode(t, 0, rows, CLLM_DTYPE_F32, w, sizeof(float) * n, 1, &err), CLLM_OK);
     for (size_t i = 0; i < n; i++) {
         float scale = scales ? scales[i / cols] : 1.0f;
-        if (s[i / cols] != scale || w[i] != (float)q[i] * scale) fail_msg("weight %zu: %g, scale %g", i, (double)w[i], (double)s[i / cols]);
+        if (s[i / cols] != scale || w[i] != (float)q[i] * scale)
+            fail_msg("weight %zu: %g, scale %g", i, (double)w[i], (double)s[i / cols]);
     }
     free(s), free(w), free(q), free(again);
     cllm_tensor_close(t);
@@ -233,7 +236,8 @@ static void test_gpu_names(void **state) {
     gpu = open_gpu("cuda:1");
     cllm_gpu_info info;
     cllm_gpu_get_info(gpu, &info);
-    assert_true(info.index == 1 && info.dl_device == 1 && info.tensors == 0 && info.buffers == 0 && info.workspaces == 1000);
+    assert_true(info.index == 1 && info.dl_device == 1 && info.tensors == 0 && info.buffers == 0 &&
+                info.workspaces == 1000);
     cllm_gpu_close(gpu);
     cllm_gpu_close(NULL);
     assert_int_equal(fake->gpus, 0);
@@ -301,7 +305,8 @@ static void test_batch(void **state) {
     for (int i = 0; i < COUNT; i++) {
         uint32_t rows = 16 + 5 * (uint32_t)i, cols = 100 + 30 * (uint32_t)i;
         blobs[i] = make_blob(i % 2 ? CLLM_MODE_INT8 : CLLM_MODE_RD, rows, cols, (uint32_t)i, &bytes[i]);
-        jobs[i] = (cllm_gpu_decode_job){upload(gpu, blobs[i], bytes[i]), 0, rows, malloc(2 * rows * cols), 2 * rows * cols};
+        jobs[i] =
+            (cllm_gpu_decode_job){upload(gpu, blobs[i], bytes[i]), 0, rows, malloc(2 * rows * cols), 2 * rows * cols};
     }
     int decodes = fake->decodes, decoded = fake->decoded;
     assert_int_equal(cllm_gpu_decode(gpu, jobs, COUNT, CLLM_DTYPE_F16, STREAM, &err), CLLM_OK);
@@ -309,7 +314,8 @@ static void test_batch(void **state) {
     for (int i = 0; i < COUNT; i++) {
         cllm_tensor *t = open_blob(blobs[i], bytes[i]);
         uint8_t *want = malloc(jobs[i].capacity);
-        assert_int_equal(cllm_tensor_decode(t, 0, jobs[i].nrows, CLLM_DTYPE_F16, want, jobs[i].capacity, 1, &err), CLLM_OK);
+        assert_int_equal(cllm_tensor_decode(t, 0, jobs[i].nrows, CLLM_DTYPE_F16, want, jobs[i].capacity, 1, &err),
+                         CLLM_OK);
         assert_memory_equal(want, jobs[i].out, jobs[i].capacity);
         free(want);
         cllm_tensor_close(t);
@@ -349,7 +355,8 @@ static void test_multiply(void **state) {
         g[i] = upload(gpu, blob, bytes);
         w[i] = malloc(sizeof(float) * rows[i] * COLS);
         y[i] = malloc(sizeof(float) * N * 50);
-        assert_int_equal(cllm_tensor_decode(t, 0, rows[i], CLLM_DTYPE_F32, w[i], sizeof(float) * rows[i] * COLS, 1, &err), CLLM_OK);
+        assert_int_equal(
+            cllm_tensor_decode(t, 0, rows[i], CLLM_DTYPE_F32, w[i], sizeof(float) * rows[i] * COLS, 1, &err), CLLM_OK);
         cllm_tensor_close(t);
         cllm_free(blob);
     }
@@ -360,15 +367,16 @@ static void test_multiply(void **state) {
             for (uint32_t r = 0; r < rows[i]; r++) {
                 double sum = i == 0 ? (double)bias[r] : 0;
                 for (uint32_t c = 0; c < COLS; c++) sum += (double)w[i][r * COLS + c] * (double)x[b * STRIDE + c];
-                if (fabs(sum - (double)y[i][b * jobs[i].y_stride + r]) > 1e-6) fail_msg("matrix %d, row %u of x, row %u", i, b, r);
+                if (fabs(sum - (double)y[i][b * jobs[i].y_stride + r]) > 1e-6)
+                    fail_msg("matrix %d, row %u of x, row %u", i, b, r);
             }
     const cllm_gpu_multiply_job right = jobs[1];
     cllm_status s;
-#define REFUSED(change, words)                                                      \
-    jobs[1] = right;                                                                \
-    change;                                                                         \
-    s = cllm_gpu_multiply(gpu, jobs, 2, x, STRIDE, N, CLLM_DTYPE_F32, STREAM, &err); \
-    assert_int_equal(s, CLLM_ERR_ARGUMENT);                                         \
+#define REFUSED(change, words)                                                                                         \
+    jobs[1] = right;                                                                                                   \
+    change;                                                                                                            \
+    s = cllm_gpu_multiply(gpu, jobs, 2, x, STRIDE, N, CLLM_DTYPE_F32, STREAM, &err);                                   \
+    assert_int_equal(s, CLLM_ERR_ARGUMENT);                                                                            \
     assert_non_null(strstr(err.message, words))
     REFUSED(jobs[1].y = NULL, "matrix 1 has no place");
     REFUSED(jobs[1].y_stride = 16, "y_stride below");
@@ -569,10 +577,12 @@ int main(void) {
     }
     fake = symbol;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integers),   cmocka_unit_test(test_store_of_directory), cmocka_unit_test(test_store_of_blob),
-        cmocka_unit_test(test_gpu_names),  cmocka_unit_test(test_decode),             cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_multiply),   cmocka_unit_test(test_rows), cmocka_unit_test(test_corrupt),            cmocka_unit_test(test_owners),
-        cmocka_unit_test(test_streams),    cmocka_unit_test(test_host_buffers),
+        cmocka_unit_test(test_integers),      cmocka_unit_test(test_store_of_directory),
+        cmocka_unit_test(test_store_of_blob), cmocka_unit_test(test_gpu_names),
+        cmocka_unit_test(test_decode),        cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_multiply),      cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_corrupt),       cmocka_unit_test(test_owners),
+        cmocka_unit_test(test_streams),       cmocka_unit_test(test_host_buffers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,9 +11,9 @@
 #include "container/safetensors.h"
 
 struct cllm_store {
-    cllm_dir *dir;  /* NULL: one blob */
-    cllm_map map;   /* the blob's file */
-    cllm_header h;  /* its header */
+    cllm_dir *dir; /* NULL: one blob */
+    cllm_map map;  /* the blob's file */
+    cllm_header h; /* its header */
 };
 
 static cllm_status open_blob(const char *path, cllm_store *store, cllm_error *err) {
@@ -53,11 +53,17 @@ void cllm_store_close(cllm_store *store) {
     cllm_free(store);
 }
 
-size_t cllm_store_count(const cllm_store *store) { return store->dir ? cllm_dir_count(store->dir) : 1; }
+size_t cllm_store_count(const cllm_store *store) {
+    return store->dir ? cllm_dir_count(store->dir) : 1;
+}
 
 static void describe(const cllm_entry *e, cllm_store_entry *out) {
-    *out = (cllm_store_entry){
-        .name = e->name, .dtype = e->dtype, .coded = e->compressed, .ndim = e->ndim, .data = e->data, .bytes = e->bytes};
+    *out = (cllm_store_entry){.name = e->name,
+                              .dtype = e->dtype,
+                              .coded = e->compressed,
+                              .ndim = e->ndim,
+                              .data = e->data,
+                              .bytes = e->bytes};
     memcpy(out->shape, e->shape, sizeof out->shape);
 }
 

@@ -15,7 +15,7 @@ struct cllm_buffer {
     void *data, *stream;
     size_t bytes;
     atomic_size_t owners;
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t lock;   /* of what follows */
     void *users[MAX_USERS]; /* other streams that may still read it */
     size_t n_users;
 };
@@ -61,7 +61,8 @@ void cllm_buffer_release(cllm_buffer *b) {
     if (b->gpu) {
         const cllm_gpu_ops *ops = b->gpu->ops;
         for (size_t i = 0; i < b->n_users; i++)
-            if (ops->order(b->gpu->on_device, b->users[i], b->stream, NULL)) /* a stream that is gone: nothing of it is left to do */
+            if (ops->order(b->gpu->on_device, b->users[i], b->stream,
+                           NULL)) /* a stream that is gone: nothing of it is left to do */
                 ops->check(b->gpu->on_device, b->stream, NULL);
         ops->release(b->gpu->on_device, b->data, b->stream);
         atomic_fetch_sub(&b->gpu->buffers, b->bytes);
@@ -73,8 +74,12 @@ void cllm_buffer_release(cllm_buffer *b) {
     cllm_free(b);
 }
 
-void *cllm_buffer_data(const cllm_buffer *b) { return b->data; }
-size_t cllm_buffer_bytes(const cllm_buffer *b) { return b->bytes; }
+void *cllm_buffer_data(const cllm_buffer *b) {
+    return b->data;
+}
+size_t cllm_buffer_bytes(const cllm_buffer *b) {
+    return b->bytes;
+}
 
 /* Remembers the stream; false where the list is full. */
 static bool remember(cllm_buffer *b, void *stream) {
@@ -93,16 +98,19 @@ cllm_status cllm_buffer_use(cllm_buffer *b, void *stream, cllm_error *err) {
     if (!b->gpu || stream == b->stream) return CLLM_OK;
     cllm_status s = b->gpu->ops->order(b->gpu->on_device, b->stream, stream, err);
     if (!s && !remember(b, stream))
-        s = cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a buffer is handed to more than %d streams; copy it", MAX_USERS);
+        s = cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                      "a buffer is handed to more than %d streams; copy it", MAX_USERS);
     return s;
 }
 
 static cllm_status check_range(const cllm_buffer *b, size_t offset, size_t bytes, cllm_error *err) {
     if (offset <= b->bytes && bytes <= b->bytes - offset) return CLLM_OK;
-    return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%zu bytes from byte %zu of a buffer of %zu", bytes, offset, b->bytes);
+    return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%zu bytes from byte %zu of a buffer of %zu", bytes,
+                     offset, b->bytes);
 }
 
-cllm_status cllm_buffer_write(cllm_buffer *b, size_t offset, const void *src, size_t bytes, void *stream, cllm_error *err) {
+cllm_status cllm_buffer_write(cllm_buffer *b, size_t offset, const void *src, size_t bytes, void *stream,
+                              cllm_error *err) {
     cllm_status s = check_range(b, offset, bytes, err);
     if (s || !bytes) return s;
     uint8_t *to = (uint8_t *)b->data + offset;
@@ -111,7 +119,8 @@ cllm_status cllm_buffer_write(cllm_buffer *b, size_t offset, const void *src, si
     return CLLM_OK;
 }
 
-cllm_status cllm_buffer_read(const cllm_buffer *b, size_t offset, void *dst, size_t bytes, void *stream, cllm_error *err) {
+cllm_status cllm_buffer_read(const cllm_buffer *b, size_t offset, void *dst, size_t bytes, void *stream,
+                             cllm_error *err) {
     cllm_status s = check_range(b, offset, bytes, err);
     if (s || !bytes) return s;
     const uint8_t *from = (const uint8_t *)b->data + offset;
@@ -149,11 +158,14 @@ static bool dl_type(cllm_dtype d, DLDataType *out) {
     return true;
 }
 
-static cllm_status fill(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols, DLTensor *t, shared_part *p, cllm_error *err) {
+static cllm_status fill(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols, DLTensor *t, shared_part *p,
+                        cllm_error *err) {
     size_t need;
-    if (!dl_type(dtype, &t->dtype)) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "DLPack: unknown type of numbers");
+    if (!dl_type(dtype, &t->dtype))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "DLPack: unknown type of numbers");
     if (!cllm_mul(rows, cols, &need) || !cllm_mul(need, t->dtype.bits / 8, &need) || need > b->bytes)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "DLPack: %u x %u numbers of %d bytes do not fit a buffer of %zu", rows, cols,
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "DLPack: %u x %u numbers of %d bytes do not fit a buffer of %zu", rows, cols,
                          t->dtype.bits / 8, b->bytes);
     p->buffer = b;
     p->shape[0] = rows;
@@ -179,8 +191,8 @@ static void delete_legacy(DLManagedTensor *self) {
     cllm_free(self->manager_ctx);
 }
 
-cllm_status cllm_buffer_to_dlpack(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols, struct DLManagedTensorVersioned **out,
-                                  cllm_error *err) {
+cllm_status cllm_buffer_to_dlpack(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                  struct DLManagedTensorVersioned **out, cllm_error *err) {
     *out = NULL;
     versioned *v = cllm_alloc_zero(1, sizeof *v);
     if (!v) return cllm_fail_memory(err, sizeof *v, "a DLPack tensor");
@@ -196,8 +208,8 @@ cllm_status cllm_buffer_to_dlpack(cllm_buffer *b, cllm_dtype dtype, uint32_t row
     return CLLM_OK;
 }
 
-cllm_status cllm_buffer_to_dlpack_legacy(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols, struct DLManagedTensor **out,
-                                         cllm_error *err) {
+cllm_status cllm_buffer_to_dlpack_legacy(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                         struct DLManagedTensor **out, cllm_error *err) {
     *out = NULL;
     legacy *v = cllm_alloc_zero(1, sizeof *v);
     if (!v) return cllm_fail_memory(err, sizeof *v, "a DLPack tensor");

@@ -10,7 +10,7 @@ struct cllm_gpu {
     const cllm_gpu_ops *ops;
     void *on_device; /* the library's */
     int index;
-    atomic_size_t owners; /* the caller, matrices, buffers */
+    atomic_size_t owners;                            /* the caller, matrices, buffers */
     _Atomic uint64_t tensors, buffers, buffers_peak; /* bytes */
 };
 
