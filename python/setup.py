@@ -7,6 +7,7 @@
 The wheel is for one platform and any Python from 3.10 on: ctypes needs no compiled module.
 """
 
+import glob
 import os
 import re
 import shlex
@@ -73,6 +74,12 @@ def find_zstd():
     return m.group(1) if m else None
 
 
+def copy_license(library, to):
+    """What Debian keeps of the license of a carried library, beside it."""
+    for path in sorted(glob.glob(f"/usr/share/doc/{library.split('.so')[0]}[0-9-]*/copyright"))[:1]:
+        shutil.copy(path, os.path.join(to, library.split(".so")[0] + ".license"))
+
+
 class BuildPy(build_py):
     def run(self):
         super().run()
@@ -85,9 +92,11 @@ class BuildPy(build_py):
         for name, path in needed(library).items():
             if name.startswith(CARRIED):
                 shutil.copy(path, os.path.join(to, name))
+                copy_license(name, to)
         zstd = find_zstd()
         if zstd:
             shutil.copy(zstd, os.path.join(to, "libzstd.so.1"))
+            copy_license("libzstd.so.1", to)
         else:
             print("libzstd.so.1 was not found: codec zstd of this wheel will use the system's")
         gpu = os.path.join(folder, "libcodecllm_cuda.so")

@@ -135,7 +135,7 @@ def _preload_neighbours() -> None:
     """What the wheel brings along for libcodecllm: loaded from here, the loader knows it by name when libcodecllm asks for it."""
     folder = library_folder()
     for name in sorted(os.listdir(folder)):
-        if name.startswith("lib") and not name.startswith("libcodecllm"):
+        if ".so" in name and not name.startswith("libcodecllm"):
             try:
                 CDLL(os.path.join(folder, name))
             except OSError:

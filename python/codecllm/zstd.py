@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 import ctypes.util
+import functools
 import os
 import threading
 import weakref
@@ -98,23 +99,33 @@ def decode(layer: blob.Layer, out: np.ndarray | None = None, threads: int = 0) -
         out = new_array((layer.rows, layer.cols), np.int8)
     base, to = address(layer.data), out.ctypes.data
 
-    def one(i: int) -> None:
-        at, length = layer.frames[i]
-        want = layer.chunk_length(i)
-        size = z.ZSTD_decompress(to + i * layer.chunk_bytes, want, base + at, length)
-        if z.ZSTD_isError(size) or size != want:
-            reason = z.ZSTD_getErrorName(size).decode() if z.ZSTD_isError(size) else f"{size} bytes instead of {want}"
-            raise FormatError(f"layer blob: chunk {i}: {reason}", at)
+    def some(first: int, end: int) -> None:
+        for i in range(first, end):
+            at, length = layer.frames[i]
+            want = layer.chunk_length(i)
+            size = z.ZSTD_decompress(to + i * layer.chunk_bytes, want, base + at, length)
+            if z.ZSTD_isError(size) or size != want:
+                reason = z.ZSTD_getErrorName(size).decode() if z.ZSTD_isError(size) else f"{size} bytes instead of {want}"
+                raise FormatError(f"layer blob: chunk {i}: {reason}", at)
 
-    workers = min(threads or len(os.sched_getaffinity(0)), len(layer.frames))
+    count = len(layer.frames)
+    workers = min(threads or len(os.sched_getaffinity(0)), count)
     if workers <= 1:
-        for i in range(len(layer.frames)):
-            one(i)
+        some(0, count)
     else:
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one, range(len(layer.frames)), chunksize=max(1, len(layer.frames) // (4 * workers))))
+        parts = [_threads(workers).submit(some, count * w // workers, count * (w + 1) // workers) for w in range(workers)]
+        for part in concurrent.futures.wait(parts).done:
+            part.result()
     return out
 
+
+@functools.lru_cache(maxsize=1)
+def _threads(workers: int) -> concurrent.futures.ThreadPoolExecutor:
+    """Kept from call to call: starting threads takes longer than decoding a small layer."""
+    return concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="codecllm-zstd")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads stay behind in the parent
 
 # ---- nvCOMP ----
 
