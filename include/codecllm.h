@@ -402,6 +402,8 @@ CLLM_API cllm_status cllm_gpu_open(const char *device, cllm_gpu **out, cllm_erro
 CLLM_API void cllm_gpu_close(cllm_gpu *gpu);
 CLLM_API void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info);
 CLLM_API void cllm_gpu_reset_peak(cllm_gpu *gpu);
+/* Gives device memory of freed buffers, which is kept for the next ones, back to the driver; only work that is done has freed its own. */
+CLLM_API void cllm_gpu_trim(cllm_gpu *gpu);
 /* Waits for the stream. CLLM_ERR_FORMAT: a tile that was decoded since the last check is corrupt; CLLM_ERR_DEVICE: a kernel failed. */
 CLLM_API cllm_status cllm_gpu_check(cllm_gpu *gpu, void *stream, cllm_error *err);
 

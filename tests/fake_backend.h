@@ -15,7 +15,7 @@ typedef struct fake_state {
     bool no_numbers;          /* greedy finds no likeliest token */
     /* of the table for other programs */
     int gpus, tensors, blocks; /* open, uploaded and allocated now */
-    int decodes, decoded, multiplies, multiplied, orders, checks;
+    int decodes, decoded, multiplies, multiplied, orders, checks, trims;
     cllm_status refuse_alloc; /* alloc and upload fail with this */
     bool cuda_memory;         /* its memory claims to be CUDA's */
 } fake_state;

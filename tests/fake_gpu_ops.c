@@ -181,6 +181,11 @@ static void fake_release(void *gpu, void *memory, void *stream) {
     count(&fake.blocks, -1);
 }
 
+static void fake_trim(void *gpu) {
+    (void)gpu;
+    count(&fake.trims, 1);
+}
+
 static cllm_status fake_order(void *gpu, void *first, void *later, cllm_error *err) {
     (void)gpu, (void)first, (void)later, (void)err;
     count(&fake.orders, 1);
@@ -206,6 +211,7 @@ static cllm_gpu_ops fake_ops = {.abi = CLLM_GPU_OPS_ABI,
                                 .rows = fake_rows,
                                 .alloc = fake_alloc,
                                 .release = fake_release,
+                                .trim = fake_trim,
                                 .order = fake_order,
                                 .write = fake_copy,
                                 .read = fake_copy};

@@ -509,6 +509,9 @@ static void test_owners(void **state) {
     assert_int_equal(cllm_buffer_to_dlpack(b, CLLM_DTYPE_F32, UINT32_MAX, UINT32_MAX, &none, &err), CLLM_ERR_ARGUMENT);
     assert_int_equal(cllm_buffer_to_dlpack(b, CLLM_DTYPE_NONE, 1, 1, &none, &err), CLLM_ERR_ARGUMENT);
 
+    cllm_gpu_trim(gpu);
+    assert_int_equal(fake->trims, 1);
+
     cllm_gpu_close(gpu); /* the buffer keeps it */
     cllm_buffer_release(b);
     assert_true(fake->gpus == 1 && fake->blocks == 1);

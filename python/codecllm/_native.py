@@ -100,6 +100,7 @@ _FUNCTIONS = {
     "cllm_gpu_close": (None, [c_void_p]),
     "cllm_gpu_get_info": (None, [c_void_p, POINTER(GpuInfo)]),
     "cllm_gpu_reset_peak": (None, [c_void_p]),
+    "cllm_gpu_trim": (None, [c_void_p]),
     "cllm_gpu_check": ("s", [c_void_p, c_void_p, _error]),
     "cllm_gpu_upload": ("s", [c_void_p, c_void_p, _handle, _error]),
     "cllm_gpu_tensor_free": (None, [c_void_p]),

@@ -114,6 +114,10 @@ class Gpu:
     def reset_peak(self) -> None:
         n.lib().cllm_gpu_reset_peak(self._handle)
 
+    def trim(self) -> None:
+        """Gives device memory of freed buffers, which is kept for the next ones, back to the driver."""
+        n.lib().cllm_gpu_trim(self._handle)
+
     @property
     def is_cuda(self) -> bool:
         return self.dl_device == DL_CUDA

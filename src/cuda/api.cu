@@ -199,6 +199,12 @@ static void api_release(void *p, void *memory, void *stream) {
     }
 }
 
+static void api_trim(void *p) {
+    api_gpu *g = (api_gpu *)p;
+    on_device here(g->device);
+    if (g->pool) cudaMemPoolTrimTo(g->pool, 0);
+}
+
 static cllm_status api_order(void *p, void *first, void *later, cllm_error *err) {
     api_gpu *g = (api_gpu *)p;
     ON_DEVICE(g);
@@ -446,7 +452,7 @@ static cllm_status api_rows(void *p, void *tensor, const int32_t *ids, uint32_t 
 /* ---- the table ---- */
 
 static const cllm_gpu_ops ops = {CLLM_GPU_OPS_ABI, 2,        api_open,  api_close,   api_workspaces, api_check, api_upload, api_tensor_free, api_decode,
-                                 api_multiply,     api_rows, api_alloc, api_release, api_order,      api_write, api_read};
+                                 api_multiply,     api_rows, api_alloc, api_release, api_trim,       api_order, api_write,  api_read};
 
 extern "C" const cllm_gpu_ops *cllm_gpu_ops_entry(void);
 extern "C" __attribute__((visibility("default"))) const cllm_gpu_ops *cllm_gpu_ops_entry(void) { return &ops; }

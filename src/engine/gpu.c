@@ -69,6 +69,8 @@ void cllm_gpu_reset_peak(cllm_gpu *gpu) {
     atomic_store(&gpu->buffers_peak, atomic_load(&gpu->buffers));
 }
 
+void cllm_gpu_trim(cllm_gpu *gpu) { gpu->ops->trim(gpu->on_device); }
+
 void cllm_gpu_retain(cllm_gpu *gpu) {
     atomic_fetch_add(&gpu->owners, 1);
 }

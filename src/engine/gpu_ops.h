@@ -53,6 +53,7 @@ typedef struct cllm_gpu_ops {
      * work there. */
     cllm_status (*alloc)(void *gpu, size_t bytes, void *stream, void **out, cllm_error *err);
     void (*release)(void *gpu, void *memory, void *stream);
+    void (*trim)(void *gpu); /* released memory that is kept goes back to the driver */
     /* Work queued on `later` from now on waits for what is queued on `first` now. */
     cllm_status (*order)(void *gpu, void *first, void *later, cllm_error *err);
     /* To the device: the source may be freed on return. To the host: waits. */

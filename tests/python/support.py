@@ -39,7 +39,7 @@ def fake_state(folder):
             ("kv_f32", ctypes.c_bool), ("device", ctypes.c_char * 16), ("refuse_model", ctypes.c_int), ("no_numbers", ctypes.c_bool),
             ("gpus", ctypes.c_int), ("tensors", ctypes.c_int), ("blocks", ctypes.c_int), ("decodes", ctypes.c_int),
             ("decoded", ctypes.c_int), ("multiplies", ctypes.c_int), ("multiplied", ctypes.c_int), ("orders", ctypes.c_int),
-            ("checks", ctypes.c_int), ("refuse_alloc", ctypes.c_int), ("cuda_memory", ctypes.c_bool),
+            ("checks", ctypes.c_int), ("trims", ctypes.c_int), ("refuse_alloc", ctypes.c_int), ("cuda_memory", ctypes.c_bool),
         ]
 
     return State.in_dll(ctypes.CDLL(os.path.join(folder, "libcodecllm_cuda.so")), "fake")

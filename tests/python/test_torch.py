@@ -141,10 +141,12 @@ class Paths(Base):
             return tuple(after - b for after, b in zip((FAKE.decodes, FAKE.decoded, FAKE.multiplies, FAKE.multiplied), before))
 
         self.assertEqual(calls("cpu"), (0, 0, 0, 0))
+        trims = FAKE.trims
         self.assertEqual(calls("gpu"), (22, 22, 0, 0))
         self.assertEqual(calls("gpu-dequant"), (22, 22, 0, 0))
         self.assertEqual(calls("gpu-batched"), (4, 22, 0, 0))  # three layers and the head
         self.assertEqual(calls("gpu-overlap"), (4, 22, 0, 0))
+        self.assertGreater(FAKE.trims, trims)  # memory of the paths before goes back
         self.assertEqual(calls("fused"), (0, 0, 3 * 4 + 1, 22))  # q, k, v together; gate and up together
         self.assertEqual(calls("fused", ids.repeat(1, 9)), (22, 22, 0, 0))  # a prompt: decoded once, torch multiplies
 

@@ -115,10 +115,13 @@ def link(model: nn.Module) -> None:
 
 def set_path(model: nn.Module, path: str) -> None:
     """Lets every compressed module of the model take another path. Memory of the block paths is given back."""
+    gpus = gpus_of(model)
     for _, m in modules_of(model):
         m.set_path(path)
     link(model)
     paths.Turns.forget()
+    for gpu in gpus:
+        gpu.trim()
 
 
 def gpus_of(model: nn.Module) -> list[Gpu]:
