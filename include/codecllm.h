@@ -448,7 +448,7 @@ CLLM_API cllm_status cllm_gpu_rows(cllm_gpu *gpu, const cllm_gpu_tensor *tensor,
 /* New memory for work that is queued on `stream`; the caller is its first owner. gpu NULL: host memory. Contents are unspecified. */
 CLLM_API cllm_status cllm_buffer_new(cllm_gpu *gpu, size_t bytes, void *stream, cllm_buffer **out, cllm_error *err);
 /* One owner more, one less; the last one frees. The memory is handed out again to work on the buffer's stream, which first waits for what
- * cllm_buffer_use named. NULL is allowed. */
+ * cllm_buffer_use named: those streams must still exist. NULL is allowed. */
 CLLM_API void cllm_buffer_retain(cllm_buffer *buffer);
 CLLM_API void cllm_buffer_release(cllm_buffer *buffer);
 CLLM_API void *cllm_buffer_data(const cllm_buffer *buffer);
