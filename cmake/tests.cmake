@@ -25,7 +25,7 @@ foreach(source IN LISTS test_sources)
     set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS unit WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
 endforeach()
 
-# Libraries that stand in for the GPU's: a right one beside the one test that loads it, and two that must be refused.
+# Libraries that stand in for the GPU's: a right one beside the tests that load it, and two that must be refused.
 foreach(kind right old_abi no_entry)
     add_library(fake_${kind} MODULE ${PROJECT_SOURCE_DIR}/tests/fake_backend.c)
     target_link_libraries(fake_${kind} PRIVATE cllm_static)
@@ -33,12 +33,16 @@ foreach(kind right old_abi no_entry)
     set_target_properties(fake_${kind} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake)
 endforeach()
 set_target_properties(fake_right PROPERTIES OUTPUT_NAME codecllm_cuda)
+target_sources(fake_right PRIVATE ${PROJECT_SOURCE_DIR}/tests/fake_gpu_ops.c)
 target_compile_definitions(fake_old_abi PRIVATE "FAKE_ABI=(CLLM_BACKEND_ABI + 7)")
 target_compile_definitions(fake_no_entry PRIVATE FAKE_ENTRY=fake_entry)
-set_target_properties(test_device PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake)
+foreach(name test_device test_api_device)
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake)
+    add_dependencies(${name} fake_right)
+endforeach()
 target_compile_definitions(test_device PRIVATE "CLLM_TEST_OLD_ABI=\"$<TARGET_FILE:fake_old_abi>\""
     "CLLM_TEST_NO_ENTRY=\"$<TARGET_FILE:fake_no_entry>\"")
-add_dependencies(test_device fake_right fake_old_abi fake_no_entry)
+add_dependencies(test_device fake_old_abi fake_no_entry)
 
 # Shell tests get what they look at through the environment; 77 is their word for "skipped".
 file(GLOB shell_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.sh ${PROJECT_SOURCE_DIR}/tests/cli/test_*.sh)
@@ -57,6 +61,20 @@ foreach(script IN LISTS shell_tests)
 endforeach()
 
 set_tests_properties(test_gpu PROPERTIES SKIP_RETURN_CODE 77)
+
+# What the Python package's tests load beside the stand-in for the GPU library: one for nvCOMP.
+add_library(fake_nvcomp MODULE ${PROJECT_SOURCE_DIR}/tests/fake_nvcomp.c)
+target_link_libraries(fake_nvcomp PRIVATE PkgConfig::ZSTD cllm_flags)
+set_target_properties(fake_nvcomp PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake)
+
+# Python's tests: run.sh looks for an interpreter with NumPy, and says where there is none.
+file(GLOB python_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/python/test_*.py)
+foreach(script IN LISTS python_tests)
+    get_filename_component(name ${script} NAME_WE)
+    string(REPLACE "test_" "python_" name ${name})
+    add_test(NAME ${name} COMMAND sh ${PROJECT_SOURCE_DIR}/tests/python/run.sh ${script})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS repository SKIP_RETURN_CODE 77 ENVIRONMENT "CLLM_BUILD=${PROJECT_BINARY_DIR}")
+endforeach()
 
 # The longest first, also in a fresh build tree, where ctest knows no durations yet: nothing long is left to run alone at the end.
 foreach(name test_engine test_hostile_tensor test_reference test_tokenizer cli_kill)

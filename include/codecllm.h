@@ -1,12 +1,13 @@
 /* CodecLLM: entropy-coded language-model weights, decoded inside the products that use them.
  *
- * This is the one installed header. It has five parts, each usable without the ones after it:
+ * This is the one installed header. It has six parts, each usable without the ones after it:
  *
  *   1. status, errors, logging           every function that can fail returns a cllm_status and fills a cllm_error
  *   2. tensors                           encode a matrix to a blob, decode a blob (docs/FORMAT.md)
- *   3. directories                       compress, decompress and verify a Hugging Face model directory
+ *   3. directories                       compress, decompress and verify a Hugging Face model directory; its tensors by name
  *   4. devices, models and sessions      tokens in, logits out
  *   5. tokenizer, chat, sampler          text in, text out
+ *   6. GPUs for other programs           decode into and multiply in device memory, on the caller's stream; DLPack
  *
  * Rules that hold everywhere:
  *   - The library never prints, exits, aborts or reads the environment.
@@ -130,6 +131,13 @@ CLLM_API void cllm_encode_params_default(cllm_encode_params *params);
 CLLM_API cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
                                  const cllm_encode_params *params, uint8_t **out, size_t *out_bytes, cllm_error *err);
 
+/* Encodes integers that are already there, exactly: `rows` x `cols` row-major int8 at `q`, all of -128..127. The blob (mode rd, layout 8) means
+ * q * row_scales[row]; NULL: every scale is 1. Scales are stored as float32 and must be finite numbers above 0 (CLLM_ERR_ARGUMENT; position
+ * = row). `dtype` (BF16, F16 or F32) is noted as the source's. Of params only profile, threads and the forced choices count. Numbers that
+ * do not shrink take slightly more than 8 bits. Otherwise as cllm_encode. */
+CLLM_API cllm_status cllm_encode_int8(const int8_t *q, const float *row_scales, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                      const cllm_encode_params *params, uint8_t **out, size_t *out_bytes, cllm_error *err);
+
 /* Validates header, table, scales and offsets of a blob and prepares its decoder. `blob` is borrowed until cllm_tensor_close and
  * needs no alignment. Tiles are checked as they are decoded. Errors: CLLM_ERR_FORMAT with the byte position. */
 CLLM_API cllm_status cllm_tensor_open(const void *blob, size_t bytes, cllm_tensor **out, cllm_error *err);
@@ -193,6 +201,28 @@ CLLM_API cllm_status cllm_decompress(const char *in, const char *out, bool force
 CLLM_API cllm_status cllm_verify(const char *dir, int threads, cllm_progress_fn progress, void *user, cllm_error *err);
 /* What a directory holds; reads headers only. */
 CLLM_API cllm_status cllm_dir_get_info(const char *dir, cllm_dir_info *info, cllm_error *err);
+
+/* The tensors of a directory, compressed or not, or the one tensor of a file that is a blob; memory-mapped. Immutable: may be shared by
+ * threads. */
+typedef struct cllm_store cllm_store;
+typedef struct cllm_store_entry {
+    const char *name;  /* "model.layers.0.mlp.up_proj.weight"; of a lone blob "" */
+    const char *dtype; /* as safetensors spells it ("BF16", "I64"); of a coded matrix its source's */
+    bool coded;        /* `data` is a blob for cllm_tensor_open, and `shape` that of the matrix */
+    uint32_t ndim;
+    uint64_t shape[8];
+    const void *data; /* `bytes` of them, at any alignment; all three pointers are valid until the store is closed */
+    uint64_t bytes;
+} cllm_store_entry;
+/* `path`: a model directory, or a file whose content is one blob. Errors: CLLM_ERR_IO, CLLM_ERR_FORMAT with the position in the file the
+ * message names. */
+CLLM_API cllm_status cllm_store_open(const char *path, cllm_store **out, cllm_error *err);
+CLLM_API void cllm_store_close(cllm_store *store);
+CLLM_API size_t cllm_store_count(const cllm_store *store);
+/* Entry `index` (0..count-1, in file order); false if there is none. */
+CLLM_API bool cllm_store_get(const cllm_store *store, size_t index, cllm_store_entry *entry);
+/* The entry of that name; false if there is none. */
+CLLM_API bool cllm_store_find(const cllm_store *store, const char *name, cllm_store_entry *entry);
 
 /* ---------------------------------------------------------------- 4. devices, models and sessions ------------------------ */
 
@@ -341,6 +371,104 @@ CLLM_API void cllm_sampler_free(cllm_sampler *sampler);
 CLLM_API void cllm_sampler_accept(cllm_sampler *sampler, int32_t token);
 /* Chooses the next token from `vocab` logits (not changed) and accepts it. NaN logits never win; -1 if no logit is a number. */
 CLLM_API int32_t cllm_sampler_next(cllm_sampler *sampler, const float *logits);
+
+/* ---------------------------------------------------------------- 6. GPUs for other programs ------------------------------ */
+
+/* Coded matrices in a GPU's memory, for programs that have a runtime of their own: PyTorch, an inference engine. A GPU is used through
+ * libcodecllm_cuda.so (see cllm_device).
+ *
+ * Streams: `stream` is a cudaStream_t passed as void *; NULL is the default stream. Work is queued there and the call returns; nothing waits
+ * for the device unless it says so. What a call reads and writes belongs to the work queued before and after it on the same stream.
+ * Corrupt tiles: kernels meet them while they run, write zeros or clipped numbers in their place, and note it; cllm_gpu_check() reports
+ * it. Look before results are handed on that must not be wrong.
+ * Threads: every function may be called from any thread; calls with one cllm_gpu at the same time must use different streams.
+ * Owners: a cllm_gpu is kept alive by its matrices and buffers; closing it only gives up the caller's hold.
+ * CUDA graphs: cllm_gpu_decode and cllm_gpu_multiply can be captured once a call of the same shape has run on that stream. */
+typedef struct cllm_gpu cllm_gpu;
+typedef struct cllm_gpu_tensor cllm_gpu_tensor; /* a matrix in device memory; immutable */
+typedef struct cllm_buffer cllm_buffer;         /* device (or host) memory with a count of its owners */
+
+typedef struct cllm_gpu_info {
+    int index;           /* of the device: 1 for "cuda:1" */
+    int dl_device;       /* what its pointers are, in DLPack's numbers: 2 = kDLCUDA */
+    uint64_t tensors;    /* bytes that matrices hold now, tables and scales included */
+    uint64_t buffers;    /* bytes of buffers that somebody owns now */
+    uint64_t buffers_peak; /* the most there were since the GPU was opened, or since cllm_gpu_reset_peak */
+    uint64_t workspaces; /* bytes that calls on each stream share */
+} cllm_gpu_info;
+
+/* `device`: "cuda" or "cuda:N". CLLM_ERR_UNSUPPORTED tells why it cannot be used. */
+CLLM_API cllm_status cllm_gpu_open(const char *device, cllm_gpu **out, cllm_error *err);
+CLLM_API void cllm_gpu_close(cllm_gpu *gpu);
+CLLM_API void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info);
+CLLM_API void cllm_gpu_reset_peak(cllm_gpu *gpu);
+/* Gives device memory of freed buffers, which is kept for the next ones, back to the driver; only work that is done has freed its own. */
+CLLM_API void cllm_gpu_trim(cllm_gpu *gpu);
+/* Waits for the stream. CLLM_ERR_FORMAT: a tile that was decoded since the last check is corrupt; CLLM_ERR_DEVICE: a kernel failed. */
+CLLM_API cllm_status cllm_gpu_check(cllm_gpu *gpu, void *stream, cllm_error *err);
+
+/* Copies an open tensor to the device; the tensor may be closed then. Waits for the copy: any stream may use the matrix. Mode raw has nothing
+ * to decode and is refused (CLLM_ERR_UNSUPPORTED). */
+CLLM_API cllm_status cllm_gpu_upload(cllm_gpu *gpu, const cllm_tensor *tensor, cllm_gpu_tensor **out, cllm_error *err);
+/* Waits for the device: no work that uses it is left. NULL is allowed. */
+CLLM_API void cllm_gpu_tensor_free(cllm_gpu_tensor *tensor);
+/* device_bytes may be NULL: what it takes in device memory. */
+CLLM_API void cllm_gpu_tensor_get_info(const cllm_gpu_tensor *tensor, cllm_tensor_info *info, uint64_t *device_bytes);
+
+/* One matrix of a batch: rows [row0, row0 + nrows), row-major, to `out` (device memory of `capacity` bytes). */
+typedef struct cllm_gpu_decode_job {
+    const cllm_gpu_tensor *tensor;
+    uint32_t row0, nrows;
+    void *out;
+    size_t capacity;
+} cllm_gpu_decode_job;
+/* Decodes `count` matrices, in as few launches as their formats allow. as: I8 (layout 8), I16 (int8 and rd), BF16 or F16 (dequantized;
+ * lossless: its own type, or F16 from BF16); the bits are those of cllm_tensor_decode. CLLM_ERR_ARGUMENT names the job. */
+CLLM_API cllm_status cllm_gpu_decode(cllm_gpu *gpu, const cllm_gpu_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream,
+                                     cllm_error *err);
+
+/* One matrix of a product: y (n x rows numbers, row-major, y_stride numbers from row to row) = x W^T + bias. */
+typedef struct cllm_gpu_multiply_job {
+    const cllm_gpu_tensor *tensor;
+    const void *bias; /* device, `rows` numbers, or NULL */
+    void *y;          /* device; written, not added to */
+    size_t y_stride;
+} cllm_gpu_multiply_job;
+/* Multiplies x (device, n x cols, x_stride numbers from row to row) with each of `count` matrices of `cols` columns; weights are decoded
+ * inside the product. x, bias and y are all of `dtype`: BF16, F16 or F32; sums are kept in float32. Weights are read once for every 8 rows
+ * of x: with many rows, decode and a library's matrix product are faster. */
+CLLM_API cllm_status cllm_gpu_multiply(cllm_gpu *gpu, const cllm_gpu_multiply_job *jobs, uint32_t count, const void *x, size_t x_stride,
+                                       uint32_t n, cllm_dtype dtype, void *stream, cllm_error *err);
+
+/* Rows ids[0..n) of a matrix (ids: device, int32; ids outside of the matrix are clamped to it) as float32 to out + i * stride (device): what an
+ * embedding does. */
+CLLM_API cllm_status cllm_gpu_rows(cllm_gpu *gpu, const cllm_gpu_tensor *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride,
+                                   void *stream, cllm_error *err);
+
+/* New memory for work that is queued on `stream`; the caller is its first owner. gpu NULL: host memory. Contents are unspecified. */
+CLLM_API cllm_status cllm_buffer_new(cllm_gpu *gpu, size_t bytes, void *stream, cllm_buffer **out, cllm_error *err);
+/* One owner more, one less; the last one frees. The memory is handed out again to work on the buffer's stream, which first waits for what
+ * cllm_buffer_use named: those streams must still exist. NULL is allowed. */
+CLLM_API void cllm_buffer_retain(cllm_buffer *buffer);
+CLLM_API void cllm_buffer_release(cllm_buffer *buffer);
+CLLM_API void *cllm_buffer_data(const cllm_buffer *buffer);
+CLLM_API size_t cllm_buffer_bytes(const cllm_buffer *buffer);
+/* Hands the content to `stream`: work queued there from now on waits for what is queued on the buffer's own stream, and the memory is not
+ * used for anything else before `stream` has done what is queued there when the last owner goes. */
+CLLM_API cllm_status cllm_buffer_use(cllm_buffer *buffer, void *stream, cllm_error *err);
+/* Copies between host memory and [offset, offset + bytes) of the buffer, on `stream`. write: `src` may be freed on return. read: waits. */
+CLLM_API cllm_status cllm_buffer_write(cllm_buffer *buffer, size_t offset, const void *src, size_t bytes, void *stream, cllm_error *err);
+CLLM_API cllm_status cllm_buffer_read(const cllm_buffer *buffer, size_t offset, void *dst, size_t bytes, void *stream, cllm_error *err);
+
+/* DLPack 1.x (https://dmlc.github.io/dlpack): the buffer as a row-major rows x cols matrix of `dtype`, without a copy. The result is one
+ * owner of the buffer; its `deleter` gives that up. `versioned` is what "dltensor_versioned" capsules hold, the other what "dltensor" ones
+ * do. Structures: <dlpack/dlpack.h>. */
+struct DLManagedTensorVersioned;
+struct DLManagedTensor;
+CLLM_API cllm_status cllm_buffer_to_dlpack(cllm_buffer *buffer, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                           struct DLManagedTensorVersioned **out, cllm_error *err);
+CLLM_API cllm_status cllm_buffer_to_dlpack_legacy(cllm_buffer *buffer, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                                  struct DLManagedTensor **out, cllm_error *err);
 
 #ifdef __cplusplus
 }

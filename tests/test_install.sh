@@ -13,6 +13,19 @@ flags=$(PKG_CONFIG_PATH="$work" pkg-config --cflags --libs codecllm)
 # shellcheck disable=SC2086 # one word per flag
 cc "${CLLM_SOURCE:?}/examples/tensor.c" -o "$work/tensor" $flags -lm
 LD_LIBRARY_PATH="$libdir" "$work/tensor"
+# shellcheck disable=SC2086
+cc "${CLLM_SOURCE:?}/examples/decode_to_device.c" -o "$work/decode_to_device" $flags
+"$work/usr/bin/codecllm" compress "$CLLM_SOURCE/models/tiny" -o "$work/out" >"$work/log" || { cat "$work/log"; exit 1; }
+matrix=model.layers.0.mlp.up_proj.weight
+code=0
+LD_LIBRARY_PATH="$libdir" "$work/decode_to_device" "$work/out" $matrix || code=$?
+[ $code -eq 0 ] || [ $code -eq 6 ] # 6: no GPU here
+# The library that stands in for a GPU's computes the same where it is put beside.
+if [ -e "$CLLM_BUILD/fake/libcodecllm_cuda.so" ]; then
+    mkdir "$work/fake"
+    cp "$libdir"/libcodecllm.so.0 "$CLLM_BUILD/fake/libcodecllm_cuda.so" "$work/fake"
+    LD_LIBRARY_PATH="$work/fake" "$work/decode_to_device" "$work/out" $matrix | grep ", 0 different"
+fi
 # The header alone is C++ as well, where there is a C++ compiler.
 if command -v c++ >/dev/null 2>&1; then
     echo '#include <codecllm.h>

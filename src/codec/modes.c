@@ -237,3 +237,42 @@ cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32
     cllm_free(*out);
     return cllm_encode_raw(src, dtype, rows, cols, out, out_bytes, err);
 }
+
+/* ---- integers that are there already ---- */
+
+/* The scales as the blob stores them: one for all where every row has scale 1. */
+static cllm_status set_up_given(cllm_encoder *e, const float *row_scales, cllm_error *err) {
+    cllm_header *h = &e->h;
+    h->scale = 1.0f;
+    h->row_scale = CLLM_ROW_SCALE_TENSOR;
+    if (!row_scales) return CLLM_OK;
+    h->row_scale = CLLM_ROW_SCALE_F32;
+    e->row_stored = cllm_alloc(h->rows, sizeof *e->row_stored);
+    if (!e->row_stored) return cllm_fail_memory(err, h->rows * sizeof *e->row_stored, "row scales");
+    for (uint32_t r = 0; r < h->rows; r++) {
+        if (!(row_scales[r] > 0 && isfinite(row_scales[r])))
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, r, "encode: the scale of row %u is no finite number above 0", r);
+        e->row_stored[r] = cllm_float_bits(row_scales[r]);
+    }
+    return CLLM_OK;
+}
+
+cllm_status cllm_encode_int8(const int8_t *q, const float *row_scales, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                             const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    *out = NULL;
+    *out_bytes = 0;
+    cllm_encode_params own = *p;
+    own.mode = CLLM_MODE_RD;
+    own.step = 1;
+    own.col_weight = own.row_weight = NULL;
+    cllm_status s = check_params(&own, dtype, rows, cols, err);
+    if (s != CLLM_OK) return s;
+    cllm_encoder e = {.h = {.mode = CLLM_MODE_RD, .dtype = dtype, .layout = 8, .rows = rows, .cols = cols},
+                      .q = {.src = (const uint8_t *)q, .dtype = CLLM_DTYPE_I8, .rows = rows, .cols = cols, .mode = CLLM_MODE_RD, .step = 1,
+                            .limit = NARROW_LIMIT + 1}};
+    s = set_up_given(&e, row_scales, err);
+    if (s == CLLM_OK) s = cllm_encoder_choose(&e, &own, e.q.limit, err);
+    if (s == CLLM_OK) s = cllm_encoder_run(&e, own.threads, out, out_bytes, err);
+    cllm_encoder_free(&e);
+    return s;
+}

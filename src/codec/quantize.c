@@ -24,6 +24,11 @@ void cllm_source_row(const cllm_quantizer *q, uint32_t row, float *out) {
         memcpy(out, q->src + (size_t)row * n * 4, n * 4);
         return;
     }
+    if (q->dtype == CLLM_DTYPE_I8) {
+        const int8_t *integers = (const int8_t *)q->src + (size_t)row * n;
+        for (size_t i = 0; i < n; i++) out[i] = integers[i];
+        return;
+    }
     const uint8_t *src = q->src + (size_t)row * n * 2;
     if (q->dtype == CLLM_DTYPE_BF16)
         for (size_t i = 0; i < n; i++) out[i] = cllm_bf16_to_f32(cllm_load16(src + 2 * i));

@@ -6,13 +6,13 @@
 
 typedef struct cllm_quantizer {
     const uint8_t *src;
-    cllm_dtype dtype;
+    cllm_dtype dtype; /* of src; I8: integers that are to be kept, with a step of 1 */
     uint32_t rows, cols;
     cllm_mode mode;
     float step;         /* s of every row, where row_scale is NULL */
     float *row_scale;   /* s_row; owned */
     float *col_inverse; /* 1 / g_col, or NULL; owned */
-    int limit;          /* largest magnitude of an integer: 127 or 2047 */
+    int limit;          /* largest magnitude of an integer: 127 (128 where integers are given) or 2047 */
 } cllm_quantizer;
 
 /* Row `row` as floats. */

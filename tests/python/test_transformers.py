@@ -1,0 +1,146 @@
+"""codecllm.transformers: directories of the command line load, give its text, and are written again. Skipped without transformers."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import support
+
+support.need("numpy", "torch", "transformers")
+FOLDER = support.use_library(fake_gpu=True)
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # many are slow where ctest runs other tests beside this one
+
+import transformers  # noqa: E402
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+import codecllm  # noqa: E402
+import codecllm.transformers  # noqa: E402
+from codecllm.torch import PATHS, CompressedEmbedding, CompressedLinear, compress_model, set_path, weight  # noqa: E402
+
+transformers.utils.logging.disable_progress_bar()
+CLI = os.path.join(support.BUILD, "codecllm")
+NEW = 32
+
+
+def cli_text(directory, prompt):
+    run = [CLI, "run", directory, "-p", prompt, "-n", str(NEW), "--temp", "0", "--device", "cpu"]
+    return subprocess.run(run, check=True, capture_output=True, text=True).stdout
+
+
+class Directories(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.work = tempfile.mkdtemp(prefix="cllm-hf-")
+        cls.out = os.path.join(cls.work, "out")
+        subprocess.run([CLI, "compress", support.TINY, "-o", cls.out, "--bpw", "5"], check=True, capture_output=True)
+        with open(os.path.join(support.TINY, "golden.json")) as f:
+            cls.prompts = [p["prompt"] for p in json.load(f)["prompts"]][:3]
+        weight.host_gpu = codecllm.Gpu.get(0)
+
+    @classmethod
+    def tearDownClass(cls):
+        weight.host_gpu = None
+        shutil.rmtree(cls.work)
+
+    def text(self, model, prompt, directory=None):
+        tokenizer = AutoTokenizer.from_pretrained(directory or self.out)
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return tokenizer.decode(model.generate(ids, max_new_tokens=NEW, do_sample=False)[0], skip_special_tokens=True)
+
+    def test_the_command_lines_text(self):
+        model = AutoModelForCausalLM.from_pretrained(self.out, dtype=torch.float32)
+        self.assertIsInstance(model.model.embed_tokens, CompressedEmbedding)
+        self.assertIsInstance(model.lm_head, CompressedLinear)
+        self.assertIs(model.lm_head.coded, model.model.embed_tokens.coded)
+        for prompt in self.prompts:
+            want = cli_text(self.out, prompt).rstrip("\n")
+            for path in PATHS:
+                set_path(model, path)
+                self.assertEqual(self.text(model, prompt), want, path)
+
+    def test_saved_and_loaded(self):
+        model = AutoModelForCausalLM.from_pretrained(self.out, dtype=torch.float32)
+        saved = os.path.join(self.work, "saved")
+        model.save_pretrained(saved)
+        AutoTokenizer.from_pretrained(self.out).save_pretrained(saved)
+        with open(os.path.join(self.out, "config.json")) as a, open(os.path.join(saved, "config.json")) as b:
+            self.assertEqual(json.load(a)["quantization_config"], json.load(b)["quantization_config"])
+        again = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32)
+        stores = codecllm.Store(self.out), codecllm.Store(saved)
+        self.assertEqual(set(stores[0]), set(stores[1]))
+        for name, e in stores[0].items():
+            if e.coded:
+                self.assertEqual(e.data.tobytes(), stores[1][name].data.tobytes(), name)
+        want = self.text(model, self.prompts[0])
+        self.assertEqual(self.text(again, self.prompts[0], saved), want)
+        self.assertEqual(cli_text(saved, self.prompts[0]).rstrip("\n"), want)
+
+    def test_compressed_while_loading(self):
+        config = codecllm.transformers.CodecllmConfig(bits=5.5, skip=["down_proj"])
+        model = AutoModelForCausalLM.from_pretrained(support.TINY, dtype=torch.float32, quantization_config=config)
+        self.assertIs(type(model.model.layers[0].mlp.down_proj), torch.nn.Linear)
+        self.assertIsInstance(model.lm_head, CompressedLinear)
+        saved = os.path.join(self.work, "made")
+        model.save_pretrained(saved)
+        with open(os.path.join(saved, "config.json")) as f:
+            written = json.load(f)["quantization_config"]
+        self.assertEqual(written["quant_method"], "codecllm")
+        self.assertAlmostEqual(written["bits"], 5.5, delta=0.1)
+        again = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32)
+        self.assertEqual(self.text(again, self.prompts[0]), self.text(model, self.prompts[0]))
+
+    def test_compress_model_can_be_saved(self):
+        model = AutoModelForCausalLM.from_pretrained(support.TINY, dtype=torch.float32)
+        compress_model(model, bpw=5)
+        saved = os.path.join(self.work, "compressed")
+        model.save_pretrained(saved)
+        again = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32)
+        self.assertEqual(self.text(again, self.prompts[1]), self.text(model, self.prompts[1]))
+        other = AutoModelForCausalLM.from_pretrained(support.TINY, dtype=torch.float32)
+        compress_model(other, mode="int8", codec="zstd", path="cpu")
+        with self.assertRaises(ValueError):
+            other.save_pretrained(os.path.join(self.work, "never"))
+
+    def test_base_model(self):
+        model = AutoModel.from_pretrained(self.out, dtype=torch.float32)
+        self.assertIsInstance(model.embed_tokens, CompressedEmbedding)
+        with torch.no_grad():
+            self.assertEqual(model(torch.tensor([[1, 2, 3]])).last_hidden_state.shape, (1, 3, 256))
+
+    def broken(self, change):
+        folder = tempfile.mkdtemp(dir=self.work)
+        shutil.copytree(self.out, folder, dirs_exist_ok=True)
+        change(folder)
+        return folder
+
+    def test_broken_directories(self):
+        def version(folder):
+            with open(os.path.join(folder, "config.json")) as f:
+                config = json.load(f)
+            config["quantization_config"]["format_version"] = 2
+            with open(os.path.join(folder, "config.json"), "w") as f:
+                json.dump(config, f)
+
+        def damage(folder):
+            with open(os.path.join(folder, "model.safetensors"), "r+b") as f:
+                length = int.from_bytes(f.read(8), "little")
+                f.seek(8 + length + 4)
+                f.write(b"\xff" * 16)
+
+        with self.assertRaisesRegex(codecllm.Unsupported, "format version 2"):
+            AutoModelForCausalLM.from_pretrained(self.broken(version))
+        with self.assertRaisesRegex(codecllm.FormatError, "weight"):
+            AutoModelForCausalLM.from_pretrained(self.broken(damage))
+
+
+if __name__ == "__main__":
+    support.main()
