@@ -10,7 +10,7 @@
 #include "codec/lut.h"
 #include "codec/table.h"
 
-enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 1024, GPU_WARPS = 132 * 16 };
+enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 640, GPU_WARPS = 132 * 16 };
 
 void cllm_encode_params_default(cllm_encode_params *p) {
     *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
@@ -286,10 +286,11 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
  * turns with two of them at a time: they cost it so many steps of 32 columns, and about twelve more. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
-    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns, and the tall matrices of a
-     * feed-forward network two at a time */
+    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns; the tall matrices of a
+     * feed-forward network go two at a time, which counts where both can do with one turn */
     const bool few = (uint64_t)4 * rows <= cols, tall = rows > (uint64_t)2 * cols && rows < (uint64_t)6 * cols;
-    const uint64_t together = few ? cols : tall ? (uint64_t)2 * rows : rows, pairs = (together + 2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
+    uint64_t pairs = ((few ? cols : rows) + (uint64_t)2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
+    if (tall && 2 * pairs * ((cols + WIDEST_FAST - 1) / WIDEST_FAST) <= GPU_WARPS) pairs *= 2;
     uint64_t least = UINT64_MAX;
     uint32_t best = CLLM_MIN_TILE_COLS;
     for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {

@@ -178,7 +178,7 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     s.at = own_words(t);
     s.outliers = parts[0].entries | parts[1].entries;
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
-    if (N >= CODING_FOLD && t.first && left >= group) {
+    if (N >= CODING_FOLD && t.shape->ahead && t.first && left >= group) {
         if (left == group) raw_turn(t, k, p.raw);
         multiply_first<N, R, NB>(t, k, parts, x, digits, p, s);
 #pragma unroll

@@ -155,6 +155,7 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, 
                          p->stage_bytes);
     uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->units + warps - 1) / warps;
     /* few: one pair a warp on as many processors as there are, and no warp without one, so that the next kernel finds room to begin */
+    p->ahead = useful <= grid;
     if (useful < grid) {
         grid = p->units < grid ? p->units : grid;
         warps = (int)((p->units + grid - 1) / grid);
