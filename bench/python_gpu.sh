@@ -42,4 +42,6 @@ if [ -n "$wheels" ]; then
 fi
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
 cd "$root" || exit 1
-"$python" -B bench/python_gpu.py "$@"
+"$python" -B bench/python_gpu.py "$@" &
+trap 'kill $!; exit 143' TERM # an interpreter left behind would disturb whatever is measured next
+wait $!

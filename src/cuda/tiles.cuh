@@ -278,7 +278,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
         }
         if (ROWS && job.row_at) {
             if (t.first) wait_for_previous_kernel();
-            t.row0 = min((uint32_t)*job.row_at, job.w.rows - 1);
+            t.row0 = min((uint32_t)max(*job.row_at, 0), job.w.rows - 1);
             t.block0 = t.row0 / 16;
         }
         const uint32_t unit = at - job0 + n * warp / warps, last = at - job0 + n * (warp + 1) / warps;
