@@ -59,7 +59,8 @@ CLLM_INLINE void refill(reader &r) {
         : "+r"(r.low), "+r"(r.high), "+r"(r.used), "+r"(r.next));
 }
 
-/* The entry of the next code. */
+/* The entry of the next code. Not volatile, like refill: the compiler is to interleave the look-ups of two tiles. What keeps them ahead of the next
+ * order into this stage is that the check of where they ended comes before it. */
 CLLM_INLINE uint32_t peek(const reader &r) {
     uint32_t window = (uint32_t)((((uint64_t)r.high << 32) | r.low) >> r.used), e;
     asm("ld.shared.u32 %0, [%1];" : "=r"(e) : "r"((window & r.mask) | r.copy));
@@ -144,14 +145,14 @@ template <int N, int R> struct raw_reader {
     uint32_t word[wide ? wide : 1], one[ones ? ones : 1], sign[signs ? signs : 1];
 };
 
-/* A lane's word i of those at `at`; base: the lane's word of the first tile's first 128 bytes. Raw bits are read once: they go past L1, which
- * is all shared memory here. */
-/* Where they begin. One instruction, and what is added to it is part of the load; the compiler finds three a load. */
+/* Where a lane's words at `at` begin; base: the lane's word of the first tile's first 128 bytes. One instruction, and what is added to it is part of
+ * a load; the compiler would find three for each. */
 CLLM_INLINE const uint32_t *raw_row(const uint32_t *base, uint32_t at) {
     const uint32_t *p;
     asm("mad.wide.u32 %0, %1, 16, %2;" : "=l"(p) : "r"(at), "l"(base));
     return p;
 }
+/* Word i of them. Raw bits are read once: they go past L1, which is all shared memory here. */
 CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return __ldcs(raw_row(base, at) + 32 * i); }
 
 /* The next group is the first one of the tile whose planes begin there. */
@@ -178,7 +179,7 @@ template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uin
     for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(base, p.sign_at, i);
 }
 
-/* The same by a number that is not known beforehand. */
+/* rotate_right by a number that is not known beforehand. */
 CLLM_INLINE uint32_t rotate(uint32_t v, uint32_t n) { return __funnelshift_r(v, v, n); }
 
 /* Low bits of step k of the group to its four registers. */
@@ -206,7 +207,7 @@ CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *b
     if (N >= CODING_FOLD) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const int n = 4 * k + j; /* a group may end after any step */
+            const int n = 4 * k + j;
             uint32_t e = look_up(r);
             if (N == CODING_FOLD_LONG ? n % 2 : n % 3 == 2 || n == 4 * step_group<N, R>::steps - 1) refill(r);
             a[j] = permute(digits.low[j & 1], digits.high[j & 1], e | (rotate_right(raw.sign[k / 2], j + 16 * (k & 1)) & 0x4444u));
@@ -287,11 +288,9 @@ CLLM_INLINE bool next_outliers(uint32_t list, uint32_t entries, uint32_t i, uint
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         const uint32_t row = __umulhi(place[j], reciprocal), value = j ? pair & 0xff000000u : (pair & 0xff00) << 16;
-        o[j] = skip[j] || !value ? 0 : value + (row << 16) + place[j] - row * width;
-        if (place[j] >= 16 * width && o[j]) {
-            ok = false;
-            o[j] = 0;
-        }
+        const bool corrects = !skip[j] && value, inside = place[j] < 16 * width;
+        o[j] = corrects && inside ? value + (row << 16) + place[j] - row * width : 0;
+        ok &= inside || !corrects;
     }
     return ok;
 }
@@ -305,6 +304,14 @@ CLLM_INLINE uint32_t width_reciprocal(uint32_t width) { return ~0u / width + 1; 
 CLLM_INLINE tile_parts choose_parts(const tile_parts p[2], int i) {
     return {i ? p[1].planes : p[0].planes, i ? p[1].codes : p[0].codes, i ? p[1].outliers : p[0].outliers,
             i ? p[1].start : p[0].start,   i ? p[1].end : p[0].end,     i ? p[1].entries : p[0].entries};
+}
+
+/* ends_after for both tiles of a pair. */
+template <typename Entry> CLLM_INLINE bool both_end_after(const reader r[2], uint32_t look_ups, const uint32_t end[2], Entry length) {
+    bool ok = true;
+#pragma unroll 1
+    for (int i = 0; i < 2; i++) ok &= ends_after(i ? r[1] : r[0], look_ups, i ? end[1] : end[0], length);
+    return ok;
 }
 
 /* Of a pair in its stages, where staged[i] bytes of tile i arrived; false (in all lanes) if the parts of one do not add up to that. */

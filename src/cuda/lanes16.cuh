@@ -16,11 +16,6 @@ template <int K> struct subplanes {
     static constexpr uint32_t all = eight | four | two | one;
 };
 
-template <int K> CLLM_INLINE uint32_t plane_words16(uint32_t registers) {
-    typedef subplanes<K> s;
-    return (s::eight ? (registers + 1) / 2 : 0) + (s::four ? (registers + 3) / 4 : 0) + (s::two ? (registers + 7) / 8 : 0) + (s::one ? (registers + 15) / 16 : 0);
-}
-
 /* As raw_reader of lanes.cuh, for groups of two or four steps. */
 template <int K> struct raw16 {
     enum {
@@ -56,7 +51,7 @@ template <int K> CLLM_INLINE void raw_load(raw16<K> &r, const uint32_t *base) {
 }
 
 /* The four registers of step k of a group. Entries have the code length in bits that raw bits replace. SHORT: codes have at most 9 bits, so that
- * three look-ups go between refills; a group may end after step 1. */
+ * three look-ups go between refills; groups have two steps or four. */
 template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> &p, const uint32_t *base, int k, uint32_t a[4]) {
     typedef subplanes<K> s;
     enum { wide = raw16<K>::wide };

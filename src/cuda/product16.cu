@@ -91,8 +91,9 @@ template <int NB> struct accumulators {
     float c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
 };
 
+/* One group, of which `steps` are inside of the tile. */
 template <int K, bool SHORT, int NB>
-CLLM_INLINE void multiply_group(reader r[2], raw16<K> raw[2], const uint32_t *base, const uint2 *x, accumulators<NB> &acc) {
+CLLM_INLINE void multiply_group(reader r[2], raw16<K> raw[2], const uint32_t *base, const uint2 *x, uint32_t steps, accumulators<NB> &acc) {
     enum { step_x = 8 * NB, group = raw16<K>::group };
 #pragma unroll
     for (int i = 0; i < group; i++) {
@@ -105,6 +106,9 @@ CLLM_INLINE void multiply_group(reader r[2], raw16<K> raw[2], const uint32_t *ba
             if (K < KIND_BF16)
 #pragma unroll
                 for (int j = 0; j < 4; j++) a[tile][j] = to_halves(a[tile][j]);
+            if (K == KIND_F16 && i >= steps) /* an infinity from behind the end would not vanish with x = 0 */
+#pragma unroll
+                for (int j = 0; j < 4; j++) a[tile][j] = 0;
         }
 #pragma unroll
         for (int tile = 0; tile < 2; tile++) {
@@ -133,7 +137,7 @@ template <int NB> CLLM_INLINE void finish_chunk(accumulators<NB> &acc, const til
     }
 }
 
-/* The pair in the stages; see multiply_pair of product_int8.cu. */
+/* The pair in the stages; see multiply_pair of product_int8.cuh. */
 template <int K, bool SHORT, int NB>
 CLLM_INLINE bool multiply_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2], accumulators<NB> &acc, row_sums<NB> &s) {
     enum { columns = 2 * NB, step_x = columns * 4, group = raw16<K>::group };
@@ -144,20 +148,14 @@ CLLM_INLINE bool multiply_pair(const tile_job &t, const pair_walk &k, const tile
     const uint32_t ragged = left % group;
     reader r[2];
     bool ok = true;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
-        end[i] = reader_end(parts[i], job.w.max_length);
-    }
+    readers_begin(t, parts, r, end);
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
     for (; left; x += group * step_x) {
         if (left <= group) {
             raw_turn(t, k, raw);
-            if (ragged)
-#pragma unroll 1
-                for (int i = 0; i < 2; i++) ok &= ends_after(i ? r[1] : r[0], 4 * left, i ? end[1] : end[0], [](uint32_t e) { return e & 15; });
+            if (ragged) ok &= both_end_after(r, 4 * left, end, [](uint32_t e) { return e & 15; });
         }
-        multiply_group<K, SHORT, NB>(r, raw, base, x, acc);
+        multiply_group<K, SHORT, NB>(r, raw, base, x, left, acc);
         left -= left < group ? left : group;
         if (chunk_left -= group) continue; /* tiles begin at multiples of four steps */
         finish_chunk<NB>(acc, t, chunk++, s);
@@ -180,7 +178,7 @@ template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(tile_job &t
         bool ok = walk_arrive(t, k, stages, parts);
         const bool rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
         row_scales scales;
-        if (rows_end) scales = load_row_scales(job, row_block(t, k), 1.0f, t.lane);
+        if (rows_end) scales = load_row_scales(job, row_block(t, k), t.lane);
         if (ok && (parts[0].entries | parts[1].entries)) {
             const uint32_t width = width_of(job.w, k.col_block), reciprocal = width_reciprocal(width);
 #pragma unroll 1

@@ -9,8 +9,8 @@
 #include "cuda/row_sums.cuh"
 #include "cuda/tiles.cuh"
 
-/* How far left the integers of rows g + 8 stand (see digit_values), which add_rows makes up for. With two raw bits they are then below 2^7, with
- * one below 2^5. */
+/* How far left the integers of rows g + 8 stand in the accumulators (see digit_values). Those of the stream are at most 16 with two raw bits and 8
+ * with one, so that they stay in a byte and their sums in int32; outliers may be larger, and are added to what has been shifted back. */
 template <int N, int R> struct odd_rows { enum { left = N >= CODING_FOLD && (R == 1 || R == 2) ? R : 0 }; };
 
 template <int NB> struct accumulators {
@@ -29,8 +29,8 @@ CLLM_INLINE void finish_chunk(accumulators<NB> &acc, uint32_t sums, uint32_t til
         for (int tile = 0; tile < 2; tile++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                int *c = acc.c[tile][half], v = 256 * c[2 * i] + c[2 * i + 1];
-                if (outliers) v += (int)(load_shared(sums + 4 * (tile * tile_words + (g + 8 * i) * NB + b)) << (R + i * odd_rows<N, R>::left));
+                int *c = acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> i * odd_rows<N, R>::left; /* a multiple of that power */
+                if (outliers) v += (int)(load_shared(sums + 4 * (tile * tile_words + (g + 8 * i) * NB + b)) << R);
                 s.y[tile][half][i] += scale * (float)v;
                 c[2 * i] = c[2 * i + 1] = 0;
             }
@@ -168,11 +168,7 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     const cllm_cuda_job &job = *t.job;
     const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
     uint32_t left = steps, end[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        p.r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
-        end[i] = reader_end(parts[i], job.w.max_length);
-    }
+    readers_begin(t, parts, p.r, end);
     s.chunk = step0 / 8;
     s.left = 8 - step0 % 8;
     s.at = own_words(t);
@@ -196,11 +192,7 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     for (; left; x += group * step_x) {
         if (left <= group) {
             raw_turn(t, k, p.raw);
-            if (ragged)
-#pragma unroll 1
-                for (int i = 0; i < 2; i++)
-                    s.ok &= ends_after(i ? p.r[1] : p.r[0], (4 * left * 4 + tuple_elements<N>::value - 1) / tuple_elements<N>::value, i ? end[1] : end[0],
-                                       [](uint32_t e) { return e >> 24; });
+            if (ragged) s.ok &= both_end_after(p.r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
         }
         multiply_group<N, R, NB>(t, x, left, digits, p, s);
         left -= left < group ? left : group;
@@ -229,7 +221,7 @@ template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pai
         }
         if (!__all_sync(~0u, s.ok)) report_corrupt(t, k);
         if (rows_end)
-            add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), load_row_scales(job, row_block(t, k), 1.0f / (1 << odd_rows<N, R>::left), t.lane), s.rows, t.lane);
+            add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), load_row_scales(job, row_block(t, k), t.lane), s.rows, t.lane);
     }
 }
 

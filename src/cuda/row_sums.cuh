@@ -9,20 +9,19 @@ template <int NB> struct row_sums {
     float y[2][NB > 4 ? 2 : 1][2];
 };
 
-/* What they are to be multiplied with; loaded before they are needed. */
+/* What they are to be multiplied with. */
 typedef struct row_scales {
     float of[2][2];
 } row_scales;
 
-/* `odd`: what those of rows g + 8 are multiplied with besides. */
-CLLM_INLINE row_scales load_row_scales(const cllm_cuda_job &job, uint32_t row_block, float odd, int lane) {
+CLLM_INLINE row_scales load_row_scales(const cllm_cuda_job &job, uint32_t row_block, int lane) {
     row_scales s;
 #pragma unroll
     for (int tile = 0; tile < 2; tile++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const uint32_t row = (row_block + tile) * 16 + (lane >> 2) + 8 * i;
-            s.of[tile][i] = (job.w.row_scale ? __ldg(job.w.row_scale + (row < job.w.rows ? row : 0)) : 1.0f) * (i ? odd : 1.0f);
+            s.of[tile][i] = job.w.row_scale ? __ldg(job.w.row_scale + (row < job.w.rows ? row : 0)) : 1.0f;
         }
     return s;
 }

@@ -154,7 +154,7 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, 
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
     uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->units + warps - 1) / warps;
-    /* few: one pair a warp on as many processors as there are, and no warp without one, so that the next kernel finds room to begin */
+    /* few: one pair a warp on as many processors as there are, and hardly a warp without one, so that the next kernel finds room to begin */
     p->ahead = useful <= grid;
     if (useful < grid) {
         grid = p->units < grid ? p->units : grid;

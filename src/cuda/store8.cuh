@@ -1,4 +1,4 @@
-/* A tile of layout 8 to rows in device memory. */
+/* Pairs of tiles of layout 8 to rows in device memory. */
 #ifndef CLLM_CUDA_STORE8_CUH
 #define CLLM_CUDA_STORE8_CUH
 
@@ -105,21 +105,14 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, 
     const rows_out<OUT> out = rows_begin<OUT>(t, k, 16);
     reader r[2];
     uint32_t end[2], carry[2] = {};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        r[i] = reader_begin(parts[i], t.table, job.w.max_length, t.lane);
-        end[i] = reader_end(parts[i], job.w.max_length);
-    }
+    readers_begin(t, parts, r, end);
     const uint32_t ragged = N == CODING_3 ? 0 : width / 32 % group;
     const uint32_t staging = own_words(t);
     bool ok = true;
     for (uint32_t left = width / 32, step = 0; left; step += group) {
         if (left <= group) {
             raw_turn(t, k, raw);
-            if (ragged)
-#pragma unroll 1
-                for (int i = 0; i < 2; i++)
-                    ok &= ends_after(i ? r[1] : r[0], (4 * left * 4 + tuple_elements<N>::value - 1) / tuple_elements<N>::value, i ? end[1] : end[0], [](uint32_t e) { return e >> 24; });
+            if (ragged) ok &= both_end_after(r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
         }
 #pragma unroll
         for (int i = 0; i < group; i++) {

@@ -91,6 +91,7 @@ static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, cllm_err
         if (total <= planes) return cllm_fail(err, CLLM_ERR_FORMAT, t->offsets_at + 4 * (uint64_t)i, "tile %u is shorter than its raw bits", i);
         if (total - planes > most) most = total - planes;
     }
+    /* far above what shared memory holds, and what pair_order of tiles.cuh has bits for */
     if (most >= 1u << 20) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, t->offsets_at, "a tile is too large for the GPU");
     *bytes = (uint32_t)((most + 127) & ~127ull);
     if (*bytes < 128) *bytes = 128; /* a corrupt tile may be shorter than its head, which is read all the same */

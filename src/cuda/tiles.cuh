@@ -47,7 +47,8 @@ CLLM_INLINE void clear_shared(uint32_t at, uint32_t words, int lane) {
     __syncwarp();
 }
 
-/* A pair of tiles that is on its way to a stage, in units of 16 bytes: where the planes of each begin, and what goes before them (16 bits each). */
+/* A pair of tiles that is on its way to a stage, in units of 16 bytes: where the planes of each begin, and what goes before them (16 bits each, which
+ * the limit of largest_stage in tensor.cu sees to). */
 typedef struct pair_order {
     uint32_t planes[2], staged;
 } pair_order;
@@ -160,6 +161,15 @@ CLLM_INLINE bool walk_arrive(const tile_job &t, pair_walk &k, warp_stages &s, ti
 CLLM_INLINE uint32_t row_block(const tile_job &t, const pair_walk &k) { return t.block0 + 2 * k.pair; }
 CLLM_INLINE uint32_t first_column(const tile_job &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
 
+/* Readers of both tiles, and where they have to end. */
+CLLM_INLINE void readers_begin(const tile_job &t, const tile_parts parts[2], reader r[2], uint32_t end[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        r[i] = reader_begin(parts[i], t.table, t.job->w.max_length, t.lane);
+        end[i] = reader_end(parts[i], t.job->w.max_length);
+    }
+}
+
 /* Afterwards the warp's stages of this pair are free. */
 CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
     __syncwarp();
@@ -168,7 +178,7 @@ CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
     s.uses++;
 }
 
-/* Tells which pair is corrupt by the number of its first tile, and clears what may be left of it. */
+/* Tells which pair is corrupt by the number of its first tile, and clears what may be left of its outlier sums. */
 CLLM_INLINE void report_corrupt(const tile_job &t, const pair_walk &k) {
     if (t.lane == 0) atomicCAS(t.shape->error, 0u, row_block(t, k) * t.job->w.col_blocks + k.col_block + 1);
     clear_shared(own_words(t), t.shape->own_words, t.lane);
@@ -258,6 +268,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
     uint32_t end = from + (uint32_t)((uint64_t)units * (block + 1) / blocks);
     let_next_kernel_start(); /* its blocks come as ours go, and fetch weights and table before they wait for our results */
     if (t.table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
+        wait_for_previous_kernel();
         if (threadIdx.x == 0) *p.error = CLLM_CUDA_MISPLACED;
         return;
     }
@@ -292,6 +303,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
         }
         j = load_shared(t.own + OWN_JOB);
         end = load_shared(t.own + OWN_END);
+        __syncwarp(); /* the next job's are not stored before all lanes have these */
         at = launch.job[j].end;
     }
     if (t.first) wait_for_previous_kernel(); /* a block without tiles still keeps the order of kernels */
