@@ -9,8 +9,8 @@
 
 /* Bits an outlier costs: its 16-bit entry and, where they are rare, most often a skip. */
 static const double OUTLIER_BITS = 25.0;
-/* A look-up is worth this many bits to the fast profile: a GPU multiplies with tuples of three in 1.3 to 1.5 times the time that folded ones
- * take (docs/SPEED.md), but what those cost below 2.5 bits a weight is not worth that. */
+/* A look-up is worth this many bits to the fast profile: enough for folded tuples to win where they cost a few hundredths of a bit, because a GPU
+ * multiplies with them much faster than with tuples of three; docs/SPEED.md has what that gains and what it costs. */
 static const double FAST_LOOKUP_BITS = 0.9;
 /* Tables of folded tuples are small enough for a GPU to keep a copy for each lane of a warp: half the shared-memory passes. */
 static const double FAST_FOLD_LOOKUP_BITS = 0.3;

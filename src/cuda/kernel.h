@@ -9,8 +9,8 @@ enum {
     CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch of products */
     CLLM_CUDA_MAX_DECODE_JOBS = 160,
     CLLM_CUDA_MAX_BATCH = 8,
-    /* Most warps of a block; two blocks share a processor. More would leave fewer registers, and a kernel that spills a single word starts
-     * microseconds later. */
+    /* Most warps of a block; two blocks share a processor. More would leave fewer registers than the kernels want, and what
+     * spills waits for L2, because L1 is nearly all shared memory. */
     CLLM_CUDA_WARPS = 8,
     CLLM_CUDA_WARPS_WIDE = 6, /* of kernels that want more registers */
     CLLM_CUDA_STAGING_WORDS = 512, /* of a warp that writes rows; see staging.cuh */
