@@ -652,7 +652,12 @@ int main(int argc, char **argv) {
         if (argc > 3) c.tile_cols = atoi(argv[3]);
         time_one(argc > 4 ? (uint32_t)atoi(argv[4]) : 65536, argc > 5 ? (uint32_t)atoi(argv[5]) : 4096, &c, argc > 6 ? (uint32_t)atoi(argv[6]) : 1);
     } else if (!strcmp(what, "tuples")) time_tuples(65536, 4096);
-    else if (!strcmp(what, "decode")) {
+    else if (!strcmp(what, "decode") && argc > 3) {
+        coding c = table[atoi(argv[2])];
+        c.tile_cols = atoi(argv[3]);
+        if (argc > 6) cllm_cuda_tune(cuda, atoi(argv[5]), atoi(argv[6]));
+        time_decode(14336, 4096, &c, argc > 4 && !strcmp(argv[4], "bf16") ? CLLM_DTYPE_BF16 : CLLM_DTYPE_I8);
+    } else if (!strcmp(what, "decode")) {
         for (int i = 0; i < 4; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_I8);
         if (argc > 2)
             for (int i = 0; i < 5; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_BF16);
