@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 extern "C" {
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "codec/codec.h"
@@ -28,6 +29,7 @@ struct cllm_cuda_tensor {
     uint8_t *memory;
     size_t bytes;
     uint32_t row_blocks, stage_bytes;
+    uint32_t entries; /* of the tile with the longest list of outliers */
 };
 
 struct cllm_cuda_vector {

@@ -13,7 +13,8 @@ enum {
      * spills waits for L2, because L1 is nearly all shared memory. */
     CLLM_CUDA_WARPS = 8,
     CLLM_CUDA_WARPS_WIDE = 6, /* of kernels that want more registers */
-    CLLM_CUDA_STAGING_WORDS = 512, /* of a warp that writes rows; see staging.cuh */
+    CLLM_CUDA_STAGING_WORDS = 1024, /* of a warp that writes rows; see staging.cuh */
+    CLLM_CUDA_LISTED = 512,         /* most entries of a tile's outliers that are listed beside them at a time; a multiple of 64 */
     CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
     CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
@@ -62,6 +63,7 @@ typedef struct cllm_cuda_shape {
     uint32_t ahead; /* about one pair a warp: products decode before they wait for x, which is more code to fetch but hides it */
     uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */
     uint32_t stage_bytes, own_words; /* shared memory: one stage; words that each warp has for outlier sums, or for what it writes */
+    uint32_t listed; /* decode: entries of a tile that a warp lists at a time, a multiple of 64 */
     uint32_t sums_at, stages_at, stages_before, table_at; /* offsets; stages of as many warps as fit lie before the table */
     uint32_t *error; /* device word: 0, or 1 + the index of a corrupt tile in its tensor, or CLLM_CUDA_MISPLACED */
 } cllm_cuda_shape;

@@ -127,6 +127,16 @@ static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_ten
     jobs[p->jobs++] = *job;
 }
 
+/* A warp's staging, and room for the outliers of its longest tile. */
+static void make_staging(cllm_cuda_shape *p, const cllm_cuda_tensor *t) {
+    enum { at_once = 64 }; /* ENTRIES_AT_ONCE of staging.cuh */
+    uint32_t listed = (t->entries + at_once - 1) / at_once * at_once;
+    if (listed < at_once) listed = at_once;
+    if (listed > CLLM_CUDA_LISTED) listed = CLLM_CUDA_LISTED;
+    if (listed > p->listed) p->listed = listed;
+    p->own_words = CLLM_CUDA_STAGING_WORDS + 2 * p->listed;
+}
+
 /* Blocks for each job by its share of the pairs; false if there are too few. */
 static bool keep_apart(const cllm_cuda_shape *p, cllm_cuda_job *jobs, uint32_t grid) {
     uint32_t units = 0, used = 0;
@@ -230,7 +240,6 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
         if (done[first]) continue;
         const void *kernel = decode_kernel(jobs[first].tensor, as);
         memset(&p->shape, 0, sizeof p->shape);
-        p->shape.own_words = CLLM_CUDA_STAGING_WORDS;
         if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
         for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             const cllm_cuda_decode_job *j = jobs + i;
@@ -245,6 +254,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             job.out = (uint8_t *)j->out;
             job.row0 = j->row0;
             job.nrows = j->nrows;
+            make_staging(&p->shape, u);
             add_job(&p->shape, p->job, u, blocks, &job);
         }
         if (s == CLLM_OK) s = launch(c, kernel, &p->shape, p->job, p, stream, err);
@@ -260,7 +270,7 @@ cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32
     cllm_status s = p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
     for (uint32_t i = 0; s == CLLM_OK && i < n;) {
         memset(&p->shape, 0, sizeof p->shape);
-        p->shape.own_words = CLLM_CUDA_STAGING_WORDS;
+        make_staging(&p->shape, t);
         for (; i < n && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             cllm_cuda_job job = {};
             job.out = (uint8_t *)(out + i * stride);

@@ -1,84 +1,168 @@
-/* Decoded tiles on their way to rows in device memory. Two steps of both tiles of a pair go through shared memory, so that each lane gets 16
- * consecutive bytes of a row and the four lanes of a row write 64. */
+/* Decoded tiles on their way to rows in device memory. A window of some steps of both tiles of a pair goes through shared memory: there outliers get
+ * what they lack, and rows become runs of bytes that lanes write side by side. */
 #ifndef CLLM_CUDA_STAGING_CUH
 #define CLLM_CUDA_STAGING_CUH
 
 #include "cuda/dequantize.cuh"
 #include "cuda/tiles.cuh"
 
-/* Bytes of one tile's two steps: 16 rows of 64. A warp has room for both tiles. */
-enum { STAGING_ROW = 64, STAGING_TILE = CLLM_CUDA_STAGING_WORDS * 4 / 2 };
+/* What a warp has for it: both tiles of a window, then a list of outliers. STEPS: of a window, 4 or 2; a step is 32 bytes of a row. */
+template <int STEPS> struct staging {
+    enum { row = 32 * STEPS, tile = 16 * row, pieces = row / 16, list = 2 * tile };
+};
+static_assert(staging<4>::list <= 4 * CLLM_CUDA_STAGING_WORDS, "what a warp stages");
 
-/* Where 16 bytes of a row lie; neighbouring rows are turned against each other, so that lanes meet in no bank. */
-CLLM_INLINE uint32_t staging_at(uint32_t row, uint32_t piece) { return row * STAGING_ROW + ((piece ^ row >> 1) & 3) * 16; }
+/* Where 16 bytes of a row lie; rows are turned against each other, so that lanes meet in no bank. */
+template <int STEPS> CLLM_INLINE uint32_t staging_at(uint32_t row, uint32_t piece) {
+    return row * staging<STEPS>::row + ((piece ^ (STEPS == 4 ? row : row >> 1)) & (staging<STEPS>::pieces - 1)) * 16;
+}
 
-/* The registers of step 0 or 1: rows g (+ 8), bytes 4t (+ 16) of the step. */
-CLLM_INLINE void stage_step(uint32_t at, uint32_t step, int lane, const uint32_t a[4]) {
+/* The registers of a step of the window: rows g (+ 8), bytes 4t (+ 16) of the step. */
+template <int STEPS> CLLM_INLINE void stage_step(uint32_t at, uint32_t step, int lane, const uint32_t a[4]) {
 #if __CUDA_ARCH__ >= 900
-    const uint32_t to = shared_address(at + staging_at((lane >> 3 & 1) * 8 + (lane & 7), 2 * step + (lane >> 4)));
+    const uint32_t to = shared_address(at + staging_at<STEPS>((lane >> 3 & 1) * 8 + (lane & 7), 2 * step + (lane >> 4)));
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]) : "memory");
 #else
 #pragma unroll
-    for (int i = 0; i < 4; i++) store_shared(at + staging_at((i & 1) * 8 + (lane >> 2), 2 * step + i / 2) + 4 * (lane & 3), a[i]);
+    for (int i = 0; i < 4; i++) store_shared(at + staging_at<STEPS>((i & 1) * 8 + (lane >> 2), 2 * step + i / 2) + 4 * (lane & 3), a[i]);
 #endif
 }
 
-/* What a lane has of a pair's rows: row l / 4 and every eighth after it, 16 staged bytes from piece l mod 4 on. */
-template <int OUT> struct rows_out {
-    uint8_t *to;      /* the first row's first column of the lane; not to be touched where `there` says no */
-    const float *scale; /* of the first row; NULL: none */
-    uint32_t there;   /* bits 0 to 3: which of the four rows are wanted */
-    uint32_t columns; /* elements of the matrix right of the lane's first column, its own included */
-    bool aligned;     /* whole vectors all along */
-};
+/* ---- outliers, which are corrected where they are staged ---- */
 
-/* `per_piece`: elements in 16 staged bytes. */
-template <int OUT> CLLM_INLINE rows_out<OUT> rows_begin(const tile_job &t, const pair_walk &k, uint32_t per_piece) {
-    enum { bytes = out_bytes<OUT>::value };
+/* A listed outlier: window << 20 | place in the staging << 8 | correction. */
+#define NO_OUTLIER UINT32_MAX
+enum { WINDOW_SHIFT = 20, ENTRIES_AT_ONCE = 64 /* what next_outliers takes of a list */ };
+
+/* Lists entries i .. i + ENTRIES_AT_ONCE * rounds - 1 of both tiles, whose elements are of BYTES; false if one is where the matrix has no weight. `position`: see next_outliers. */
+template <int STEPS, int BYTES>
+CLLM_INLINE bool list_outliers(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t i, uint32_t rounds, uint32_t list, uint32_t position[2]) {
+    const cllm_cuda_view &w = t.job->w;
+    const uint32_t width = width_of(w, k.col_block), reciprocal = width_reciprocal(width);
+    const uint32_t cols = w.cols - first_column(t, k), rows = w.rows - 16 * row_block(t, k);
+    const bool second = has_second(*t.job, k.pair);
+    bool ok = true;
+#pragma unroll 1
+    for (uint32_t to = list + 8 * t.lane; rounds; rounds--, i += ENTRIES_AT_ONCE, to += 8 * ENTRIES_AT_ONCE)
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) {
+            uint32_t o[2], e[2];
+            ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, t.lane, position[tile], o);
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                const uint32_t row = o[j] >> 16 & 15, col = o[j] & 0xffff, byte = BYTES * col;
+                e[j] = byte / staging<STEPS>::row << WINDOW_SHIFT | (tile * staging<STEPS>::tile + staging_at<STEPS>(row, byte / 16) + byte % 16) << 8 | o[j] >> 24;
+                if (!o[j] || (tile && !second)) e[j] = NO_OUTLIER;
+                else ok &= col < cols && 16 * tile + row < rows;
+            }
+            *(uint2 *)(shared_memory + to + 4 * ENTRIES_AT_ONCE * tile) = make_uint2(e[0], e[1]);
+        }
+    __syncwarp();
+    return ok;
+}
+
+/* correct(place, correction) for the listed outliers of a window. */
+template <typename Correct> CLLM_INLINE void correct_listed(uint32_t list, uint32_t rounds, uint32_t window, int lane, Correct correct) {
+#pragma unroll 1
+    for (list += 16 * lane; rounds; rounds--, list += 8 * ENTRIES_AT_ONCE) {
+        const uint4 four = *(const uint4 *)(shared_memory + list);
+        const uint32_t e[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (e[j] >> WINDOW_SHIFT == window) correct(e[j] >> 8 & 0xfff, (int)(int8_t)e[j]);
+    }
+}
+
+/* All outliers of a window, once it is staged. They are listed once for a pair, or, where there are more than the list holds, in parts for each window. */
+template <int STEPS, int BYTES, typename Correct>
+CLLM_INLINE bool correct_window(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t staged_at, uint32_t window, Correct correct) {
+    const uint32_t most = max(parts[0].entries, parts[1].entries), room = t.shape->listed, list = staged_at + staging<STEPS>::list;
+    uint32_t position[2] = {~0u, ~0u};
+    bool ok = true;
+    __syncwarp();
+#pragma unroll 1
+    for (uint32_t i = 0; i < most; i += room) {
+        const uint32_t rounds = (min(most - i, room) + ENTRIES_AT_ONCE - 1) / ENTRIES_AT_ONCE;
+        if (!window || most > room) ok &= list_outliers<STEPS, BYTES>(t, k, parts, i, rounds, list, position);
+        correct_listed(list, rounds, window, t.lane, correct);
+        __syncwarp();
+    }
+    return ok;
+}
+
+/* ---- writing ---- */
+
+/* What a lane has of a pair's rows: PIECE staged bytes of the row lane / lanes and every (32 / lanes)th after it. */
+template <int STEPS, int PIECE> struct row_pieces {
+    enum { lanes = staging<STEPS>::row / PIECE, apart = 32 / lanes, count = 32 / apart };
+};
+typedef struct rows_out {
+    uint8_t *to;        /* the first row's first column of the lane; not to be touched where `there` says no */
+    const float *scale; /* of the first row; NULL: none */
+    uint32_t there;     /* a bit for each of the lane's rows: whether it is wanted */
+    uint32_t columns;   /* elements of the matrix right of the lane's first column, its own included */
+    bool aligned;       /* whole vectors all along */
+} rows_out;
+
+/* BYTES: of a staged element. */
+template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_begin(const tile_job &t, const pair_walk &k) {
+    typedef row_pieces<STEPS, PIECE> p;
+    enum { bytes = out_bytes<OUT>::value, per_piece = PIECE / BYTES };
     const cllm_cuda_job &job = *t.job;
-    const uint32_t col = first_column(t, k) + per_piece * (t.lane & 3), rows = has_second(job, k.pair) ? 4 : 2;
-    const int64_t row = (int64_t)row_block(t, k) * 16 + t.lane / 4 - t.row0;
-    rows_out<OUT> o;
+    const uint32_t col = first_column(t, k) + per_piece * (t.lane & (p::lanes - 1)), rows = has_second(job, k.pair) ? 32 : 16;
+    const uint32_t first = t.lane / p::lanes;
+    const int64_t row = (int64_t)row_block(t, k) * 16 + first - t.row0;
+    rows_out o;
     o.to = job.out + (row * job.w.cols + col) * bytes;
     o.columns = col < job.w.cols ? job.w.cols - col : 0;
     o.aligned = job.w.cols % per_piece == 0 && (uint64_t)job.out % 16 == 0;
     o.there = 0;
     o.scale = job.w.row_scale ? job.w.row_scale + t.row0 + row : NULL;
 #pragma unroll
-    for (uint32_t i = 0; i < 4; i++) {
-        const int64_t r = row + 8 * i;
-        o.there |= (uint32_t)(i < rows && r >= 0 && r < job.nrows) << i;
+    for (uint32_t i = 0; i < p::count; i++) {
+        const int64_t r = row + p::apart * i;
+        o.there |= (uint32_t)(first + p::apart * i < rows && r >= 0 && r < job.nrows) << i;
     }
     return o;
 }
 
-/* Writes what is staged, the two steps (or one, if `half`) from `at_step` of the tile on, as far as the matrix has columns there. write(to, piece, scale, column) puts 16 staged bytes to
- * whole vectors, element(to, i, piece, scale, column) their element i. */
-template <int OUT, typename Write, typename Element>
-CLLM_INLINE void write_staged(const tile_job &t, const rows_out<OUT> &o, uint32_t at, uint32_t at_step, bool half, uint32_t per_piece, uint32_t col0, Write write, Element element) {
-    enum { bytes = out_bytes<OUT>::value };
-    const uint32_t step_columns = 2 * per_piece, ahead = at_step * step_columns, piece = t.lane & 3;
-    const uint32_t rows = t.lane >> 2, cols = t.job->w.cols;
+/* The lane's piece of its i-th row. */
+template <int STEPS, int PIECE> CLLM_INLINE uint4 load_piece(uint32_t at, int i, int lane) {
+    typedef row_pieces<STEPS, PIECE> p;
+    const uint32_t row = lane / p::lanes + p::apart * i, byte = (lane & (p::lanes - 1)) * PIECE;
+    const uint8_t *from = shared_memory + at + row / 16 * staging<STEPS>::tile + staging_at<STEPS>(row % 16, byte / 16);
+    if (PIECE == 16) return *(const uint4 *)from;
+    const uint2 v = *(const uint2 *)(from + byte % 16);
+    return make_uint4(v.x, v.y, 0, 0);
+}
+
+/* Writes a window, as far as the matrix has columns there. write(to, piece, scale, column) puts a piece to a whole vector, element(to, i, piece, scale, column) its element i. */
+template <int OUT, int STEPS, int PIECE, int BYTES, typename Write, typename Element>
+CLLM_INLINE void write_window(const tile_job &t, const pair_walk &k, const rows_out &o, uint32_t staged_at, uint32_t window, Write write, Element element) {
+    typedef row_pieces<STEPS, PIECE> p;
+    enum { bytes = out_bytes<OUT>::value, per_piece = PIECE / BYTES };
+    const uint32_t ahead = window * (staging<STEPS>::row / BYTES), cols = t.job->w.cols;
+    const uint32_t column = first_column(t, k) + per_piece * (t.lane & (p::lanes - 1)) + ahead;
     __syncwarp();
-    if (ahead >= o.columns || (half && piece >= 2)) {
+    if (ahead >= o.columns) {
         /* the matrix has ended here */
     } else if (o.aligned && OUT != CLLM_OUT_F32) {
-#pragma unroll(OUT == CLLM_OUT_I8 ? 4 : 1) /* conversions are long, and code that does not fit the caches is slower than a loop */
-        for (int i = 0; i < 4; i++) {
-            const uint4 v = *(const uint4 *)(shared_memory + at + (i / 2) * STAGING_TILE + staging_at(rows + 8 * (i & 1), piece));
+#pragma unroll(OUT == CLLM_OUT_I8 ? p::count : 2) /* conversions are long, and code that does not fit the caches is slower than a loop */
+        for (int i = 0; i < p::count; i++) {
+            const uint4 v = load_piece<STEPS, PIECE>(staged_at, i, t.lane);
             if (!(o.there >> i & 1)) continue;
-            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + 8 * i) : 1.0f;
-            write(o.to + ((uint64_t)cols * 8 * i + ahead) * bytes, v, scale, col0 + per_piece * piece + ahead);
+            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + p::apart * i) : 1.0f;
+            write(o.to + ((uint64_t)cols * p::apart * i + ahead) * bytes, v, scale, column);
         }
     } else {
 #pragma unroll 1
-        for (int i = 0; i < 4; i++) {
-            const uint4 v = *(const uint4 *)(shared_memory + at + (i / 2) * STAGING_TILE + staging_at(rows + 8 * (i & 1), piece));
+        for (int i = 0; i < p::count; i++) {
+            const uint4 v = load_piece<STEPS, PIECE>(staged_at, i, t.lane);
             if (!(o.there >> i & 1)) continue;
-            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + 8 * i) : 1.0f;
+            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + p::apart * i) : 1.0f;
 #pragma unroll 1
             for (uint32_t e = 0; e < per_piece && ahead + e < o.columns; e++)
-                element(o.to + ((uint64_t)cols * 8 * i + ahead) * bytes, e, v, scale, col0 + per_piece * piece + ahead + e);
+                element(o.to + ((uint64_t)cols * p::apart * i + ahead) * bytes, e, v, scale, column + e);
         }
     }
     __syncwarp();

@@ -20,7 +20,7 @@ template <int K, int OUT> CLLM_INLINE void write_eight(const cllm_cuda_job &job,
 #pragma unroll
         for (int i = 0; i < 4; i++)
             two[i] = convert<K, OUT>(two[i] & 0xffff, scale, job.w.col_scale, column + 2 * i) | convert<K, OUT>(two[i] >> 16, scale, job.w.col_scale, column + 2 * i + 1) << 16;
-    __stcs((uint4 *)to, make_uint4(two[0], two[1], two[2], two[3]));
+    *(uint4 *)to = make_uint4(two[0], two[1], two[2], two[3]);
 }
 
 template <int K, int OUT> CLLM_INLINE void write_number(const cllm_cuda_job &job, uint8_t *to, uint32_t i, uint4 v, float scale, uint32_t column) {
@@ -28,39 +28,30 @@ template <int K, int OUT> CLLM_INLINE void write_number(const cllm_cuda_job &job
     store_element<OUT>(to, i, convert<K, OUT>(two >> 16 * (i % 2) & 0xffff, scale, job.w.col_scale, column));
 }
 
-/* After the tile is stored: no two corrections meet. */
-template <int K, int OUT>
-CLLM_INLINE bool store_outliers(const tile_job &t, const tile_parts p, uint32_t first_row, uint32_t col0, uint32_t width, uint32_t reciprocal) {
-    const cllm_cuda_job &job = *t.job;
-    uint32_t position = ~0u;
-    bool ok = true;
-    for (uint32_t i = 0; i < p.entries; i += 64) {
-        uint32_t o[2];
-        ok &= next_outliers(p.outliers, p.entries, i, width, reciprocal, t.lane, position, o);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const outlier it = unpack_outlier(o[j]);
-            const uint32_t row = first_row + it.row, col = col0 + it.col;
-            if (!it.value || col >= job.w.cols || row - t.row0 >= job.nrows) continue;
-            const uint32_t bits = outlier16<K>(job.w, p.planes, width / 4, it).is;
-            if (K < KIND_BF16) ok &= (int16_t)bits >= -2048 && (int16_t)bits < 2048;
-            const float scale = job.w.row_scale ? __ldg(job.w.row_scale + row) : 1.0f;
-            store_element<OUT>(job.out, (uint64_t)(row - t.row0) * job.w.cols + col, convert<K, OUT>(bits, scale, job.w.col_scale, col));
-        }
+/* See correct_integer in store8.cuh; here it may be an exponent. */
+template <int K> CLLM_INLINE bool correct_number(const cllm_cuda_view &w, uint32_t at, int lacks) {
+    uint16_t *number = (uint16_t *)(shared_memory + at);
+    const uint32_t old = *number;
+    const int coded = w.hi_min + w.stand_in;
+    if (K >= KIND_BF16) {
+        const int place = K == KIND_BF16 ? 7 : 10, field = (K == KIND_BF16 ? 255 : 31) << place;
+        *number = (uint16_t)((old & ~field) | (old + lacks * (1 << place) & field));
+        return (old & field) == (coded << place & field);
     }
-    return ok;
+    const int q = (int16_t)old + lacks * (1 << K);
+    *number = (uint16_t)q;
+    return (int16_t)old >> K == coded && q >= -2048 && q < 2048;
 }
 
 template <int K, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2]) {
-    enum { group = raw16<K>::group };
+    enum { group = raw16<K>::group, window = 4 };
     const cllm_cuda_job &job = *t.job;
-    const uint32_t width = width_of(job.w, k.col_block), col0 = first_column(t, k);
-    const rows_out<OUT> out = rows_begin<OUT>(t, k, 8);
+    const uint32_t width = width_of(job.w, k.col_block), staged_at = own_words(t);
+    const rows_out out = rows_begin<OUT, window, 16, 2>(t, k);
     reader r[2];
     uint32_t end[2];
     readers_begin(t, parts, r, end);
     const uint32_t ragged = width / 16 % group;
-    const uint32_t staging = own_words(t);
     bool ok = true;
     for (uint32_t left = width / 16, step = 0; left; step += group) {
         if (left <= group) {
@@ -68,30 +59,26 @@ template <int K, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const p
             if (ragged) ok &= both_end_after(r, 4 * left, end, [](uint32_t e) { return e & 15; });
         }
 #pragma unroll
-        for (int i = 0; i < group; i++) {
+        for (int i = 0; i < group; i++)
 #pragma unroll
             for (int tile = 0; tile < 2; tile++) {
                 uint32_t a[4];
                 decode_step16<K, false>(r[tile], raw[tile], raw_base(t), i, a);
-                stage_step(staging + tile * STAGING_TILE, i & 1, t.lane, a);
+                stage_step<window>(staged_at + tile * staging<window>::tile, (step + i) % window, t.lane, a);
             }
-            if (i & 1)
-                write_staged<OUT>(
-                    t, out, staging, step + i - 1, false, 8, col0, [&job](uint8_t *to, uint4 v, float scale, uint32_t column) { write_eight<K, OUT>(job, to, v, scale, column); },
-                    [&job](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_number<K, OUT>(job, to, e, v, scale, column); });
+        if (left <= group || (step + group) % window == 0) {
+            const uint32_t at = step / window;
+            const bool listed = correct_window<window, 2>(t, k, parts, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_number<K>(job.w, staged_at + place, lacks); });
+            ok &= listed;
+            write_window<OUT, window, 16, 2>(
+                t, k, out, staged_at, at, [&](uint8_t *to, uint4 v, float scale, uint32_t column) { write_eight<K, OUT>(job, to, v, scale, column); },
+                [&](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_number<K, OUT>(job, to, e, v, scale, column); });
         }
 #pragma unroll
         for (int tile = 0; tile < 2; tile++) raw_advance(raw[tile]);
         left -= left < group ? left : group;
     }
-    ok = __all_sync(~0u, ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1]))));
-    if (!ok || !(parts[0].entries | parts[1].entries)) return ok;
-    const uint32_t reciprocal = width_reciprocal(width);
-    __syncwarp();
-#pragma unroll 1
-    for (int i = 0; i < 1 + has_second(job, k.pair); i++)
-        ok &= store_outliers<K, OUT>(t, choose_parts(parts, i), 16 * (row_block(t, k) + i), col0, width, reciprocal);
-    return __all_sync(~0u, ok);
+    return __all_sync(~0u, ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1]))));
 }
 
 template <int K, int OUT> CLLM_INLINE void store_pairs(tile_job &t, pair_walk k, warp_stages &stages) {

@@ -79,9 +79,11 @@ static uint32_t plane_bytes(const cllm_tensor *t, uint32_t col_block) {
     return (uint32_t)(4 * cllm_plane_words(&t->h, cllm_tile_registers(&t->h, cllm_tile_width(&t->h, col_block))));
 }
 
-/* What a stage must hold: the largest tile without its raw bits. Kernels rely on it that there is something before the raw bits. */
-static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, cllm_error *err) {
+/* What a stage must hold: the largest tile without its raw bits. Kernels rely on it that there is something before the raw bits. *entries: what
+ * the longest list of outliers claims to have. */
+static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, uint32_t *entries, cllm_error *err) {
     uint64_t most = 0;
+    *entries = 0;
     const uint8_t *offsets = t->blob + t->offsets_at;
     const uint32_t inner = plane_bytes(t, 0), last = plane_bytes(t, t->col_blocks - 1);
     for (uint32_t i = 0; i < t->h.tiles; i++) {
@@ -90,6 +92,8 @@ static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, cllm_err
         const uint64_t total = 16 * (uint64_t)(o[1] - o[0]), planes = i % t->col_blocks == t->col_blocks - 1 ? last : inner;
         if (total <= planes) return cllm_fail(err, CLLM_ERR_FORMAT, t->offsets_at + 4 * (uint64_t)i, "tile %u is shorter than its raw bits", i);
         if (total - planes > most) most = total - planes;
+        const uint32_t claimed = cllm_load16(t->blob + t->tiles_at + 16 * (uint64_t)o[0] + 2);
+        if (claimed > *entries) *entries = claimed;
     }
     /* far above what shared memory holds, and what pair_order of tiles.cuh has bits for */
     if (most >= 1u << 20) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, t->offsets_at, "a tile is too large for the GPU");
@@ -136,7 +140,7 @@ cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cud
     cllm_cuda_tensor *d = (cllm_cuda_tensor *)cllm_alloc_zero(1, sizeof *d);
     float *scales = NULL;
     cllm_status s = d ? CLLM_OK : cllm_fail_memory(err, sizeof *d, "a tensor on the GPU");
-    if (s == CLLM_OK) s = largest_stage(t, &d->stage_bytes, err);
+    if (s == CLLM_OK) s = largest_stage(t, &d->stage_bytes, &d->entries, err);
     if (s == CLLM_OK && t->h.row_scale != CLLM_ROW_SCALE_NONE) {
         scales = (float *)cllm_alloc(t->h.rows, sizeof *scales);
         s = scales ? cllm_tensor_row_scales(t, scales, t->h.rows, err) : cllm_fail_memory(err, sizeof *scales * t->h.rows, "row scales");
