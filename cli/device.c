@@ -48,7 +48,7 @@ void cli_tell_fallback(const cllm_model_info *info) {
 
 cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b) {
     return (cllm_memory){a->weights + b->weights, a->kv + b->kv, a->ring + b->ring, a->scratch + b->scratch,
-                         a->graph + b->graph};
+                         a->graph + b->graph, a->pinned + b->pinned};
 }
 
 const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes) {
@@ -68,12 +68,15 @@ const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes)
         int n = snprintf(text + used, bytes - used, "%s %s, ", kinds[i].name, cli_bytes(kinds[i].bytes));
         used = used + (size_t)n < bytes ? used + (size_t)n : bytes - 1;
     }
-    snprintf(text + used, bytes - used, "together %s", cli_bytes(sum));
+    int n = snprintf(text + used, bytes - used, "together %s", cli_bytes(sum));
+    used = used + (size_t)n < bytes ? used + (size_t)n : bytes - 1;
+    if (memory->pinned > 0)
+        snprintf(text + used, bytes - used, " (and %s pinned on the host)", cli_bytes(memory->pinned));
     return text;
 }
 
 json_t *cli_memory_json(const cllm_memory *memory) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "kv", (json_int_t)memory->kv,
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "kv", (json_int_t)memory->kv,
                      "ring", (json_int_t)memory->ring, "scratch", (json_int_t)memory->scratch, "graph",
-                     (json_int_t)memory->graph);
+                     (json_int_t)memory->graph, "pinned", (json_int_t)memory->pinned);
 }
