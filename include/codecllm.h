@@ -291,7 +291,8 @@ typedef struct cllm_model_params {
     uint64_t max_vram;    /* GPU: bytes of device memory that the model and one session may take; weights that do not fit stream from pinned
                            * memory of the host. 0 = no limit; CLLM_BUDGET_AUTO */
     uint64_t max_ram;     /* bytes of the host's memory for weights; those that do not fit are read from their files each time. CPU: the
-                           * KV cache, buffers and one session's scratch count, too; GPU: pinned memory (needs max_vram). 0 = no limit */
+                           * KV cache, buffers and one session's scratch count, too; GPU: pinned memory (and max_vram is then automatic, if it
+                           * is 0). 0 = no limit */
     uint32_t context;     /* tokens of the session that a budget leaves room for; 0 = the model's max_context, at most 4096 */
     cllm_progress_fn progress;
     void *user;

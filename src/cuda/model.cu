@@ -236,11 +236,8 @@ static cllm_status load(gpu_model *m, const cllm_weight_set *w, const cllm_model
 }
 
 static cllm_status check_budget(const cllm_model_params *p, cllm_error *err) {
-    if (p->max_ram && !p->max_vram)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "on a GPU max_ram limits what is pinned for streaming, and nothing streams without max_vram; give both");
-    if (p->max_vram && p->weights == CLLM_WEIGHTS_DECODED)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decoded weights and a budget for the GPU's memory exclude each other");
+    if ((p->max_vram || p->max_ram) && p->weights == CLLM_WEIGHTS_DECODED)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decoded weights and a budget for memory exclude each other");
     return CLLM_OK;
 }
 
@@ -257,8 +254,8 @@ gpu_model *gpu_model_make(const cllm_config *config, const cllm_weight_set *weig
     pthread_mutex_init(&m->lock, NULL);
     m->layers = layers;
     m->weights = weights;
-    m->planned = params->max_vram != 0;
-    m->max_vram = params->max_vram;
+    m->planned = params->max_vram || params->max_ram;
+    m->max_vram = params->max_vram ? params->max_vram : CLLM_BUDGET_AUTO; /* pinned memory is for what the device does not hold */
     m->max_ram = params->max_ram ? params->max_ram : UINT64_MAX;
     m->config = config;
     m->device = gpu_device_number(params->device);

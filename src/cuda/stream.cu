@@ -1,5 +1,5 @@
 /* A session's side of streaming: the ring, and walking rows of streamed matrices through it. */
-#include "cuda/gpu.h"
+#include "cuda/profile.h"
 
 #include <string.h>
 
@@ -102,6 +102,7 @@ static cllm_status copy_load(gpu_session *s, uint32_t number, uint32_t slot, cll
     }
     cllm_status st = find_bytes(s, load, &from, err);
     if (st) return st;
+    gpu_profile_mark(w->profile, number, GPU_COPY_BEGIN, w->copies);
     cudaError_t e = cudaMemcpyAsync(w->slot[slot], from, load->bytes, cudaMemcpyHostToDevice, w->copies);
     if (!load->host) { /* held from now on, whatever happened */
         cudaEventRecord(w->copied[(w->oldest + w->held) % STREAM_DISK_HELD], w->copies);
@@ -109,6 +110,7 @@ static cllm_status copy_load(gpu_session *s, uint32_t number, uint32_t slot, cll
     }
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "copying weights to the device");
     CHECKED(cudaEventRecord(w->filled[slot], w->copies), ring);
+    gpu_profile_mark(w->profile, number, GPU_COPY_END, w->copies);
     w->load[slot] = number + 1;
     return CLLM_OK;
 }
@@ -158,11 +160,15 @@ static bool cut_rows(const gpu_rows *want, const gpu_cut *cut, const uint8_t *sl
 /* A kernel that waits for a copy cannot begin before the one before it has ended. */
 static cllm_status visit_load(gpu_session *s, const gpu_piece *pieces, uint32_t n, uint32_t slot, int reader, gpu_visit visit, void *ctx, cllm_error *err) {
     const bool dependent = s->cuda->dependent_launch;
+    const uint32_t load = s->weights.load[slot] - 1;
+    const cudaStream_t stream = reader ? s->side : s->stream;
+    gpu_profile_mark(s->weights.profile, load, GPU_READ_BEGIN, stream);
     s->cuda->dependent_launch = false;
     cllm_status st = visit(ctx, pieces, n, err);
     s->cuda->dependent_launch = dependent;
     if (st) return st;
-    CHECKED(cudaEventRecord(s->weights.used[slot][reader], reader ? s->side : s->stream), ring);
+    gpu_profile_mark(s->weights.profile, load, GPU_READ_END, stream);
+    CHECKED(cudaEventRecord(s->weights.used[slot][reader], stream), ring);
     s->weights.busy[slot][reader] = true;
     return CLLM_OK;
 }

@@ -45,6 +45,8 @@ typedef struct gpu_tape {
     size_t slot_bytes; /* without CLLM_CUDA_BEHIND; 0: nothing streams */
 } gpu_tape;
 
+typedef struct gpu_profile gpu_profile;
+
 /* A session's ring. */
 typedef struct gpu_stream {
     cudaStream_t copies;
@@ -58,6 +60,7 @@ typedef struct gpu_stream {
     cllm_reader *reader;
     cudaEvent_t copied[STREAM_DISK_HELD];
     uint32_t held, oldest;
+    gpu_profile *profile; /* of the step that is going on; NULL: none is made */
 } gpu_stream;
 
 struct gpu_session;

@@ -344,6 +344,17 @@ cllm_status cllm_synthetic_build(const char *name, const cllm_synthetic_params *
 
 cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                  const cllm_model_params *params, cllm_model **out, cllm_error *err) {
+    cllm_status s = cllm_model_prepare_synthetic(name, mode, bpw, profile, params, out, err);
+    if (s) return s;
+    s = cllm_model_load(*out, params, err);
+    if (!s) return CLLM_OK;
+    cllm_model_close(*out);
+    *out = NULL;
+    return s;
+}
+
+cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
+                                         const cllm_model_params *params, cllm_model **out, cllm_error *err) {
     cllm_device_kind kind;
     cllm_device_choice choice;
     *out = NULL;
@@ -359,7 +370,6 @@ cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cl
     cllm_model *m = cllm_alloc_zero(1, sizeof *m);
     if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
     s = cllm_synthetic_build(name, &synthetic, &m->config, &m->weights, err);
-    if (!s) s = cllm_model_load(m, params, err);
     if (s)
         cllm_model_close(m);
     else

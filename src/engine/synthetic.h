@@ -40,4 +40,8 @@ cllm_status cllm_synthetic_build(const char *name, const cllm_synthetic_params *
 cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                  const cllm_model_params *params, cllm_model **out, cllm_error *err);
 
+/* The same without a device; cllm_model_load puts it on one. */
+cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
+                                         const cllm_model_params *params, cllm_model **out, cllm_error *err);
+
 #endif
