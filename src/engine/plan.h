@@ -39,6 +39,10 @@ typedef struct cllm_plan_level {
 
 enum { CLLM_PLAN_GRAIN = 4096 }; /* slots are multiples of this */
 
+/* Sets slot_least for pieces of up to `largest` bytes, and slot_wanted: at most `most`, and of small models no more than a sixteenth, so that a ring
+ * is not what takes most. */
+void cllm_plan_slots(cllm_plan_level *level, const cllm_plan_item *items, size_t count, uint64_t largest, uint64_t most);
+
 /* Settles items[].stays and the level's results. A budget below `least` is CLLM_ERR_ARGUMENT with that number in the message (`least` and
  * `whole` are set then, too); sums that overflow are CLLM_ERR_MEMORY. */
 cllm_status cllm_plan_settle(cllm_plan_level *level, cllm_plan_item *items, size_t count, cllm_error *err);
