@@ -121,6 +121,8 @@ static int check_options(subject what, const bench_options *o) {
     if (!on_gpu && o->path == NULL && o->synthetic == NULL)
         return cli_fail(CLI_USAGE, "the path is missing (usage: codecllm bench %s PATH%s)", word,
                         what == MODEL ? " or --synthetic NAME" : "");
+    if (what != MODEL && (o->device.max_vram != NULL || o->device.max_ram > 0 || o->timeline))
+        return cli_fail(CLI_USAGE, "--max-vram, --max-ram and --timeline belong to model");
     if ((what == DECODE || what == COMPRESS) && o->n_bpw > 1)
         return cli_fail(CLI_USAGE, "bench %s takes one number for --bpw on the CPU", word);
     return -1;
@@ -171,6 +173,7 @@ int cmd_bench(int argc, char **argv) {
                        .generate = 128,
                        .device = CLI_DEVICE_DEFAULTS};
     lists l = {NULL, NULL, NULL};
+    const char *budgets = NULL;
     bool json = false, csv = false;
     int profile = NOT_GIVEN, count;
     const char *words[2] = {NULL, NULL};
@@ -260,6 +263,17 @@ int cmd_bench(int argc, char **argv) {
          .help = "model: measure this directory too (the uncompressed one) and tell ratios to it"},
         cli_option_keys(&o.device),
         cli_option_values(&o.device),
+        {.names = "--max-vram",
+         .kind = ARG_STRING,
+         .target = &budgets,
+         .value = "SIZE,...",
+         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the smallest that works), or N% of "
+                 "the way from that to the one that holds all; tells how much of the bus is used. The FP16 baseline gets the first one"},
+        cli_option_max_ram(&o.device),
+        {.names = "--timeline",
+         .kind = ARG_FLAG,
+         .target = &o.timeline,
+         .help = "model: also where the time of a step goes whose weights stream to a GPU: copies, kernels, and what overlaps"},
         {.names = "--json", .kind = ARG_FLAG, .target = &json, .help = "print a JSON array, one object per row"},
         {.names = "--csv", .kind = ARG_FLAG, .target = &csv, .help = "print CSV"},
         {.names = NULL},
@@ -276,7 +290,8 @@ int cmd_bench(int argc, char **argv) {
         .examples = "codecllm bench decode models/tiny --mode rd --bpw 4.5\n"
                     "codecllm bench gemv --shape 14336x4096 --bpw 4.25 -b 1,2,4,8\n"
                     "codecllm bench model tiny-4.5 --baseline models/tiny -p 256 -n 128 -r 5 --json\n"
-                    "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda",
+                    "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda\n"
+                    "codecllm bench model --synthetic llama-3-8b --device cuda -p 0 -n 32 --max-vram min,1G,50%,all --timeline",
         .options = options,
         .min_positional = 1,
         .max_positional = 2,
@@ -291,6 +306,7 @@ int cmd_bench(int argc, char **argv) {
     cllm_model_params checked;
     code = take_lists(&l, &o);
     if (code < 0) code = cli_device_apply(&o.device, &checked);
+    o.device.max_vram = budgets; /* a list, which bench_model takes apart */
     if (code < 0) code = settle_subject(words[0], &o, &what);
     if (code < 0) code = check_options(what, &o);
     if (code >= 0) return code;
