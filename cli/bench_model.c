@@ -293,29 +293,30 @@ static bool next_budget(const char **text, char word[32]) {
     return true;
 }
 
-/* "min" and "N%" mean something once the model is known. */
+/* "min", "full" and "N%" mean something once the model is known. */
 static cllm_status read_budget(cllm_model *model, const char *word, cllm_model_params *params, cllm_error *err) {
     cllm_model_params widest = *params;
     cllm_plan plan;
     char *end;
-    double part = strcmp(word, "min") == 0 ? 0 : strtod(word, &end) / 100;
+    const bool least = strcmp(word, "min") == 0, full = strcmp(word, "full") == 0;
+    double part = least || full ? 0 : strtod(word, &end) / 100;
     params->max_vram = 0;
     if (strcmp(word, "all") == 0) return CLLM_OK;
     if (strcmp(word, "auto") == 0) {
         params->max_vram = CLLM_BUDGET_AUTO;
         return CLLM_OK;
     }
-    if (strcmp(word, "min") != 0 && strcmp(end, "%") != 0) {
+    if (!least && !full && strcmp(end, "%") != 0) {
         if (args_parse_size(word, &params->max_vram) && params->max_vram > 0) return CLLM_OK;
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "--max-vram takes sizes such as 1.5G, auto, all, min or percentages such as 50%%, not '%s'", word);
+                         "--max-vram takes sizes such as 1.5G, auto, all, min, full or percentages such as 50%%, not '%s'", word);
     }
     widest.max_vram = CLLM_BUDGET_AUTO - 1; /* more than any device has: plans that everything stays */
     cllm_status status = cllm_model_plan_prepared(model, &widest, &plan, err);
     if (status != CLLM_OK) return status;
     if (!(part >= 0 && part <= 1))
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "'%s' is no part of the way to a model that is resident", word);
-    params->max_vram = plan.vram_least + (uint64_t)((double)(plan.vram_whole - plan.vram_least) * part);
+    params->max_vram = full ? plan.vram_full : plan.vram_least + (uint64_t)((double)(plan.vram_whole - plan.vram_least) * part);
     return CLLM_OK;
 }
 

@@ -267,8 +267,8 @@ int cmd_bench(int argc, char **argv) {
          .kind = ARG_STRING,
          .target = &budgets,
          .value = "SIZE,...",
-         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the smallest that works), or N% of "
-                 "the way from that to the one that holds all; tells how much of the bus is used. The FP16 baseline gets the first one"},
+         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the smallest that works), full (the smallest with copies of full size), or N% of "
+                 "the way from min to the one that holds all; tells how much of the bus is used. The FP16 baseline gets the first one"},
         cli_option_max_ram(&o.device),
         {.names = "--timeline",
          .kind = ARG_FLAG,

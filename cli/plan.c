@@ -35,13 +35,15 @@ void cli_floors_measure(const cllm_plan *plan, const char *device, const char *d
     if (plan->disk_per_pass > 0 && dir != NULL) measure_disk(dir, floors);
 }
 
-static void print_level(FILE *file, const char *what, uint64_t budget, uint64_t planned, uint64_t least, uint64_t whole) {
+static void print_level(FILE *file, const char *what, uint64_t budget, uint64_t planned, uint64_t least, uint64_t full,
+                        uint64_t whole) {
     if (planned == 0) return;
     if (budget > 0)
         fprintf(file, "plan        %s: %s of %s", what, cli_bytes(planned), cli_bytes(budget));
     else
         fprintf(file, "plan        %s: %s, no limit", what, cli_bytes(planned));
-    fprintf(file, " (at least %s; all fits from %s)\n", cli_bytes(least), cli_bytes(whole));
+    fprintf(file, " (at least %s; copies of full size from %s; all stays from %s)\n", cli_bytes(least), cli_bytes(full),
+            cli_bytes(whole));
 }
 
 static void print_floor(FILE *file, const char *what, uint64_t bytes, double speed) {
@@ -53,9 +55,10 @@ static void print_floor(FILE *file, const char *what, uint64_t bytes, double spe
 }
 
 void cli_plan_print(FILE *file, const cllm_plan *p, const cli_floors *floors) {
-    print_level(file, "GPU memory", p->vram_budget, p->vram_planned, p->vram_least, p->vram_whole);
+    print_level(file, "GPU memory", p->vram_budget, p->vram_planned, p->vram_least, p->vram_full,
+                p->vram_whole);
     print_level(file, p->vram_planned > 0 ? "pinned memory" : "memory", p->ram_budget, p->ram_planned, p->ram_least,
-                p->ram_whole);
+                p->ram_full, p->ram_whole);
     fprintf(file, "            %u of %u matrices stay (%s)", p->resident_tensors, p->tensors, cli_bytes(p->resident));
     if (p->host > 0) fprintf(file, ", %s in pinned memory", cli_bytes(p->host));
     if (p->disk > 0) fprintf(file, ", %u in files (%s)", p->disk_tensors, cli_bytes(p->disk));
@@ -76,12 +79,12 @@ static json_t *measured(double speed) {
 
 json_t *cli_plan_json(const cllm_plan *p, const cli_floors *floors) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, "
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, "
         "s:o, s:o}",
         "vram_budget_bytes", (json_int_t)p->vram_budget, "vram_planned_bytes", (json_int_t)p->vram_planned,
-        "vram_least_bytes", (json_int_t)p->vram_least, "vram_whole_bytes", (json_int_t)p->vram_whole, "ram_budget_bytes",
+        "vram_least_bytes", (json_int_t)p->vram_least, "vram_full_bytes", (json_int_t)p->vram_full, "vram_whole_bytes", (json_int_t)p->vram_whole, "ram_budget_bytes",
         (json_int_t)p->ram_budget, "ram_planned_bytes", (json_int_t)p->ram_planned, "ram_least_bytes",
-        (json_int_t)p->ram_least, "ram_whole_bytes", (json_int_t)p->ram_whole, "resident_bytes", (json_int_t)p->resident,
+        (json_int_t)p->ram_least, "ram_full_bytes", (json_int_t)p->ram_full, "ram_whole_bytes", (json_int_t)p->ram_whole, "resident_bytes", (json_int_t)p->resident,
         "host_bytes", (json_int_t)p->host, "disk_bytes", (json_int_t)p->disk, "bus_bytes_per_pass",
         (json_int_t)p->bus_per_pass, "disk_bytes_per_pass", (json_int_t)p->disk_per_pass, "slot_bytes",
         (json_int_t)p->slot_bytes, "slots", (json_int_t)p->slots, "tensors", (json_int_t)p->tensors, "resident_tensors",

@@ -261,8 +261,9 @@ typedef struct cllm_memory {
 typedef struct cllm_plan {
     uint64_t vram_budget, vram_planned; /* device memory: may be taken (0 = no limit), and is to be taken at most, a session of `context`
                                          * tokens and what the driver and its libraries take included */
-    uint64_t vram_least, vram_whole;    /* the smallest budget that works; the one from which on nothing streams */
-    uint64_t ram_budget, ram_planned, ram_least, ram_whole; /* the same of the host's memory; with a GPU, of what is pinned */
+    uint64_t vram_least, vram_full, vram_whole; /* the smallest budget that works; the smallest with slots of full size, which smaller copies than
+                                                 * that make slow; the one from which on nothing streams */
+    uint64_t ram_budget, ram_planned, ram_least, ram_full, ram_whole; /* the same of the host's memory; with a GPU, of what is pinned */
     uint64_t resident;                  /* weights on the device (on the CPU: in memory) */
     uint64_t host;                      /* weights in pinned memory of the host */
     uint64_t disk;                      /* weights that are read from files */

@@ -80,7 +80,7 @@ static void test_plan(void **state) {
         for (uint64_t budget = least; budget < whole; budget += 1 + temp_random(&random) % 200000) {
             const uint64_t streamed = settle(items, budget, &l);
             assert_true(streamed <= before && streamed > 0);
-            assert_true(l.slot_bytes >= slot);
+            assert_true(l.slot_bytes >= slot && (l.slot_bytes == 1 << 20) == (budget >= l.full));
             before = streamed;
             slot = l.slot_bytes;
         }

@@ -147,6 +147,7 @@ static void describe(cpu_model *m, const cllm_plan_level *l, const cllm_plan_ite
     *p = (cllm_plan){.ram_budget = m->max_ram,
                      .ram_planned = l->taken,
                      .ram_least = l->least,
+                     .ram_full = l->full,
                      .ram_whole = l->whole,
                      .disk = l->pass,
                      .disk_per_pass = l->pass,

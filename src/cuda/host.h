@@ -43,12 +43,15 @@ static inline uint32_t cllm_cuda_padded_batch(uint32_t batch) { return batch <= 
 
 /* "what: CUDA's words" as CLLM_ERR_DEVICE (CLLM_ERR_MEMORY where memory ran out). */
 cllm_status cllm_cuda_fail(cllm_error *err, cudaError_t error, const char *what);
-/* cudaMalloc and cudaHostAlloc (mapped, for every context); every allocation of a model and of a session goes through these two. */
+/* cudaMalloc and cudaHostAlloc (mapped, for every context), and what frees their memory (or NULL); every allocation of a model and of a session goes
+ * through these. */
 cudaError_t cllm_cuda_malloc(void **out, size_t bytes);
 cudaError_t cllm_cuda_malloc_host(void **out, size_t bytes);
+void cllm_cuda_free(void *memory);
+void cllm_cuda_free_host(void *memory);
 /* Test hook of the whole process: after `n` further of these allocations the next one fails, once; negative switches it off (the default).
- * Returns how many were asked for since the last call. */
-long cllm_cuda_fail_after(long n);
+ * Returns how many were asked for since the last call; *live is how many are not freed. */
+long cllm_cuda_fail_after(long n, long *live);
 /* How x becomes the vector that the product with this matrix wants; x itself is left to be filled in. */
 cllm_cuda_quantize cllm_cuda_quantize_for(const cllm_cuda_tensor *tensor, const cllm_cuda_vector *vector);
 /* Bytes of device memory that a tensor takes: without its tiles, and with them. False on overflow. */

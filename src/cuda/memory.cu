@@ -2,9 +2,10 @@
 
 /* ---- allocation, and the hook that lets it fail ---- */
 
-static long left = -1, asked; /* atomics: models may be opened by several threads */
+static long left = -1, asked, held; /* atomics: models may be opened by several threads */
 
-long cllm_cuda_fail_after(long n) {
+long cllm_cuda_fail_after(long n, long *live) {
+    if (live) *live = __atomic_load_n(&held, __ATOMIC_SEQ_CST);
     __atomic_store_n(&left, n, __ATOMIC_SEQ_CST);
     return __atomic_exchange_n(&asked, 0, __ATOMIC_SEQ_CST);
 }
@@ -17,14 +18,31 @@ static bool fails_now(void) {
     return false;
 }
 
+static cudaError_t count_held(cudaError_t e) {
+    if (e == cudaSuccess) __atomic_fetch_add(&held, 1, __ATOMIC_SEQ_CST);
+    return e;
+}
+
 cudaError_t cllm_cuda_malloc(void **out, size_t bytes) {
     *out = NULL;
-    return fails_now() ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes);
+    return fails_now() ? cudaErrorMemoryAllocation : count_held(cudaMalloc(out, bytes));
 }
 
 cudaError_t cllm_cuda_malloc_host(void **out, size_t bytes) {
     *out = NULL;
-    return fails_now() ? cudaErrorMemoryAllocation : cudaHostAlloc(out, bytes, cudaHostAllocPortable | cudaHostAllocMapped);
+    return fails_now() ? cudaErrorMemoryAllocation : count_held(cudaHostAlloc(out, bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+}
+
+void cllm_cuda_free(void *memory) {
+    if (!memory) return;
+    __atomic_fetch_sub(&held, 1, __ATOMIC_SEQ_CST);
+    cudaFree(memory);
+}
+
+void cllm_cuda_free_host(void *memory) {
+    if (!memory) return;
+    __atomic_fetch_sub(&held, 1, __ATOMIC_SEQ_CST);
+    cudaFreeHost(memory);
 }
 
 /* ---- the heap ---- */
@@ -77,8 +95,8 @@ cllm_status gpu_take_zero(gpu_heap *heap, cllm_memory_kind kind, size_t count, s
 
 static void drop(gpu_heap *heap, gpu_block *b) {
     heap->bytes[b->kind] -= b->bytes;
-    if (b->kind == CLLM_MEMORY_PINNED) cudaFreeHost(b->memory);
-    else cudaFree(b->memory);
+    if (b->kind == CLLM_MEMORY_PINNED) cllm_cuda_free_host(b->memory);
+    else cllm_cuda_free(b->memory);
     cllm_free(b);
 }
 

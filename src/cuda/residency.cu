@@ -115,6 +115,7 @@ static cllm_status plan_device(residency *r, uint32_t context, cllm_error *err) 
     m->plan.vram_budget = m->max_vram;
     st = cllm_plan_settle(&r->vram, r->items, r->count, err);
     m->plan.vram_least = r->vram.least;
+    m->plan.vram_full = r->vram.full;
     m->plan.vram_whole = r->vram.whole;
     if (st) return st;
     m->room = session + (r->vram.budget - r->vram.taken);
@@ -144,6 +145,7 @@ static cllm_status plan_host(residency *r, cllm_error *err) {
     m->plan.ram_budget = m->max_ram == UINT64_MAX ? 0 : m->max_ram;
     cllm_status st = cllm_plan_settle(&r->ram, r->items, r->count, err);
     m->plan.ram_least = r->ram.least;
+    m->plan.ram_full = r->ram.full;
     m->plan.ram_whole = r->ram.whole;
     m->plan.ram_planned = r->ram.taken;
     for (size_t i = 0; i < r->count && !st; i++)
@@ -495,7 +497,14 @@ bool gpu_plan_smaller(gpu_model *m, uint32_t n_ctx, const cllm_error *why) {
     bool done = false;
     if (!m->planned) return false;
     pthread_mutex_lock(&m->lock);
-    if (!m->sessions && !m->broken && lower_budget(m, false, why)) done = load_again(m, n_ctx, NULL) == CLLM_OK;
+    const uint64_t budget = m->max_vram;
+    if (!m->sessions && !m->broken && lower_budget(m, false, why)) {
+        done = load_again(m, n_ctx, NULL) == CLLM_OK;
+        if (!done) {
+            m->max_vram = budget;
+            m->plan.note[0] = '\0';
+        }
+    }
     pthread_mutex_unlock(&m->lock);
     return done;
 }

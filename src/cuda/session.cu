@@ -251,7 +251,7 @@ void gpu_session_free(void *session) {
         if (s->filled[i]) cudaEventDestroy(s->filled[i]);
         if (s->used[i]) cudaEventDestroy(s->used[i]);
     }
-    if (s->host) cudaFreeHost(s->host);
+    cllm_cuda_free_host(s->host);
     gpu_heap_free(&s->heap);
     if (s->side) cudaStreamDestroy(s->side);
     if (s->stream) cudaStreamDestroy(s->stream);

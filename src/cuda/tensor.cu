@@ -34,7 +34,7 @@ cllm_status cllm_cuda_open(int device, cllm_cuda **out, cllm_error *err) {
 
 void cllm_cuda_close(cllm_cuda *c) {
     if (!c) return;
-    cudaFree(c->error);
+    cllm_cuda_free(c->error);
     cllm_free(c);
 }
 
@@ -199,7 +199,7 @@ cllm_status cllm_cuda_tensor_new(cllm_cuda *c, const void *blob, size_t bytes, c
 
 void cllm_cuda_tensor_free(cllm_cuda_tensor *t) {
     if (!t) return;
-    if (!t->placed) cudaFree(t->memory);
+    if (!t->placed) cllm_cuda_free(t->memory);
     cllm_free(t);
 }
 

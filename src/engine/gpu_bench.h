@@ -58,8 +58,8 @@ typedef struct cllm_gpu_bench {
     /* One step of a backend's session at its position 0: what is in its context is overwritten. Nothing streams: profile->loads is 0. */
     cllm_status (*stream_profile)(void *session, cllm_stream_profile *profile, cllm_error *err);
     /* For tests: after `n` further allocations of a model or session, on the device or pinned, the next one fails, once; negative: none does. Returns
-     * how many were asked for since the last call. */
-    long (*fail_after)(long n);
+     * how many were asked for since the last call; *live is how many are not freed. */
+    long (*fail_after)(long n, long *live);
 } cllm_gpu_bench;
 
 #endif

@@ -24,14 +24,16 @@ static bool ring_bytes(const cllm_plan_level *l, uint64_t slot, uint64_t *out) {
     return add64(slot, l->slot_extra, out) && mul64(*out, l->slots, out);
 }
 
-/* `least` and `whole`. */
+/* `least`, `full` and `whole`. */
 static bool find_limits(cllm_plan_level *l, const cllm_plan_item *items, size_t count) {
-    uint64_t ring, with_ring;
+    uint64_t ring, with_ring, full_ring, with_full;
     l->whole = l->fixed;
     for (size_t i = 0; i < count; i++)
         if (!add64(l->whole, items[i].bytes, &l->whole)) return false;
     if (!ring_bytes(l, l->slot_least, &ring) || !add64(l->fixed, ring, &with_ring)) return false;
+    if (!ring_bytes(l, l->slot_wanted, &full_ring) || !add64(l->fixed, full_ring, &with_full)) return false;
     l->least = with_ring < l->whole ? with_ring : l->whole;
+    l->full = with_full < l->whole ? with_full : l->whole;
     return true;
 }
 
@@ -88,7 +90,7 @@ void cllm_plan_slots(cllm_plan_level *l, const cllm_plan_item *items, size_t cou
 
 cllm_status cllm_plan_settle(cllm_plan_level *l, cllm_plan_item *items, size_t count, cllm_error *err) {
     uint64_t ring = 0, sum = 0;
-    l->least = l->whole = l->taken = l->slot_bytes = l->kept = l->pass = 0;
+    l->least = l->full = l->whole = l->taken = l->slot_bytes = l->kept = l->pass = 0;
     l->n_kept = 0;
     for (size_t i = 0; i < count; i++) {
         items[i].stays = false;

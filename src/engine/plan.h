@@ -29,6 +29,7 @@ typedef struct cllm_plan_level {
     uint64_t slot_extra;  /* bytes that each slot takes beside */
     /* out */
     uint64_t least;       /* the smallest budget that works */
+    uint64_t full;        /* the smallest one whose slots are as large as wanted: smaller ones make slow copies */
     uint64_t whole;       /* the budget from which on nothing streams */
     uint64_t taken;       /* of the budget */
     uint64_t slot_bytes;  /* 0: nothing streams */
@@ -43,8 +44,8 @@ enum { CLLM_PLAN_GRAIN = 4096 }; /* slots are multiples of this */
  * is not what takes most. */
 void cllm_plan_slots(cllm_plan_level *level, const cllm_plan_item *items, size_t count, uint64_t largest, uint64_t most);
 
-/* Settles items[].stays and the level's results. A budget below `least` is CLLM_ERR_ARGUMENT with that number in the message (`least` and
- * `whole` are set then, too); sums that overflow are CLLM_ERR_MEMORY. */
+/* Settles items[].stays and the level's results. A budget below `least` is CLLM_ERR_ARGUMENT with that number in the message (`least`,
+ * `full` and `whole` are set then, too); sums that overflow are CLLM_ERR_MEMORY. */
 cllm_status cllm_plan_settle(cllm_plan_level *level, cllm_plan_item *items, size_t count, cllm_error *err);
 
 #endif
