@@ -80,7 +80,7 @@ typedef struct bench_shape {
 } bench_shape;
 
 typedef struct bench_options {
-    const char *path, *baseline, *synthetic;
+    const char *path, *baseline, *synthetic, *save;
     double bpw[BENCH_MAX_LIST]; /* at least one */
     int n_bpw;
     bench_shape shapes[BENCH_MAX_LIST]; /* none: the subject's own */

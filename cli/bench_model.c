@@ -430,8 +430,27 @@ static cllm_status settle_device(model_bench *b, bench_gpu *gpu, cllm_error *err
     return status;
 }
 
+static int save_drawn(const bench_options *o) {
+    cllm_error err;
+    cli_progress progress;
+    bench_coding codings[BENCH_MAX_LIST + 2];
+    bench_codings(o, codings);
+    const cllm_encode_params *p = &codings[0].params;
+    cli_progress_init(&progress, false);
+    const cllm_synthetic_params synthetic = {.mode = p->mode,
+                                             .bpw = p->bpw,
+                                             .profile = p->profile,
+                                             .threads = o->threads,
+                                             .progress = cli_progress_show,
+                                             .user = &progress};
+    cllm_status status = cllm_synthetic_save(o->synthetic, &synthetic, o->save, &err);
+    cli_progress_end(&progress);
+    return status == CLLM_OK ? CLI_OK : cli_report(&err);
+}
+
 int bench_model(const bench_options *o) {
     cllm_error err;
+    if (o->save != NULL) return save_drawn(o);
     bench_gpu gpu = {0};
     model_bench b = {.o = o, .rows = json_array()};
     cllm_status status = settle_device(&b, &gpu, &err);

@@ -115,6 +115,8 @@ static int check_options(subject what, const bench_options *o) {
         return cli_fail(CLI_USAGE, "--synthetic belongs to model, and to decode with --device cuda");
     if (o->path != NULL && o->synthetic != NULL)
         return cli_fail(CLI_USAGE, "there is a path and --synthetic; measure one of them");
+    if (o->save != NULL && (what != MODEL || o->synthetic == NULL))
+        return cli_fail(CLI_USAGE, "--save belongs to model with --synthetic NAME");
     if (o->baseline != NULL && (what != MODEL || o->synthetic != NULL))
         return cli_fail(CLI_USAGE,
                         "--baseline belongs to model with a path; a synthetic model is measured beside its FP16 form");
@@ -235,6 +237,12 @@ int cmd_bench(int argc, char **argv) {
          .value = "NAME",
          .help = "model, decode on a GPU: a model of this shape with drawn weights instead of PATH: tinyllama-1.1b, "
                  "llama-3.2-1b, llama-3-8b, mistral-7b, qwen2.5-0.5b, qwen3-8b"},
+        {.names = "--save",
+         .kind = ARG_STRING,
+         .target = &o.save,
+         .value = "DIR",
+         .help = "model: write the drawn model (first of --bpw, no tokenizer) as a directory instead of measuring it, for bench model DIR with "
+                 "--max-ram"},
         {.names = "-p",
          .kind = ARG_INT,
          .target = &o.prompt,

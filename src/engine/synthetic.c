@@ -102,26 +102,31 @@ const char *const *cllm_synthetic_names(void) {
     return names;
 }
 
-static cllm_status make_config(const char *name, cllm_config *config, cllm_error *err) {
-    char text[1024];
+cllm_status cllm_synthetic_config(const char *name, char *text, size_t bytes, cllm_error *err) {
     for (int i = 0; i < SHAPES; i++) {
         if (strcmp(name, shapes[i].name) != 0) continue;
-        int n = snprintf(text, sizeof text,
-                         "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"intermediate_size\":%u,"
-                         "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,"
-                         "\"head_dim\":%u,\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-5,"
-                         "\"tie_word_embeddings\":%s,%s}",
-                         shapes[i].type, shapes[i].vocab, shapes[i].hidden, shapes[i].ffn, shapes[i].layers,
-                         shapes[i].heads, shapes[i].kv_heads, shapes[i].head_dim, shapes[i].context,
-                         shapes[i].tied ? "true" : "false", shapes[i].rope);
-        return cllm_config_parse(text, (size_t)n, NULL, 0, config, err);
+        snprintf(text, bytes,
+                 "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"intermediate_size\":%u,"
+                 "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,"
+                 "\"head_dim\":%u,\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-5,"
+                 "\"tie_word_embeddings\":%s,%s}",
+                 shapes[i].type, shapes[i].vocab, shapes[i].hidden, shapes[i].ffn, shapes[i].layers, shapes[i].heads,
+                 shapes[i].kv_heads, shapes[i].head_dim, shapes[i].context, shapes[i].tied ? "true" : "false",
+                 shapes[i].rope);
+        return CLLM_OK;
     }
+    char known_names[512] = "";
     size_t used = 0;
-    *text = '\0';
-    for (const char *const *known = cllm_synthetic_names(); *known && used < sizeof text; known++)
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", *known);
+    for (const char *const *known = cllm_synthetic_names(); *known && used < sizeof known_names; known++)
+        used += (size_t)snprintf(known_names + used, sizeof known_names - used, "%s%s", used ? ", " : "", *known);
     return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "there is no synthetic model '%.40s'; there are %s",
-                     name, text);
+                     name, known_names);
+}
+
+static cllm_status make_config(const char *name, cllm_config *config, cllm_error *err) {
+    char text[CLLM_SYNTHETIC_CONFIG];
+    cllm_status s = cllm_synthetic_config(name, text, sizeof text, err);
+    return s ? s : cllm_config_parse(text, strlen(text), NULL, 0, config, err);
 }
 
 /* ---- weights ---- */
