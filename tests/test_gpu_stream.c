@@ -220,6 +220,21 @@ static void test_networks(void **state) {
     temp_list_free(list, n);
 }
 
+static void test_saved(void **state) {
+    (void)state;
+    static const char *const names[] = {"test-tied", "test-apart"};
+    for (int i = 0; i < 2; i++)
+        for (int mode = CLLM_MODE_RAW; mode <= CLLM_MODE_LOSSLESS; mode++) {
+            const cllm_synthetic_params p = {.mode = (cllm_mode)mode, .bpw = 4.25f, .profile = CLLM_PROFILE_FAST, .threads = 2};
+            char dir[512], name[64];
+            cllm_error err;
+            snprintf(name, sizeof name, "%s-%d", names[i], mode);
+            temp_join(dir, temp, name);
+            if (cllm_synthetic_save(names[i], &p, dir, &err)) fail_msg("%s: %s", name, err.message);
+            check_dir(dir, false);
+        }
+}
+
 static void test_synthetic(void **state) {
     (void)state;
     static const cllm_mode modes[] = {CLLM_MODE_RD, CLLM_MODE_RAW};
@@ -383,7 +398,7 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny),     cmocka_unit_test(test_networks),      cmocka_unit_test(test_small),   cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_tiny),     cmocka_unit_test(test_networks), cmocka_unit_test(test_saved), cmocka_unit_test(test_small),   cmocka_unit_test(test_synthetic),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_sessions), cmocka_unit_test(test_profile), cmocka_unit_test(test_out_of_memory),
     };
     cllm_device device;

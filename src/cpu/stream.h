@@ -7,10 +7,10 @@
 #include "engine/plan.h"
 
 enum {
-    CPU_STREAM_SLOTS = 6, /* read, being read, and up to CPU_STREAM_HELD in use */
+    CPU_STREAM_SLOTS = 12, /* read, being read, and up to CPU_STREAM_HELD in use */
     CPU_STREAM_HELD = 2,  /* gate and up go together */
-    CPU_STREAM_THREADS = 4,
-    CPU_STREAM_SLOT_BYTES = 4 << 20
+    CPU_STREAM_THREADS = 6,
+    CPU_STREAM_SLOT_BYTES = 2 << 20
 };
 
 /* A run of row blocks of one matrix: item number i of the reader is cut number i. */

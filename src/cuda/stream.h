@@ -19,9 +19,9 @@ extern "C" {
 enum {
     STREAM_SLOTS = 3,
     STREAM_READERS = 2,    /* streams that kernels read slots from: a session's own, and its side stream */
-    STREAM_DISK_SLOTS = 6, /* pinned buffers that files are read to; two of them are being copied from */
+    STREAM_DISK_SLOTS = 8, /* pinned buffers that files are read to; two of them are being copied from */
     STREAM_DISK_HELD = 2,
-    STREAM_DISK_THREADS = 4
+    STREAM_DISK_THREADS = 6
 };
 #define STREAM_SLOT_BYTES ((size_t)8 << 20) /* where the budget has room; copies of a few MB keep the bus busy */
 

@@ -92,6 +92,8 @@ static const struct {
     {"qwen2.5-0.5b", "qwen2", 151936, 896, 4864, 24, 14, 2, 64, 32768, true, "\"rope_theta\":1000000.0"},
     {"qwen3-8b", "qwen3", 151936, 4096, 12288, 36, 32, 8, 128, 40960, false, "\"rope_theta\":1000000.0"},
     /* For tests: every weight takes part, and nothing takes long. */
+    {"test-tied", "qwen2", 1000, 256, 640, 2, 4, 2, 64, 256, true, "\"rope_theta\":10000.0"},
+    {"test-apart", "qwen3", 1003, 256, 648, 2, 4, 2, 64, 256, false, "\"rope_theta\":10000.0"},
     {"test-tiny", "qwen3", 320, 64, 160, 3, 4, 2, 32, 256, false, "\"rope_theta\":10000.0"},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
