@@ -174,7 +174,8 @@ static void model_info(const void *model, cllm_backend_model_info *info) {
     pthread_mutex_lock(&m->lock);
     info->plan = m->plan;
     pthread_mutex_unlock(&m->lock);
-    info->memory[CLLM_MEMORY_WEIGHTS] = m->weight_bytes - info->plan.disk;
+    /* of an untied embedding a plan counts nothing: rows are read where they lie in its file */
+    info->memory[CLLM_MEMORY_WEIGHTS] = m->max_ram ? info->plan.resident : m->weight_bytes;
 }
 
 const cllm_backend cllm_cpu_backend = {
