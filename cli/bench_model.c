@@ -102,8 +102,8 @@ static bool has_budgets(const bench_options *o) {
     return o->device.max_vram != NULL || o->device.max_ram > 0;
 }
 
-static void add_bound(json_t *row, const char *key, const char *speed_key, const char *share_key, uint64_t bytes, double speed,
-                      double tokens_per_s) {
+static void add_bound(json_t *row, const char *key, const char *speed_key, const char *share_key, uint64_t bytes,
+                      double speed, double tokens_per_s) {
     if (bytes == 0) return;
     json_object_set_new(row, key, json_real((double)bytes / 1e6));
     if (speed <= 0) return;
@@ -116,7 +116,8 @@ static void add_bounds(const model_bench *b, json_t *row, double tokens_per_s) {
     const cllm_plan *p = &b->info.plan;
     if (!has_budgets(b->o)) return;
     add_bound(row, "bus_mb_per_token", "bus_gb_per_s", "share_of_bus", p->bus_per_pass, b->floors.bus, tokens_per_s);
-    add_bound(row, "disk_mb_per_token", "disk_gb_per_s", "share_of_disk", p->disk_per_pass, b->floors.disk, tokens_per_s);
+    add_bound(row, "disk_mb_per_token", "disk_gb_per_s", "share_of_disk", p->disk_per_pass, b->floors.disk,
+              tokens_per_s);
 }
 
 static void add_plan(const model_bench *b, const cllm_memory *all, json_t *row) {
@@ -124,7 +125,8 @@ static void add_plan(const model_bench *b, const cllm_memory *all, json_t *row) 
     const uint64_t budget = p->vram_planned > 0 ? p->vram_budget : p->ram_budget;
     const uint64_t planned = p->vram_planned > 0 ? p->vram_planned : p->ram_planned;
     if (!has_budgets(b->o)) return;
-    json_object_set_new(row, "held_mb", json_real((double)(all->weights + all->kv + all->ring + all->scratch + all->graph) / 1e6));
+    json_object_set_new(row, "held_mb",
+                        json_real((double)(all->weights + all->kv + all->ring + all->scratch + all->graph) / 1e6));
     if (planned == 0) return;
     json_object_set_new(row, "budget_mb", json_real((double)budget / 1e6));
     json_object_set_new(row, "planned_mb", json_real((double)planned / 1e6));
@@ -138,15 +140,18 @@ static cllm_status add_timeline(const model_bench *b, json_t *row, cllm_error *e
     cllm_status status = b->gpu->table->stream_profile(b->session->on_backend, &p, err);
     if (status != CLLM_OK || p.loads == 0) return status;
     json_object_set_new(row, "timeline",
-                        json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "copies", (json_int_t)p.loads, "bytes",
-                                  (json_int_t)p.bytes, "step_ms", p.step, "copying_ms", p.copying, "before_first_copy_ms",
-                                  p.before, "between_copies_ms", p.between, "after_last_copy_ms", p.after, "kernels_ms",
-                                  p.reading, "kernels_while_copying_ms", p.overlapped));
+                        json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "copies", (json_int_t)p.loads,
+                                  "bytes", (json_int_t)p.bytes, "step_ms", p.step, "copying_ms", p.copying,
+                                  "before_first_copy_ms", p.before, "between_copies_ms", p.between,
+                                  "after_last_copy_ms", p.after, "kernels_ms", p.reading, "kernels_while_copying_ms",
+                                  p.overlapped));
     if (b->o->style == BENCH_TABLE)
-        printf("%s, budget %.0f MB: a step of %.3f ms started kernel by kernel: %u copies %.3f ms; no copy before the first %.3f, "
-               "between them %.3f, after the last %.3f ms; kernels that read them %.3f ms, of which %.3f while copies go on\n",
-               b->name, (double)b->info.plan.vram_budget / 1e6, p.step, p.loads, p.copying, p.before, p.between, p.after,
-               p.reading, p.overlapped);
+        printf("%s, budget %.0f MB: a step of %.3f ms started kernel by kernel: %u copies %.3f ms; no copy before the "
+               "first %.3f, "
+               "between them %.3f, after the last %.3f ms; kernels that read them %.3f ms, of which %.3f while copies "
+               "go on\n",
+               b->name, (double)b->info.plan.vram_budget / 1e6, p.step, p.loads, p.copying, p.before, p.between,
+               p.after, p.reading, p.overlapped);
     return CLLM_OK;
 }
 
@@ -308,15 +313,18 @@ static cllm_status read_budget(cllm_model *model, const char *word, cllm_model_p
     }
     if (!least && !full && strcmp(end, "%") != 0) {
         if (args_parse_size(word, &params->max_vram) && params->max_vram > 0) return CLLM_OK;
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "--max-vram takes sizes such as 1.5G, auto, all, min, full or percentages such as 50%%, not '%s'", word);
+        return cllm_fail(
+            err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+            "--max-vram takes sizes such as 1.5G, auto, all, min, full or percentages such as 50%%, not '%s'", word);
     }
     widest.max_vram = CLLM_BUDGET_AUTO - 1; /* more than any device has: plans that everything stays */
     cllm_status status = cllm_model_plan_prepared(model, &widest, &plan, err);
     if (status != CLLM_OK) return status;
     if (!(part >= 0 && part <= 1))
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "'%s' is no part of the way to a model that is resident", word);
-    params->max_vram = full ? plan.vram_full : plan.vram_least + (uint64_t)((double)(plan.vram_whole - plan.vram_least) * part);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "'%s' is no part of the way to a model that is resident", word);
+    params->max_vram =
+        full ? plan.vram_full : plan.vram_least + (uint64_t)((double)(plan.vram_whole - plan.vram_least) * part);
     return CLLM_OK;
 }
 
@@ -329,7 +337,8 @@ static cllm_status measure_floors(model_bench *b, cllm_model *model, const cllm_
     return status;
 }
 
-static cllm_status bench_budget(model_bench *b, cllm_model *model, const char *word, cllm_model_params *params, cllm_error *err) {
+static cllm_status bench_budget(model_bench *b, cllm_model *model, const char *word, cllm_model_params *params,
+                                cllm_error *err) {
     uint64_t total;
     cllm_status status = CLLM_OK;
     if (b->gpu != NULL) status = read_budget(model, word, params, err);
@@ -405,7 +414,8 @@ static cllm_status bench_drawn(model_bench *b, cllm_error *err) {
     bench_coding codings[BENCH_MAX_LIST + 2];
     int n = bench_codings(b->o, codings);
     cllm_status status = bench_case(b, &baseline, err);
-    if (status == CLLM_ERR_ARGUMENT && has_budgets(b->o)) { /* too much for the first budget: only the ratios are missing */
+    if (status == CLLM_ERR_ARGUMENT &&
+        has_budgets(b->o)) { /* too much for the first budget: only the ratios are missing */
         cli_note("the FP16 baseline is left out: %s", err->message);
         status = CLLM_OK;
     }

@@ -241,7 +241,8 @@ int cmd_bench(int argc, char **argv) {
          .kind = ARG_STRING,
          .target = &o.save,
          .value = "DIR",
-         .help = "model: write the drawn model (first of --bpw, no tokenizer) as a directory instead of measuring it, for bench model DIR with "
+         .help = "model: write the drawn model (first of --bpw, no tokenizer) as a directory instead of measuring it, "
+                 "for bench model DIR with "
                  "--max-ram"},
         {.names = "-p",
          .kind = ARG_INT,
@@ -275,13 +276,16 @@ int cmd_bench(int argc, char **argv) {
          .kind = ARG_STRING,
          .target = &budgets,
          .value = "SIZE,...",
-         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the smallest that works), full (the smallest with copies of full size), or N% of "
-                 "the way from min to the one that holds all; tells how much of the bus is used. The FP16 baseline gets the first one"},
+         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the "
+                 "smallest that works), full (the smallest with copies of full size), or N% of "
+                 "the way from min to the one that holds all; tells how much of the bus is used. The FP16 baseline "
+                 "gets the first one"},
         cli_option_max_ram(&o.device),
         {.names = "--timeline",
          .kind = ARG_FLAG,
          .target = &o.timeline,
-         .help = "model: also where the time of a step goes whose weights stream to a GPU: copies, kernels, and what overlaps"},
+         .help = "model: also where the time of a step goes whose weights stream to a GPU: copies, kernels, and what "
+                 "overlaps"},
         {.names = "--json", .kind = ARG_FLAG, .target = &json, .help = "print a JSON array, one object per row"},
         {.names = "--csv", .kind = ARG_FLAG, .target = &csv, .help = "print CSV"},
         {.names = NULL},
@@ -295,11 +299,12 @@ int cmd_bench(int argc, char **argv) {
             "gemv      products of drawn matrices with a few vectors on a GPU, beside cuBLAS FP16\n"
             "model     tokens per second, for prompts and for generation, and what memory holds\n"
             "PATH is a model directory; for decode and compress also one safetensors file.",
-        .examples = "codecllm bench decode models/tiny --mode rd --bpw 4.5\n"
-                    "codecllm bench gemv --shape 14336x4096 --bpw 4.25 -b 1,2,4,8\n"
-                    "codecllm bench model tiny-4.5 --baseline models/tiny -p 256 -n 128 -r 5 --json\n"
-                    "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda\n"
-                    "codecllm bench model --synthetic llama-3-8b --device cuda -p 0 -n 32 --max-vram min,1G,50%,all --timeline",
+        .examples =
+            "codecllm bench decode models/tiny --mode rd --bpw 4.5\n"
+            "codecllm bench gemv --shape 14336x4096 --bpw 4.25 -b 1,2,4,8\n"
+            "codecllm bench model tiny-4.5 --baseline models/tiny -p 256 -n 128 -r 5 --json\n"
+            "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda\n"
+            "codecllm bench model --synthetic llama-3-8b --device cuda -p 0 -n 32 --max-vram min,1G,50%,all --timeline",
         .options = options,
         .min_positional = 1,
         .max_positional = 2,

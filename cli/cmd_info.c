@@ -191,9 +191,9 @@ int cmd_info(int argc, char **argv) {
          .kind = ARG_STRING,
          .target = &o.device.device,
          .value = "DEVICE",
-         .help =
-             "instead of a directory, or with --plan: what the device (cpu, cuda, cuda:N, or auto for the one that would be taken) is, "
-             "its memory, and how fast it copies"},
+         .help = "instead of a directory, or with --plan: what the device (cpu, cuda, cuda:N, or auto for the one that "
+                 "would be taken) is, "
+                 "its memory, and how fast it copies"},
         {.names = "--plan",
          .kind = ARG_FLAG,
          .target = &o.plan,

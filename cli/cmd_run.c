@@ -344,8 +344,8 @@ static int print_json(const run_state *r, const char *text, size_t bytes) {
                   g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s", r->load_seconds,
                   "weight_bytes", (json_int_t)r->info.weight_bytes, "seed", (json_int_t)r->seed, "weights_decoded",
                   r->info.weights_decoded, "device", r->info.device, "device_note", r->info.device_note,
-                  "read_per_token_bytes", (json_int_t)r->info.read_per_token, "memory_bytes", cli_memory_json(&all), "plan",
-                  has_plan(r) ? cli_plan_json(&r->info.plan, &floors) : json_null()));
+                  "read_per_token_bytes", (json_int_t)r->info.read_per_token, "memory_bytes", cli_memory_json(&all),
+                  "plan", has_plan(r) ? cli_plan_json(&r->info.plan, &floors) : json_null()));
 }
 
 /* Goes on from the prompt as it stands. */

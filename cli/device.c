@@ -34,23 +34,25 @@ arg_option cli_option_values(cli_device_options *o) {
 }
 
 arg_option cli_option_max_vram(cli_device_options *o) {
-    return (arg_option){.names = "--max-vram",
-                        .kind = ARG_STRING,
-                        .target = &o->max_vram,
-                        .value = "SIZE",
-                        .help = "memory of the GPU that the model and its context may take, such as 1G (10^9 bytes) or 512MiB; "
-                                "weights that do not fit stream from memory of the host. auto: what is free"};
+    return (arg_option){
+        .names = "--max-vram",
+        .kind = ARG_STRING,
+        .target = &o->max_vram,
+        .value = "SIZE",
+        .help = "memory of the GPU that the model and its context may take, such as 1G (10^9 bytes) or 512MiB; "
+                "weights that do not fit stream from memory of the host. auto: what is free"};
 }
 
 arg_option cli_option_max_ram(cli_device_options *o) {
-    return (arg_option){.names = "--max-ram",
-                        .kind = ARG_SIZE,
-                        .target = &o->max_ram,
-                        .value = "SIZE",
-                        .min = 1,
-                        .max = 9e18,
-                        .help = "memory of the host that may be taken: on the CPU by model and context, on a GPU by what is "
-                                "pinned for streaming; weights that do not fit are read from their files each time"};
+    return (arg_option){
+        .names = "--max-ram",
+        .kind = ARG_SIZE,
+        .target = &o->max_ram,
+        .value = "SIZE",
+        .min = 1,
+        .max = 9e18,
+        .help = "memory of the host that may be taken: on the CPU by model and context, on a GPU by what is "
+                "pinned for streaming; weights that do not fit are read from their files each time"};
 }
 
 int cli_device_apply(const cli_device_options *o, cllm_model_params *params) {
@@ -73,8 +75,8 @@ void cli_tell_fallback(const cllm_model_info *info) {
 }
 
 cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b) {
-    return (cllm_memory){a->weights + b->weights, a->kv + b->kv, a->ring + b->ring, a->scratch + b->scratch,
-                         a->graph + b->graph, a->pinned + b->pinned};
+    return (cllm_memory){a->weights + b->weights, a->kv + b->kv,       a->ring + b->ring,
+                         a->scratch + b->scratch, a->graph + b->graph, a->pinned + b->pinned};
 }
 
 const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes) {
@@ -102,7 +104,7 @@ const char *cli_memory_text(const cllm_memory *memory, char *text, size_t bytes)
 }
 
 json_t *cli_memory_json(const cllm_memory *memory) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "kv", (json_int_t)memory->kv,
-                     "ring", (json_int_t)memory->ring, "scratch", (json_int_t)memory->scratch, "graph",
-                     (json_int_t)memory->graph, "pinned", (json_int_t)memory->pinned);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "kv",
+                     (json_int_t)memory->kv, "ring", (json_int_t)memory->ring, "scratch", (json_int_t)memory->scratch,
+                     "graph", (json_int_t)memory->graph, "pinned", (json_int_t)memory->pinned);
 }

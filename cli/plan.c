@@ -55,8 +55,7 @@ static void print_floor(FILE *file, const char *what, uint64_t bytes, double spe
 }
 
 void cli_plan_print(FILE *file, const cllm_plan *p, const cli_floors *floors) {
-    print_level(file, "GPU memory", p->vram_budget, p->vram_planned, p->vram_least, p->vram_full,
-                p->vram_whole);
+    print_level(file, "GPU memory", p->vram_budget, p->vram_planned, p->vram_least, p->vram_full, p->vram_whole);
     print_level(file, p->vram_planned > 0 ? "pinned memory" : "memory", p->ram_budget, p->ram_planned, p->ram_least,
                 p->ram_full, p->ram_whole);
     fprintf(file, "            %u of %u matrices stay (%s)", p->resident_tensors, p->tensors, cli_bytes(p->resident));
@@ -78,18 +77,20 @@ static json_t *measured(double speed) {
 }
 
 json_t *cli_plan_json(const cllm_plan *p, const cli_floors *floors) {
-    return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, "
-        "s:o, s:o}",
-        "vram_budget_bytes", (json_int_t)p->vram_budget, "vram_planned_bytes", (json_int_t)p->vram_planned,
-        "vram_least_bytes", (json_int_t)p->vram_least, "vram_full_bytes", (json_int_t)p->vram_full, "vram_whole_bytes", (json_int_t)p->vram_whole, "ram_budget_bytes",
-        (json_int_t)p->ram_budget, "ram_planned_bytes", (json_int_t)p->ram_planned, "ram_least_bytes",
-        (json_int_t)p->ram_least, "ram_full_bytes", (json_int_t)p->ram_full, "ram_whole_bytes", (json_int_t)p->ram_whole, "resident_bytes", (json_int_t)p->resident,
-        "host_bytes", (json_int_t)p->host, "disk_bytes", (json_int_t)p->disk, "bus_bytes_per_pass",
-        (json_int_t)p->bus_per_pass, "disk_bytes_per_pass", (json_int_t)p->disk_per_pass, "slot_bytes",
-        (json_int_t)p->slot_bytes, "slots", (json_int_t)p->slots, "tensors", (json_int_t)p->tensors, "resident_tensors",
-        (json_int_t)p->resident_tensors, "disk_tensors", (json_int_t)p->disk_tensors, "context", (json_int_t)p->context,
-        "note", p->note, "bus_bytes_per_s", measured(floors->bus), "disk_bytes_per_s", measured(floors->disk),
-        "bus_tokens_per_s", bound(p->bus_per_pass, floors->bus), "disk_tokens_per_s",
-        bound(p->disk_per_pass, floors->disk));
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+                     "s:I, s:I, s:s, s:o, s:o, "
+                     "s:o, s:o}",
+                     "vram_budget_bytes", (json_int_t)p->vram_budget, "vram_planned_bytes", (json_int_t)p->vram_planned,
+                     "vram_least_bytes", (json_int_t)p->vram_least, "vram_full_bytes", (json_int_t)p->vram_full,
+                     "vram_whole_bytes", (json_int_t)p->vram_whole, "ram_budget_bytes", (json_int_t)p->ram_budget,
+                     "ram_planned_bytes", (json_int_t)p->ram_planned, "ram_least_bytes", (json_int_t)p->ram_least,
+                     "ram_full_bytes", (json_int_t)p->ram_full, "ram_whole_bytes", (json_int_t)p->ram_whole,
+                     "resident_bytes", (json_int_t)p->resident, "host_bytes", (json_int_t)p->host, "disk_bytes",
+                     (json_int_t)p->disk, "bus_bytes_per_pass", (json_int_t)p->bus_per_pass, "disk_bytes_per_pass",
+                     (json_int_t)p->disk_per_pass, "slot_bytes", (json_int_t)p->slot_bytes, "slots",
+                     (json_int_t)p->slots, "tensors", (json_int_t)p->tensors, "resident_tensors",
+                     (json_int_t)p->resident_tensors, "disk_tensors", (json_int_t)p->disk_tensors, "context",
+                     (json_int_t)p->context, "note", p->note, "bus_bytes_per_s", measured(floors->bus),
+                     "disk_bytes_per_s", measured(floors->disk), "bus_tokens_per_s",
+                     bound(p->bus_per_pass, floors->bus), "disk_tokens_per_s", bound(p->disk_per_pass, floors->disk));
 }

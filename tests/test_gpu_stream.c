@@ -1,5 +1,5 @@
-/* Models with a budget on a GPU: the same tokens at every budget, from pinned memory and from files; what memory they take; and what happens when
- * it runs out. Skipped where there is no GPU. */
+/* Models with a budget on a GPU: the same tokens at every budget, from pinned memory and from files; what memory they
+ * take; and what happens when it runs out. Skipped where there is no GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,8 +20,8 @@
 
 enum { IDS = 60, BUDGETS = 5, NEW = 30, CONTEXT = 128 };
 
-/* Sums of floats are added up in an order that depends on how the rows of a matrix are cut, and a last bit of x may turn a step of its 16-bit
- * fixed point; prompts sum up in FP16 products of other sizes. */
+/* Sums of floats are added up in an order that depends on how the rows of a matrix are cut, and a last bit of x may
+ * turn a step of its 16-bit fixed point; prompts sum up in FP16 products of other sizes. */
 #define LIMIT 0.01
 
 static char temp[64];
@@ -77,7 +77,8 @@ static void evaluate(cllm_session *s, uint32_t vocab, uint32_t step, float *logi
     assert_int_equal(cllm_session_rewind(s, 0, NULL), CLLM_OK);
     for (uint32_t i = 0; i < IDS; i += step) {
         const uint32_t now = IDS - i < step ? IDS - i : step;
-        if (cllm_session_eval(s, ids + i, now, true, logits + (size_t)i * vocab, (size_t)now * vocab, &err)) fail_msg("%s", err.message);
+        if (cllm_session_eval(s, ids + i, now, true, logits + (size_t)i * vocab, (size_t)now * vocab, &err))
+            fail_msg("%s", err.message);
     }
 }
 
@@ -109,7 +110,8 @@ static void run_model(cllm_model *model, uint64_t max_vram, uint64_t max_ram, ou
     out->memory.pinned += info.memory.pinned;
     const uint64_t after = used_memory();
     if (max_vram && after - before > max_vram)
-        fail_msg("the driver says %llu bytes, the budget is %llu", (unsigned long long)(after - before), (unsigned long long)max_vram);
+        fail_msg("the driver says %llu bytes, the budget is %llu", (unsigned long long)(after - before),
+                 (unsigned long long)max_vram);
     const cllm_memory *m = &out->memory;
     if (max_vram) assert_true(m->weights + m->kv + m->ring + m->scratch + m->graph <= max_vram);
     cllm_session_free(s);
@@ -126,20 +128,24 @@ static double distance(const float *want, const float *got, size_t n) {
     return worst / sqrt(square / (double)n);
 }
 
-static void compare(const char *name, const cllm_model *model, const outcome *want, const outcome *got, bool same_greedy, double *worst) {
+static void compare(const char *name, const cllm_model *model, const outcome *want, const outcome *got,
+                    bool same_greedy, double *worst) {
     const size_t each = logit_count(model) / 3;
     static const char *const how[] = {"in one call", "one by one", "five at a time"};
     for (int i = 0; i < 3; i++) {
         const double d = distance(want->logits + (size_t)i * each, got->logits + (size_t)i * each, each);
         if (!(d <= LIMIT))
-            fail_msg("%s, %s, with %llu bytes of GPU and %llu of pinned memory: a logit is off by %g of their root mean square", name, how[i],
-                     (unsigned long long)got->plan.vram_budget, (unsigned long long)got->plan.ram_budget, d);
+            fail_msg("%s, %s, with %llu bytes of GPU and %llu of pinned memory: a logit is off by %g of their root "
+                     "mean square",
+                     name, how[i], (unsigned long long)got->plan.vram_budget, (unsigned long long)got->plan.ram_budget,
+                     d);
         if (d > *worst) *worst = d;
     }
     if (same_greedy) assert_memory_equal(want->greedy, got->greedy, sizeof want->greedy);
 }
 
-/* from_files: also with as little pinned memory as can be. Trained networks give the same greedy tokens; drawn ones have near ties. */
+/* from_files: also with as little pinned memory as can be. Trained networks give the same greedy tokens; drawn ones
+ * have near ties. */
 static void check_budgets(const char *name, cllm_model *model, bool from_files, bool same_greedy) {
     outcome want = {cllm_alloc(logit_count(model), sizeof(float)), {0}, {0}, {0}};
     outcome got = {cllm_alloc(logit_count(model), sizeof(float)), {0}, {0}, {0}};
@@ -161,10 +167,12 @@ static void check_budgets(const char *name, cllm_model *model, bool from_files, 
         if (here.ram_least == here.ram_whole) continue;
         run_model(model, budget, here.ram_least, &got);
         compare(name, model, &want, &got, same_greedy, &worst);
-        assert_true(got.plan.disk > 0 && got.plan.ram_planned <= here.ram_least && got.memory.pinned <= here.ram_least + 4096);
+        assert_true(got.plan.disk > 0 && got.plan.ram_planned <= here.ram_least &&
+                    got.memory.pinned <= here.ram_least + 4096);
         from_disk++;
     }
-    print_message("%s: at most %.2g of the logits' root mean square away; %d budgets from files\n", name, worst, from_disk);
+    print_message("%s: at most %.2g of the logits' root mean square away; %d budgets from files\n", name, worst,
+                  from_disk);
     cllm_free(want.logits);
     cllm_free(got.logits);
 }
@@ -225,7 +233,8 @@ static void test_saved(void **state) {
     static const char *const names[] = {"test-tied", "test-apart"};
     for (int i = 0; i < 2; i++)
         for (int mode = CLLM_MODE_RAW; mode <= CLLM_MODE_LOSSLESS; mode++) {
-            const cllm_synthetic_params p = {.mode = (cllm_mode)mode, .bpw = 4.25f, .profile = CLLM_PROFILE_FAST, .threads = 2};
+            const cllm_synthetic_params p = {
+                .mode = (cllm_mode)mode, .bpw = 4.25f, .profile = CLLM_PROFILE_FAST, .threads = 2};
             char dir[512], name[64];
             cllm_error err;
             snprintf(name, sizeof name, "%s-%d", names[i], mode);
@@ -242,7 +251,8 @@ static void test_synthetic(void **state) {
         const cllm_model_params p = params_for(0, 0);
         cllm_model *model;
         cllm_error err;
-        if (cllm_model_prepare_synthetic("qwen2.5-0.5b", modes[i], 4.25f, CLLM_PROFILE_FAST, &p, &model, &err)) fail_msg("%s", err.message);
+        if (cllm_model_prepare_synthetic("qwen2.5-0.5b", modes[i], 4.25f, CLLM_PROFILE_FAST, &p, &model, &err))
+            fail_msg("%s", err.message);
         check_budgets(i ? "qwen2.5-0.5b FP16" : "qwen2.5-0.5b rd 4.25", model, false, false);
         /* what has no files cannot be read from them */
         const cllm_plan all = plan_of(model, CLLM_BUDGET_AUTO - 1, 0);
@@ -300,7 +310,8 @@ static void test_sessions(void **state) {
 }
 
 /* What a model and a session that meet one failed allocation come to. True once nothing failed any more. */
-static bool fail_at(cllm_model *model, const cllm_model_params *p, long n, int32_t out[NEW], uint32_t *again, uint32_t *refused) {
+static bool fail_at(cllm_model *model, const cllm_model_params *p, long n, int32_t out[NEW], uint32_t *again,
+                    uint32_t *refused) {
     cllm_session *s = NULL;
     cllm_model_info info;
     cllm_error err;
@@ -311,7 +322,8 @@ static bool fail_at(cllm_model *model, const cllm_model_params *p, long n, int32
     if (status == CLLM_OK) status = cllm_session_greedy(s, 4, NEW, out, &err);
     const long asked = table->fail_after(-1, NULL);
     if (status != CLLM_OK) {
-        if (status != CLLM_ERR_MEMORY || !err.message[0]) fail_msg("allocation %ld: status %d: %s", n, (int)status, err.message);
+        if (status != CLLM_ERR_MEMORY || !err.message[0])
+            fail_msg("allocation %ld: status %d: %s", n, (int)status, err.message);
         ++*refused;
     } else {
         cllm_model_get_info(model, &info);
@@ -333,8 +345,9 @@ static void test_out_of_memory(void **state) {
     cllm_model *model = prepare(compressed(TINY, "tiny-rd", CLLM_MODE_RD, CLLM_PROFILE_SMALL));
     const cllm_plan all = plan_of(model, CLLM_BUDGET_AUTO - 1, 0);
     const cllm_plan least = plan_of(model, all.vram_full, CLLM_BUDGET_AUTO - 1);
-    const cllm_model_params cases[] = {params_for(0, 0), params_for(all.vram_whole * 2, 0), params_for(all.vram_full, 0),
-                                       params_for(all.vram_full, least.ram_least), params_for(all.vram_least, 0)};
+    const cllm_model_params cases[] = {params_for(0, 0), params_for(all.vram_whole * 2, 0),
+                                       params_for(all.vram_full, 0), params_for(all.vram_full, least.ram_least),
+                                       params_for(all.vram_least, 0)};
     int32_t want[NEW], out[NEW];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint32_t again = 0, refused = 0;
@@ -346,8 +359,8 @@ static void test_out_of_memory(void **state) {
         }
         if (i == 0) memcpy(want, out, sizeof want);
         assert_memory_equal(out, want, sizeof want);
-        print_message("budget %llu: %u allocations failed: %u errors, %u times planned again\n", (unsigned long long)cases[i].max_vram,
-                      again + refused, refused, again);
+        print_message("budget %llu: %u allocations failed: %u errors, %u times planned again\n",
+                      (unsigned long long)cases[i].max_vram, again + refused, refused, again);
         assert_true(i == 1 ? again > 5 : refused > 0);
     }
     cllm_model_close(model);
@@ -366,7 +379,8 @@ static void test_profile(void **state) {
         int32_t out[4];
         if (cllm_session_greedy(s, 4, 4, out, &err)) fail_msg("%s", err.message);
         if (table->stream_profile(s->on_backend, &profile, &err)) fail_msg("%s", err.message);
-        assert_true(profile.loads > 1 && profile.step > 0 && profile.copying > 0 && profile.copying <= profile.step * 1.01);
+        assert_true(profile.loads > 1 && profile.step > 0 && profile.copying > 0 &&
+                    profile.copying <= profile.step * 1.01);
         assert_true(profile.reading > 0 && profile.overlapped <= profile.reading * 1.01);
         assert_true(profile.bytes > 0 && profile.bytes <= all.resident);
     }
@@ -398,8 +412,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny),     cmocka_unit_test(test_networks), cmocka_unit_test(test_saved), cmocka_unit_test(test_small),   cmocka_unit_test(test_synthetic),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_sessions), cmocka_unit_test(test_profile), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_tiny),     cmocka_unit_test(test_networks),  cmocka_unit_test(test_saved),
+        cmocka_unit_test(test_small),    cmocka_unit_test(test_synthetic), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sessions), cmocka_unit_test(test_profile),   cmocka_unit_test(test_out_of_memory),
     };
     cllm_device device;
     cllm_error err;

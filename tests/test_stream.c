@@ -1,4 +1,5 @@
-/* Models larger than the memory they may take: the planner, the reader of files, and the CPU backend at every budget. */
+/* Models larger than the memory they may take: the planner, the reader of files, and the CPU backend at every budget.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +17,7 @@
 #include "engine/synthetic.h"
 #include "tempdir.h"
 
-#define TINY   CLLM_TEST_SOURCE_DIR "/models/tiny"
+#define TINY CLLM_TEST_SOURCE_DIR "/models/tiny"
 
 static char temp[64];
 
@@ -277,7 +278,8 @@ static void logits_at(const char *dir, uint64_t max_ram, float *out, uint32_t vo
     cllm_model_info info;
     cllm_error err;
     int32_t ids[IDS];
-    if (cllm_model_open(dir, &p, &model, &err)) fail_msg("%s at %llu bytes: %s", dir, (unsigned long long)max_ram, err.message);
+    if (cllm_model_open(dir, &p, &model, &err))
+        fail_msg("%s at %llu bytes: %s", dir, (unsigned long long)max_ram, err.message);
     if (cllm_session_new(model, IDS, &s, &err)) fail_msg("%s", err.message);
     for (int i = 0; i < IDS; i++) ids[i] = (int32_t)((uint32_t)(i * 7919 + 3) % vocab);
     if (cllm_session_eval(s, ids, IDS, true, out, (size_t)IDS * vocab, &err)) fail_msg("%s", err.message);
@@ -297,7 +299,8 @@ static void logits_at(const char *dir, uint64_t max_ram, float *out, uint32_t vo
     cllm_model_close(model);
 }
 
-/* The same bits at every budget from the smallest to the one that holds all. False for a network that is no larger than the buffers. */
+/* The same bits at every budget from the smallest to the one that holds all. False for a network that is no larger than
+ * the buffers. */
 static bool check_budgets(const char *dir) {
     const cllm_plan all = plan_of(dir, 0);
     assert_true(all.disk == 0);
@@ -317,7 +320,8 @@ static bool check_budgets(const char *dir) {
         const uint64_t budget = all.ram_least + (all.ram_whole - all.ram_least) * i / (BUDGETS - 1);
         memset(got, 0xff, n * sizeof *got);
         logits_at(dir, budget, got, vocab, &plan);
-        if (memcmp(want, got, n * sizeof *got) != 0) fail_msg("%s: other logits with %llu bytes", dir, (unsigned long long)budget);
+        if (memcmp(want, got, n * sizeof *got) != 0)
+            fail_msg("%s: other logits with %llu bytes", dir, (unsigned long long)budget);
         assert_int_equal(plan.ram_budget, budget);
         assert_true(plan.ram_planned <= budget && plan.disk <= disk && plan.disk_per_pass == plan.disk);
         assert_true(i == BUDGETS - 1 ? plan.disk == 0 : plan.disk > 0);
@@ -353,7 +357,8 @@ static void test_networks(void **state) {
     static const char *const names[] = {"test-tied", "test-apart"};
     for (int i = 0; i < 2; i++)
         for (int mode = CLLM_MODE_RAW; mode <= CLLM_MODE_LOSSLESS; mode++) {
-            const cllm_synthetic_params p = {.mode = (cllm_mode)mode, .bpw = 4.25f, .profile = CLLM_PROFILE_FAST, .threads = 2};
+            const cllm_synthetic_params p = {
+                .mode = (cllm_mode)mode, .bpw = 4.25f, .profile = CLLM_PROFILE_FAST, .threads = 2};
             char dir[512], name[64];
             cllm_error err;
             snprintf(name, sizeof name, "%s-%d", names[i], mode);
@@ -428,7 +433,8 @@ static void test_corrupt_tile(void **state) {
     const cllm_entry *e = cllm_dir_find(d, "model.layers.2.mlp.up_proj.weight");
     assert_int_equal(cllm_tensor_open(e->data, (size_t)e->bytes, &t, NULL), CLLM_OK);
     const uint8_t *offset = t->blob + t->offsets_at + 4 * (size_t)(t->h.tiles - 1);
-    const size_t at = (size_t)e->file_offset + t->tiles_at + 16 * (size_t)(offset[0] | offset[1] << 8 | offset[2] << 16);
+    const size_t at =
+        (size_t)e->file_offset + t->tiles_at + 16 * (size_t)(offset[0] | offset[1] << 8 | offset[2] << 16);
     cllm_tensor_close(t);
     cllm_dir_close(d);
     size_t bytes = 0;
@@ -453,7 +459,8 @@ static void test_corrupt_tile(void **state) {
     assert_int_equal(err[0].position, err[1].position);
 }
 
-/* Memory that runs out anywhere between opening and the first token is an error, and nothing is left behind (the sanitizer build looks). */
+/* Memory that runs out anywhere between opening and the first token is an error, and nothing is left behind (the
+ * sanitizer build looks). */
 static void test_out_of_memory(void **state) {
     (void)state;
     const char *dir = compressed(TINY, "tiny-rd", CLLM_MODE_RD);
@@ -491,9 +498,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plan),     cmocka_unit_test(test_plan_order),    cmocka_unit_test(test_plan_overflow),
-        cmocka_unit_test(test_reader),   cmocka_unit_test(test_reader_errors), cmocka_unit_test(test_tiny),
-        cmocka_unit_test(test_networks), cmocka_unit_test(test_refused),       cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_plan),         cmocka_unit_test(test_plan_order),    cmocka_unit_test(test_plan_overflow),
+        cmocka_unit_test(test_reader),       cmocka_unit_test(test_reader_errors), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_networks),     cmocka_unit_test(test_refused),       cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_corrupt_tile), cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -50,7 +50,8 @@ static void close_one(open_file *f) {
 }
 
 /* Bytes [start, start + want) as far as the file has them, at least `need`; both ends are aligned. */
-static cllm_status read_range(const open_file *f, int fd, uint8_t *to, uint64_t start, size_t want, size_t need, cllm_error *err) {
+static cllm_status read_range(const open_file *f, int fd, uint8_t *to, uint64_t start, size_t want, size_t need,
+                              cllm_error *err) {
     size_t done = 0;
     while (done < want) {
         ssize_t n = pread(fd, to + done, want - done, (off_t)(start + done));
@@ -85,8 +86,8 @@ struct cllm_reader {
     uint32_t n_threads;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    /* Slots are taken in order, number i being ring[i % slots]: those below `released` are free again, those below `given` are held, those below
-     * `ordered` are read or being read. */
+    /* Slots are taken in order, number i being ring[i % slots]: those below `released` are free again, those below
+     * `given` are held, those below `ordered` are read or being read. */
     uint64_t released, given, ordered;
     uint32_t next; /* item that is ordered next */
     uint64_t bytes;
@@ -152,7 +153,8 @@ cllm_status cllm_reader_get(cllm_reader *r, uint32_t item, const uint8_t **data,
     pthread_mutex_lock(&r->lock);
     const bool ahead = r->ordered > r->given;
     if (ahead ? r->ring[r->given % r->p.slots].item != item : r->next != item) reposition(r, item);
-    while (r->ordered == r->given || r->ring[r->given % r->p.slots].state == SLOT_READING) pthread_cond_wait(&r->changed, &r->lock);
+    while (r->ordered == r->given || r->ring[r->given % r->p.slots].state == SLOT_READING)
+        pthread_cond_wait(&r->changed, &r->lock);
     const slot *s = &r->ring[r->given % r->p.slots];
     if (s->state == SLOT_FAILED) {
         status = s->error.status;
@@ -199,15 +201,16 @@ static cllm_status open_files(cllm_reader *r, cllm_error *err) {
         if (__builtin_add_overflow(it->offset, it->bytes, &end) || end > r->files[f - 1].bytes)
             return cllm_fail(err, CLLM_ERR_IO, it->offset, "%s has become shorter than its tensors are", it->file);
         if (it->bytes > r->p.slot_bytes - CLLM_READER_SPARE)
-            return cllm_fail(err, CLLM_ERR_ARGUMENT, it->offset, "%s: %llu bytes at a time do not fit a slot of %zu", it->file,
-                             (unsigned long long)it->bytes, r->p.slot_bytes);
+            return cllm_fail(err, CLLM_ERR_ARGUMENT, it->offset, "%s: %llu bytes at a time do not fit a slot of %zu",
+                             it->file, (unsigned long long)it->bytes, r->p.slot_bytes);
     }
     return CLLM_OK;
 }
 
 static cllm_status start_threads(cllm_reader *r, cllm_error *err) {
     while (r->n_threads < r->p.threads && !pthread_create(&r->threads[r->n_threads], NULL, work, r)) r->n_threads++;
-    return r->n_threads ? CLLM_OK : cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "no thread can be had for reading ahead");
+    return r->n_threads ? CLLM_OK
+                        : cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "no thread can be had for reading ahead");
 }
 
 cllm_status cllm_reader_open(const cllm_reader_params *params, cllm_reader **out, cllm_error *err) {
@@ -283,7 +286,8 @@ static cllm_status time_items(const cllm_reader_params *p, uint64_t bytes, doubl
     return s;
 }
 
-cllm_status cllm_read_bandwidth(const char *dir, const char *file, uint64_t limit, double *bytes_per_second, cllm_error *err) {
+cllm_status cllm_read_bandwidth(const char *dir, const char *file, uint64_t limit, double *bytes_per_second,
+                                cllm_error *err) {
     const size_t slot_bytes = MEASURE_PIECE + CLLM_READER_SPARE;
     open_file f = {.name = file, .direct = -1, .plain = -1};
     cllm_status s = open_one(dir, &f, err);

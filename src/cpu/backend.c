@@ -124,7 +124,8 @@ static cpu_model *make_model(const cllm_config *config, const cllm_weight_set *w
 /* With a budget weights stay as they are: what is read from files can only be that, and the rest takes less. */
 static cllm_status settle_form(cpu_model *m, const cllm_model_params *params, cllm_error *err) {
     if (m->max_ram && params->weights == CLLM_WEIGHTS_DECODED)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decoded weights and a budget for memory exclude each other");
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "decoded weights and a budget for memory exclude each other");
     m->decoded = params->weights == CLLM_WEIGHTS_DECODED ||
                  (params->weights == CLLM_WEIGHTS_AUTO && !m->max_ram && decode_fits(m));
     return CLLM_OK;

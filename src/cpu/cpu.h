@@ -38,10 +38,10 @@ typedef struct cpu_matrix {
     float *row_scale, *col_scale; /* NULL: all 1. Owned */
     void *owned;                  /* `data` where it is not borrowed */
     uint64_t bytes;               /* memory the weights take as loaded, and what a product reads */
-    bool streamed;                /* products read it from files: `cuts` cuts of the model's, from cut0 on, every cut_step-th */
+    bool streamed; /* products read it from files: `cuts` cuts of the model's, from cut0 on, every cut_step-th */
     uint32_t cut0, cuts, cut_step;
-    uint32_t block0;              /* of a cut: row blocks of the matrix before the first one that is there */
-    const struct cpu_cut *cut;    /* of a cut; NULL: the whole matrix is there */
+    uint32_t block0;           /* of a cut: row blocks of the matrix before the first one that is there */
+    const struct cpu_cut *cut; /* of a cut; NULL: the whole matrix is there */
 } cpu_matrix;
 
 typedef struct cpu_layer {
@@ -133,7 +133,8 @@ cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block
                              cllm_error *err);
 
 /* stream.c */
-/* Visits every matrix once: 0 is the embedding, 1 the head (also where it is tied), then seven a layer in the order of their use. */
+/* Visits every matrix once: 0 is the embedding, 1 the head (also where it is tied), then seven a layer in the order of
+ * their use. */
 size_t cpu_pair_count(const cpu_model *m);
 cpu_matrix *cpu_pair_matrix(cpu_model *m, size_t index);
 /* With a budget: decides what stays, beside a session of `context` tokens (0: the usual). The matrices are loaded. */
@@ -144,8 +145,8 @@ cllm_status cpu_room_take(cpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_er
 void cpu_room_give(cpu_model *m, uint64_t bytes);
 cllm_status cpu_stream_open(cpu_session *s, cllm_error *err);
 void cpu_stream_close(cpu_session *s);
-/* Waits for cut number `cut` of a matrix; *view is what is there of the matrix, until cpu_stream_give. held: 0 or 1, whose tables to use; *tensor
- * is room for the view. */
+/* Waits for cut number `cut` of a matrix; *view is what is there of the matrix, until cpu_stream_give. held: 0 or 1,
+ * whose tables to use; *tensor is room for the view. */
 cllm_status cpu_stream_take(cpu_session *s, const cpu_matrix *m, uint32_t cut, int held, cpu_matrix *view,
                             cllm_tensor *tensor, cllm_error *err);
 /* Gives back the cut that was taken first. */

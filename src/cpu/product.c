@@ -85,9 +85,8 @@ static cllm_status block_of_tiles(const cpu_session *s, const cpu_matrix *m, uin
     for (uint32_t cb = 0; cb < tiles; cb++) {
         uint32_t width = cb + 1 < tiles ? m->tile_cols : m->padded - cb * m->tile_cols, c0 = cb * m->tile_cols;
         if (m->form == CPU_INT_CODED) {
-            cllm_status st =
-                cllm_tile_decode(m->coded, s->model->tier, cllm_tile_index(m->coded, block - m->block0, cb), w->tile,
-                                 &w->error);
+            cllm_status st = cllm_tile_decode(m->coded, s->model->tier,
+                                              cllm_tile_index(m->coded, block - m->block0, cb), w->tile, &w->error);
             if (st) return st;
             for (uint32_t i = 0; i < width * 4; i++) w->tile[i] ^= CLLM_BIAS;
         }
@@ -111,9 +110,9 @@ static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t
     if (is_int(m)) {
         st = block_of_tiles(s, m, block, slot, tokens, w, y);
     } else {
-        const uint8_t *rows = m->form == CPU_ROWS
-                                  ? m->data + (size_t)(block - m->block0) * 16 * m->padded * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
-                                  : w->block;
+        const uint8_t *rows = m->form == CPU_ROWS ? m->data + (size_t)(block - m->block0) * 16 * m->padded *
+                                                                  (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
+                                                  : w->block;
         if (m->form == CPU_ROWS_CODED) st = cpu_matrix_block(m, s->model->tier, block, w->tile, w->block, &w->error);
         if (!st) block_of_rows(s, m, rows, have, slot, tokens, w, y);
     }

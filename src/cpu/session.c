@@ -14,7 +14,8 @@ static size_t whole_vectors(uint32_t n) {
     return ((size_t)n + 31) / 32 * 32;
 }
 
-/* Counts what it hands out; *failed is set instead of returning early, so that callers need one check. failed NULL: only counts. */
+/* Counts what it hands out; *failed is set instead of returning early, so that callers need one check. failed NULL:
+ * only counts. */
 static void *take(size_t count, size_t size, bool zero, uint64_t *bytes, bool *failed) {
     if (!failed) {
         *bytes += count * size;
@@ -191,5 +192,6 @@ void cpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS])
     for (int i = 0; i < CLLM_MEMORY_KINDS; i++) memory[i] = 0;
     memory[CLLM_MEMORY_KV] = s->kv_bytes;
     memory[CLLM_MEMORY_SCRATCH] = s->scratch_bytes;
-    if (s->stream.memory) memory[CLLM_MEMORY_RING] = CPU_STREAM_SLOTS * (s->model->stream.slot_bytes + CLLM_READER_SPARE);
+    if (s->stream.memory)
+        memory[CLLM_MEMORY_RING] = CPU_STREAM_SLOTS * (s->model->stream.slot_bytes + CLLM_READER_SPARE);
 }

@@ -108,7 +108,10 @@ static bool make_cuts(cpu_model *m) {
     cpu_stream_plan *p = &m->stream;
     const size_t count = cpu_pair_count(m);
     for (size_t n = FIRST; n <= count; n++) {
-        cpu_matrix *one = cpu_pair_matrix(m, n < count ? n : m->weights->tied ? EMBEDDING : HEAD), *two[2] = {one, NULL};
+        cpu_matrix *one = cpu_pair_matrix(m, n < count          ? n
+                                             : m->weights->tied ? EMBEDDING
+                                                                : HEAD),
+                   *two[2] = {one, NULL};
         if (!one->streamed || one->cuts) continue;
         int together = 1;
         if (n < count && (n - FIRST) % PER_LAYER == GATE && cpu_pair_matrix(m, n + 1)->streamed)
@@ -205,7 +208,8 @@ cllm_status cpu_plan(cpu_model *m, uint32_t context, cllm_error *err) {
         cpu_plan_free(m);
         for (size_t i = 0; i < count; i++) cpu_pair_matrix(m, i)->streamed = items[i].pass && !items[i].stays;
         m->stream.slot_bytes = (size_t)l.slot_bytes;
-        if (!make_cuts(m)) s = cllm_fail_memory(err, m->stream.n_cuts * sizeof(cpu_cut), "the list of streamed weights");
+        if (!make_cuts(m))
+            s = cllm_fail_memory(err, m->stream.n_cuts * sizeof(cpu_cut), "the list of streamed weights");
         if (s) cpu_plan_free(m);
     }
     if (!s) describe(m, &l, items, context);
@@ -233,8 +237,8 @@ cllm_status cpu_room_take(cpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_er
         const uint32_t before = m->plan.context;
         s = cpu_plan(m, n_ctx, err);
         if (!s)
-            snprintf(m->plan.note, sizeof m->plan.note,
-                     "planned again for a session of %u tokens; the plan was for %u", n_ctx, before);
+            snprintf(m->plan.note, sizeof m->plan.note, "planned again for a session of %u tokens; the plan was for %u",
+                     n_ctx, before);
     }
     if (!s) {
         m->sessions++;
@@ -282,10 +286,12 @@ void cpu_stream_close(cpu_session *s) {
     s->stream = (cpu_stream){0};
 }
 
-/* The cut as a tensor of its own, whose blob is all of the ring's memory: tile offsets that begin at 0 lie in a table before the slots. */
+/* The cut as a tensor of its own, whose blob is all of the ring's memory: tile offsets that begin at 0 lie in a table
+ * before the slots. */
 static void view_tensor(cpu_stream *w, const cllm_tensor *t, const cpu_cut *cut, const cllm_read_item *item, int held,
                         const uint8_t *data, cllm_tensor *view) {
-    const uint32_t first = cut->block0 * t->col_blocks, n = cut->blocks * t->col_blocks, left = t->h.rows - 16 * cut->block0;
+    const uint32_t first = cut->block0 * t->col_blocks, n = cut->blocks * t->col_blocks,
+                   left = t->h.rows - 16 * cut->block0;
     uint8_t *table = w->memory + (size_t)held * w->table_bytes;
     const uint8_t *from = t->blob + t->offsets_at + 4 * (size_t)first;
     const uint32_t base = cllm_load32(from);

@@ -1,4 +1,5 @@
-/* Models larger than the memory they may take: what does not stay is read from its files each time, ahead of the products that want it. */
+/* Models larger than the memory they may take: what does not stay is read from its files each time, ahead of the
+ * products that want it. */
 #ifndef CLLM_CPU_STREAM_H
 #define CLLM_CPU_STREAM_H
 
@@ -8,7 +9,7 @@
 
 enum {
     CPU_STREAM_SLOTS = 12, /* read, being read, and up to CPU_STREAM_HELD in use */
-    CPU_STREAM_HELD = 2,  /* gate and up go together */
+    CPU_STREAM_HELD = 2,   /* gate and up go together */
     CPU_STREAM_THREADS = 6,
     CPU_STREAM_SLOT_BYTES = 2 << 20
 };
@@ -23,7 +24,7 @@ typedef struct cpu_stream_plan {
     cpu_cut *cuts;
     cllm_read_item *items;
     uint32_t n_cuts, most_tiles; /* most_tiles: of a cut */
-    size_t slot_bytes; /* 0: nothing streams */
+    size_t slot_bytes;           /* 0: nothing streams */
 } cpu_stream_plan;
 
 /* A session's. One piece of memory: tables of tile offsets of the cuts that are held, then the slots. */

@@ -13,8 +13,8 @@
 
 enum { CLLM_GPU_BENCH_MAX_COPIES = 1024, CLLM_GPU_BENCH_MIN_CALLS = 40 };
 
-/* One decode step whose weights stream, started kernel by kernel, with events around every copy and every group of kernels that reads what one copy
- * brought. Milliseconds. */
+/* One decode step whose weights stream, started kernel by kernel, with events around every copy and every group of
+ * kernels that reads what one copy brought. Milliseconds. */
 typedef struct cllm_stream_profile {
     uint32_t loads;
     uint64_t bytes;       /* copied */
@@ -38,8 +38,8 @@ typedef struct cllm_gpu_bench {
     cllm_status (*copy)(void *bench, uint64_t bytes, uint32_t repeat, double *us, cllm_error *err);
     cllm_status (*clear)(void *bench, uint64_t bytes, uint32_t repeat, double *us, cllm_error *err);
 
-    /* Uploads the matrices, as often as rotation wants them; *rotated: bytes of all copies. The tensors are borrowed until
-     * matrices_free. */
+    /* Uploads the matrices, as often as rotation wants them; *rotated: bytes of all copies. The tensors are borrowed
+     * until matrices_free. */
     cllm_status (*matrices_new)(void *bench, const cllm_tensor *const *tensors, uint32_t count, void **set,
                                 uint64_t *rotated, cllm_error *err);
     void (*matrices_free)(void *set);
@@ -55,10 +55,12 @@ typedef struct cllm_gpu_bench {
     /* All matrices of the set in one call. out, on the host, gets what they decode to, one after the other. */
     cllm_status (*decode)(void *set, cllm_dtype as, uint32_t repeat, double *us, void *out, cllm_error *err);
 
-    /* One step of a backend's session at its position 0: what is in its context is overwritten. Nothing streams: profile->loads is 0. */
+    /* One step of a backend's session at its position 0: what is in its context is overwritten. Nothing streams:
+     * profile->loads is 0. */
     cllm_status (*stream_profile)(void *session, cllm_stream_profile *profile, cllm_error *err);
-    /* For tests: after `n` further allocations of a model or session, on the device or pinned, the next one fails, once; negative: none does. Returns
-     * how many were asked for since the last call; *live is how many are not freed. */
+    /* For tests: after `n` further allocations of a model or session, on the device or pinned, the next one fails,
+     * once; negative: none does. Returns how many were asked for since the last call; *live is how many are not freed.
+     */
     long (*fail_after)(long n, long *live);
 } cllm_gpu_bench;
 

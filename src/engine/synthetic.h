@@ -47,7 +47,9 @@ cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cl
 cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                          const cllm_model_params *params, cllm_model **out, cllm_error *err);
 
-/* Writes the model as a directory without a tokenizer, for measurements of reading files; it must not be there. Each matrix has bytes of its own. */
-cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir, cllm_error *err);
+/* Writes the model as a directory without a tokenizer, for measurements of reading files; it must not be there. Each
+ * matrix has bytes of its own. */
+cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir,
+                                cllm_error *err);
 
 #endif

@@ -57,7 +57,11 @@ static void put_matrix(saver *s, const char *prefix, const char *name, const cll
 static void put_vector(saver *s, const char *prefix, const char *name, const cllm_vector *v) {
     if (!v->data) return;
     cllm_st_tensor *t = &s->tensors[s->count];
-    *t = (cllm_st_tensor){.name = next_name(s, prefix, name, ""), .dtype = "F32", .ndim = 1, .shape = {v->count}, .bytes = 4ull * v->count};
+    *t = (cllm_st_tensor){.name = next_name(s, prefix, name, ""),
+                          .dtype = "F32",
+                          .ndim = 1,
+                          .shape = {v->count},
+                          .bytes = 4ull * v->count};
     s->data[s->count++] = (saved){v->data, t->bytes, 0};
 }
 
@@ -109,16 +113,21 @@ static cllm_status write_config(const char *name, cllm_mode mode, const char *di
     if (st) return st;
     if (mode != CLLM_MODE_RAW) {
         const size_t end = strlen(text) - 1; /* the last brace */
-        snprintf(text + end, sizeof text - end, ",\"quantization_config\":{\"quant_method\":\"codecllm\",\"format_version\":1,\"mode\":\"%s\"}}",
+        snprintf(text + end, sizeof text - end,
+                 ",\"quantization_config\":{\"quant_method\":\"codecllm\",\"format_version\":1,\"mode\":\"%s\"}}",
                  modes[mode]);
     }
     return cllm_out_whole(dir, "config.json", text, strlen(text), &hash, err);
 }
 
-static cllm_status save(const char *name, const cllm_weight_set *w, const cllm_config *c, cllm_mode mode, const char *dir, cllm_error *err) {
+static cllm_status save(const char *name, const cllm_weight_set *w, const cllm_config *c, cllm_mode mode,
+                        const char *dir, cllm_error *err) {
     const size_t most = 3 + (size_t)c->layers * PER_LAYER;
-    saver s = {cllm_alloc_zero(most, sizeof *s.tensors), cllm_alloc_zero(most, sizeof *s.data), cllm_alloc(most, NAME_BYTES), 0};
-    cllm_status st = s.tensors && s.data && s.names ? CLLM_OK : cllm_fail_memory(err, most * sizeof *s.tensors, "the list of tensors");
+    saver s = {cllm_alloc_zero(most, sizeof *s.tensors), cllm_alloc_zero(most, sizeof *s.data),
+               cllm_alloc(most, NAME_BYTES), 0};
+    cllm_status st = s.tensors && s.data && s.names
+                         ? CLLM_OK
+                         : cllm_fail_memory(err, most * sizeof *s.tensors, "the list of tensors");
     if (!st) {
         put_matrix(&s, "", "model.embed_tokens", &w->embedding);
         for (uint32_t i = 0; i < c->layers; i++) put_layer(&s, i, &w->layers[i]);
@@ -133,10 +142,12 @@ static cllm_status save(const char *name, const cllm_weight_set *w, const cllm_c
     return st;
 }
 
-cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir, cllm_error *err) {
+cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir,
+                                cllm_error *err) {
     cllm_config config = {0};
     cllm_weights_found found;
-    if (mkdir(dir, 0777) && errno == EEXIST) return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is already there", dir);
+    if (mkdir(dir, 0777) && errno == EEXIST)
+        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is already there", dir);
     struct stat there;
     if (stat(dir, &there)) return cllm_fail_errno(err, errno, "cannot make the folder %s", dir);
     cllm_status st = cllm_synthetic_build(name, synthetic, &config, &found, err);
