@@ -397,15 +397,17 @@ static cllm_status settle_budget(gpu_model *m, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* Lowers the budget whose memory ran out, and notes why; false if that was done before. */
+/* Lowers the budget whose memory ran out by an eighth, and notes why; false if that was done before. */
 static bool lower_budget(gpu_model *m, bool pinned, const cllm_error *why) {
     size_t available = 0, total = 0;
     if (m->planned_again) return false;
     m->planned_again = true;
     uint64_t *budget = pinned ? &m->max_ram : &m->max_vram;
     const uint64_t from = pinned && m->max_ram == UINT64_MAX ? m->plan.ram_planned : *budget;
+    const uint64_t least = pinned ? m->plan.ram_least : m->plan.vram_least;
     uint64_t to = from - from / 8;
     if (!pinned && cudaMemGetInfo(&available, &total) == cudaSuccess && available < to) to = available - available / 32;
+    else if (to < least && least < from) to = least; /* most of a small budget is what is needed anyway */
     *budget = to;
     snprintf(m->plan.note, sizeof m->plan.note, "planned again with %.1f MB of %s instead of %.1f MB, because: %.140s", (double)to / 1e6,
              pinned ? "pinned memory" : "GPU memory", (double)from / 1e6, why->message);
