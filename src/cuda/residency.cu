@@ -11,7 +11,9 @@ extern "C" {
 
 /* What the driver takes beside what is asked for: the code of kernels as they are loaded, cuBLAS and its kernels, captured steps. 167 MB were
  * measured for the code and cuBLAS at the shape of TinyLlama. Allocations are rounded up by up to 2 MiB, too; see gpu_session_need. */
-#define DRIVER_BYTES ((uint64_t)192 << 20)
+#define DRIVER_BYTES ((uint64_t)224 << 20)
+/* Pinned memory has entries in the device's page tables, which lie in its memory: 8 bytes for each page of 4 KiB. */
+#define PAGE_ENTRIES(bytes) ((bytes) / 512)
 /* Of one allocation: the arena of weights, the ring. */
 #define ROUNDING     ((uint64_t)2 << 20)
 /* What an automatic budget leaves to others: for one thing, the driver does not tell how much of what is free it needs itself. */
@@ -96,7 +98,7 @@ static cllm_status plan_device(residency *r, uint32_t context, cllm_error *err) 
         const slot_of *s = &r->slots[i];
         r->items[i] = (cllm_plan_item){};
         if (!s->used) continue;
-        fixed += s->head;
+        fixed += s->head + PAGE_ENTRIES(s->pass);
         r->items[i].bytes = s->whole - s->head;
         /* of an untied embedding only a row is wanted, which kernels fetch from pinned memory themselves */
         r->items[i].pass = i == 0 && !m->weights->tied ? 0 : s->pass;
