@@ -69,7 +69,8 @@ typedef struct model_bench {
     bool plain; /* no matrix is compressed */
     cllm_model_info info;
     cllm_session *session;
-    uint64_t used_before; /* of the device's memory */
+    uint64_t used_before; /* of the device's memory; with budgets: before the first model, so that code that is loaded
+                             counts */
     cli_floors floors;    /* measured before the model was loaded */
     int32_t *tokens, *generated;
     float *logits;
@@ -343,7 +344,7 @@ static cllm_status bench_budget(model_bench *b, cllm_model *model, const char *w
     cllm_status status = CLLM_OK;
     if (b->gpu != NULL) status = read_budget(model, word, params, err);
     if (status == CLLM_OK) status = measure_floors(b, model, params, err);
-    if (status == CLLM_OK && b->gpu != NULL)
+    if (status == CLLM_OK && b->gpu != NULL && (b->used_before == 0 || !has_budgets(b->o)))
         status = b->gpu->table->memory(b->gpu->on_device, &b->used_before, &total, err);
     if (status == CLLM_OK) status = cllm_model_load(model, params, err);
     if (status == CLLM_OK) status = bench_loaded(b, model, err);
