@@ -412,7 +412,8 @@ static int tear_down(void **state) {
     return 0;
 }
 
-int main(void) {
+/* An argument chooses tests by name, with * and ?. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny),     cmocka_unit_test(test_networks),  cmocka_unit_test(test_saved),
         cmocka_unit_test(test_small),    cmocka_unit_test(test_synthetic), cmocka_unit_test(test_refused),
@@ -426,5 +427,6 @@ int main(void) {
         return s == CLLM_ERR_UNSUPPORTED ? 77 : 1;
     }
     print_message("%s\n", device.name);
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
