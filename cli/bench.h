@@ -80,7 +80,7 @@ typedef struct bench_shape {
 } bench_shape;
 
 typedef struct bench_options {
-    const char *path, *baseline, *synthetic;
+    const char *path, *baseline, *synthetic, *save;
     double bpw[BENCH_MAX_LIST]; /* at least one */
     int n_bpw;
     bench_shape shapes[BENCH_MAX_LIST]; /* none: the subject's own */
@@ -90,7 +90,8 @@ typedef struct bench_options {
     uint64_t limit;
     int mode; /* index into cli_mode_names, or -1: all */
     cllm_profile profile;
-    cli_device_options device;
+    cli_device_options device; /* max_vram is a list: bench_budgets */
+    bool timeline;
     int threads, repeat, prompt, generate, depth, style;
 } bench_options;
 

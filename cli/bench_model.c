@@ -1,5 +1,9 @@
 /* bench model: tokens per second of a whole model, prompt and generation apart. */
 #include "bench.h"
+#include "plan.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -25,6 +29,30 @@ static const bench_column columns[] = {
     {NULL, NULL, NULL},
 };
 
+/* With budgets: what the bus and the disk allow beside what was reached. */
+static const bench_column stream_columns[] = {
+    {"model", "model", NULL},
+    {"weights", "weights", NULL},
+    {"device", "device", NULL},
+    {"test", "test", NULL},
+    {"budget_mb", "budget MB", "%.1f"},
+    {"planned_mb", "planned MB", "%.1f"},
+    {"held_mb", "held MB", "%.1f"},
+    {"device_used_mb", "driver MB", "%.1f"},
+    {"pinned_mb", "pinned MB", "%.1f"},
+    {"tokens_per_s", "tokens/s", "%.2f"},
+    {"tokens_per_s_deviation", "+- tokens/s", "%.2f"},
+    {"ratio", "x baseline", "%.2f"},
+    {"read_mb_per_token", "read MB/token", "%.1f"},
+    {"bus_mb_per_token", "bus MB/token", "%.1f"},
+    {"bus_gb_per_s", "bus GB/s", "%.1f"},
+    {"share_of_bus", "% of bus", "%.1f"},
+    {"disk_mb_per_token", "disk MB/token", "%.1f"},
+    {"disk_gb_per_s", "disk GB/s", "%.2f"},
+    {"share_of_disk", "% of disk", "%.1f"},
+    {NULL, NULL, NULL},
+};
+
 /* One model to measure: of a directory, or drawn. */
 typedef struct model_case {
     const char *dir;            /* NULL: drawn */
@@ -41,7 +69,9 @@ typedef struct model_bench {
     bool plain; /* no matrix is compressed */
     cllm_model_info info;
     cllm_session *session;
-    uint64_t used_before; /* of the device's memory */
+    uint64_t used_before; /* of the device's memory; with budgets: before the first model, so that code that is loaded
+                             counts */
+    cli_floors floors;    /* measured before the model was loaded */
     int32_t *tokens, *generated;
     float *logits;
     json_t *rows;
@@ -69,6 +99,63 @@ static cllm_status run_once(model_bench *b, bool prompt, int n, cllm_error *err)
                   : cllm_session_greedy(b->session, b->tokens[0], (uint32_t)n, b->generated, err);
 }
 
+static bool has_budgets(const bench_options *o) {
+    return o->device.max_vram != NULL || o->device.max_ram > 0;
+}
+
+static void add_bound(json_t *row, const char *key, const char *speed_key, const char *share_key, uint64_t bytes,
+                      double speed, double tokens_per_s) {
+    if (bytes == 0) return;
+    json_object_set_new(row, key, json_real((double)bytes / 1e6));
+    if (speed <= 0) return;
+    json_object_set_new(row, speed_key, json_real(speed / 1e9));
+    json_object_set_new(row, share_key, json_real(100 * tokens_per_s * (double)bytes / speed));
+}
+
+/* What streams for a token, against how fast it can come. */
+static void add_bounds(const model_bench *b, json_t *row, double tokens_per_s) {
+    const cllm_plan *p = &b->info.plan;
+    if (!has_budgets(b->o)) return;
+    add_bound(row, "bus_mb_per_token", "bus_gb_per_s", "share_of_bus", p->bus_per_pass, b->floors.bus, tokens_per_s);
+    add_bound(row, "disk_mb_per_token", "disk_gb_per_s", "share_of_disk", p->disk_per_pass, b->floors.disk,
+              tokens_per_s);
+}
+
+static void add_plan(const model_bench *b, const cllm_memory *all, json_t *row) {
+    const cllm_plan *p = &b->info.plan;
+    const uint64_t budget = p->vram_planned > 0 ? p->vram_budget : p->ram_budget;
+    const uint64_t planned = p->vram_planned > 0 ? p->vram_planned : p->ram_planned;
+    if (!has_budgets(b->o)) return;
+    json_object_set_new(row, "held_mb",
+                        json_real((double)(all->weights + all->kv + all->ring + all->scratch + all->graph) / 1e6));
+    if (planned == 0) return;
+    json_object_set_new(row, "budget_mb", json_real((double)budget / 1e6));
+    json_object_set_new(row, "planned_mb", json_real((double)planned / 1e6));
+    json_object_set_new(row, "pinned_mb", json_real((double)all->pinned / 1e6));
+    json_object_set_new(row, "plan", cli_plan_json(p, &b->floors));
+}
+
+/* Where the time of one step goes. */
+static cllm_status add_timeline(const model_bench *b, json_t *row, cllm_error *err) {
+    cllm_stream_profile p;
+    cllm_status status = b->gpu->table->stream_profile(b->session->on_backend, &p, err);
+    if (status != CLLM_OK || p.loads == 0) return status;
+    json_object_set_new(row, "timeline",
+                        json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "copies", (json_int_t)p.loads,
+                                  "bytes", (json_int_t)p.bytes, "step_ms", p.step, "copying_ms", p.copying,
+                                  "before_first_copy_ms", p.before, "between_copies_ms", p.between,
+                                  "after_last_copy_ms", p.after, "kernels_ms", p.reading, "kernels_while_copying_ms",
+                                  p.overlapped));
+    if (b->o->style == BENCH_TABLE)
+        printf("%s, budget %.0f MB: a step of %.3f ms started kernel by kernel: %u copies %.3f ms; no copy before the "
+               "first %.3f, "
+               "between them %.3f, after the last %.3f ms; kernels that read them %.3f ms, of which %.3f while copies "
+               "go on\n",
+               b->name, (double)b->info.plan.vram_budget / 1e6, p.step, p.loads, p.copying, p.before, p.between,
+               p.after, p.reading, p.overlapped);
+    return CLLM_OK;
+}
+
 static void add_row(model_bench *b, bool prompt, int n, const bench_stats *stats) {
     char test[64], depth[32] = "";
     if (b->o->depth > 0) snprintf(depth, sizeof depth, " @ d%d", b->o->depth);
@@ -88,6 +175,7 @@ static void add_row(model_bench *b, bool prompt, int n, const bench_stats *stats
             json_object_set_new(row, "share_of_copy",
                                 json_real(100 * stats->mean * read / 1e9 / b->gpu->copy_gb_per_s));
     }
+    if (!prompt) add_bounds(b, row, stats->mean);
     double *baseline = &b->baseline[prompt ? 0 : 1];
     if (b->now->is_baseline) *baseline = stats->mean;
     if (*baseline > 0) json_object_set_new(row, "ratio", json_real(stats->mean / *baseline));
@@ -126,6 +214,7 @@ static cllm_status add_memory(model_bench *b, size_t first_row, cllm_error *err)
         json_object_set_new(row, "ring_mb", json_real((double)all.ring / 1e6));
         json_object_set_new(row, "scratch_mb", json_real((double)all.scratch / 1e6));
         json_object_set_new(row, "graph_mb", json_real((double)all.graph / 1e6));
+        add_plan(b, &all, row);
         json_object_set_new(row, "bits_per_weight", json_real(8 * (double)all.weights / (double)b->info.weights));
         if (b->gpu == NULL) continue;
         json_object_set_new(row, "device_used_mb", json_real(((double)used - (double)b->used_before) / 1e6));
@@ -141,7 +230,11 @@ static cllm_status bench_session(model_bench *b, cllm_error *err) {
     if (b->o->depth > 0) status = eval_prompt(b, b->o->depth, err);
     if (status == CLLM_OK) status = bench_test(b, true, b->o->prompt, err);
     if (status == CLLM_OK) status = bench_test(b, false, b->o->generate, err);
-    return status == CLLM_OK ? add_memory(b, first_row, err) : status;
+    if (status == CLLM_OK) status = add_memory(b, first_row, err);
+    const size_t rows = json_array_size(b->rows);
+    if (status == CLLM_OK && b->o->timeline && b->gpu != NULL && rows > first_row)
+        status = add_timeline(b, json_array_get(b->rows, rows - 1), err);
+    return status;
 }
 
 static cllm_status bench_loaded(model_bench *b, cllm_model *model, cllm_error *err) {
@@ -161,6 +254,8 @@ static cllm_status bench_loaded(model_bench *b, cllm_model *model, cllm_error *e
         status = cllm_fail_memory(err, (size_t)b->info.vocab * sizeof *b->logits, "logits");
     if (status == CLLM_OK) status = cllm_session_new(model, (uint32_t)context, &b->session, err);
     if (status == CLLM_OK) {
+        cllm_model_get_info(model, &b->info); /* its plan may be another one now */
+        if (b->info.plan.note[0] != '\0') cli_note("%s: %s", b->name, b->info.plan.note);
         fill_tokens(b, (int)context);
         status = bench_session(b, err);
         cllm_session_free(b->session);
@@ -185,12 +280,87 @@ static cllm_status describe_case(model_bench *b, const model_case *c, cllm_error
     return status;
 }
 
-static cllm_status open_case(const model_bench *b, const model_case *c, const cllm_model_params *params,
-                             cllm_model **model, cllm_error *err) {
+static cllm_status prepare_case(const model_bench *b, const model_case *c, const cllm_model_params *params,
+                                cllm_model **model, cllm_error *err) {
     static const cllm_encode_params raw = {.mode = CLLM_MODE_RAW};
-    if (c->dir != NULL) return cllm_model_open(c->dir, params, model, err);
+    if (c->dir != NULL) return cllm_model_prepare(c->dir, model, err);
     const cllm_encode_params *p = c->coding != NULL ? &c->coding->params : &raw;
-    return cllm_model_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, params, model, err);
+    return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, params, model, err);
+}
+
+/* ---- budgets */
+
+/* The entry of a list that begins at *text, "all" where there is no list; steps behind it. False at the end. */
+static bool next_budget(const char **text, char word[32]) {
+    if (*text == NULL || **text == '\0') return false;
+    size_t n = strcspn(*text, ",");
+    snprintf(word, 32, "%.*s", (int)(n < 31 ? n : 31), *text);
+    *text += n + ((*text)[n] == ',');
+    return true;
+}
+
+/* "min", "full" and "N%" mean something once the model is known. */
+static cllm_status read_budget(cllm_model *model, const char *word, cllm_model_params *params, cllm_error *err) {
+    cllm_model_params widest = *params;
+    cllm_plan plan;
+    char *end;
+    const bool least = strcmp(word, "min") == 0, full = strcmp(word, "full") == 0;
+    double part = least || full ? 0 : strtod(word, &end) / 100;
+    params->max_vram = 0;
+    if (strcmp(word, "all") == 0) return CLLM_OK;
+    if (strcmp(word, "auto") == 0) {
+        params->max_vram = CLLM_BUDGET_AUTO;
+        return CLLM_OK;
+    }
+    if (!least && !full && strcmp(end, "%") != 0) {
+        if (args_parse_size(word, &params->max_vram) && params->max_vram > 0) return CLLM_OK;
+        return cllm_fail(
+            err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+            "--max-vram takes sizes such as 1.5G, auto, all, min, full or percentages such as 50%%, not '%s'", word);
+    }
+    widest.max_vram = CLLM_BUDGET_AUTO - 1; /* more than any device has: plans that everything stays */
+    cllm_status status = cllm_model_plan_prepared(model, &widest, &plan, err);
+    if (status != CLLM_OK) return status;
+    if (!(part >= 0 && part <= 1))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "'%s' is no part of the way to a model that is resident", word);
+    params->max_vram =
+        full ? plan.vram_full : plan.vram_least + (uint64_t)((double)(plan.vram_whole - plan.vram_least) * part);
+    return CLLM_OK;
+}
+
+static cllm_status measure_floors(model_bench *b, cllm_model *model, const cllm_model_params *params, cllm_error *err) {
+    cllm_plan plan;
+    b->floors = (cli_floors){0, 0};
+    if (params->max_vram == 0 && params->max_ram == 0) return CLLM_OK;
+    cllm_status status = cllm_model_plan_prepared(model, params, &plan, err);
+    if (status == CLLM_OK) cli_floors_measure(&plan, params->device, b->now->dir, &b->floors);
+    return status;
+}
+
+static cllm_status bench_budget(model_bench *b, cllm_model *model, const char *word, cllm_model_params *params,
+                                cllm_error *err) {
+    uint64_t total;
+    cllm_status status = CLLM_OK;
+    if (b->gpu != NULL) status = read_budget(model, word, params, err);
+    if (status == CLLM_OK) status = measure_floors(b, model, params, err);
+    if (status == CLLM_OK && b->gpu != NULL && (b->used_before == 0 || !has_budgets(b->o)))
+        status = b->gpu->table->memory(b->gpu->on_device, &b->used_before, &total, err);
+    if (status == CLLM_OK) status = cllm_model_load(model, params, err);
+    if (status == CLLM_OK) status = bench_loaded(b, model, err);
+    cllm_model_unload(model);
+    return status;
+}
+
+static cllm_status bench_budgets(model_bench *b, cllm_model *model, cllm_model_params *params, cllm_error *err) {
+    const char *list = b->o->device.max_vram != NULL && b->gpu != NULL ? b->o->device.max_vram : "all";
+    char word[32];
+    cllm_status status = CLLM_OK;
+    while (status == CLLM_OK && next_budget(&list, word)) {
+        status = bench_budget(b, model, word, params, err);
+        if (b->now->is_baseline) break;
+    }
+    return status;
 }
 
 static cllm_status bench_case(model_bench *b, const model_case *c, cllm_error *err) {
@@ -198,23 +368,23 @@ static cllm_status bench_case(model_bench *b, const model_case *c, cllm_error *e
     cllm_model *model;
     cllm_model_params params;
     cli_progress progress;
-    uint64_t total;
+    cli_device_options device = o->device;
+    const int longest = o->prompt > o->generate ? o->prompt : o->generate;
     cllm_status status = describe_case(b, c, err);
-    if (status == CLLM_OK && b->gpu != NULL)
-        status = b->gpu->table->memory(b->gpu->on_device, &b->used_before, &total, err);
     if (status != CLLM_OK) return status;
+    device.max_vram = NULL; /* a list */
     cli_progress_init(&progress, false);
     cllm_model_params_default(&params);
-    cli_device_apply(&o->device, &params); /* the options were checked when they were read */
+    cli_device_apply(&device, &params); /* the options were checked when they were read */
     params.device = b->gpu != NULL ? b->gpu->device.id : "cpu";
     params.weights = c->weights;
     params.threads = o->threads;
+    params.context = (uint32_t)longest + (uint32_t)o->depth;
     params.progress = cli_progress_show;
     params.user = &progress;
-    status = open_case(b, c, &params, &model, err);
+    status = prepare_case(b, c, &params, &model, err);
+    if (status == CLLM_OK) status = bench_budgets(b, model, &params, err);
     cli_progress_end(&progress);
-    if (status != CLLM_OK) return status;
-    status = bench_loaded(b, model, err);
     cllm_model_close(model);
     return status;
 }
@@ -225,7 +395,8 @@ static cllm_status bench_variants(model_bench *b, model_case c, bool compressed,
     if (b->gpu != NULL) return bench_case(b, &c, err);
     cllm_status status = CLLM_OK;
     c.weights = CLLM_WEIGHTS_COMPRESSED;
-    if (compressed) status = bench_case(b, &c, err);
+    if (compressed || has_budgets(b->o)) status = bench_case(b, &c, err);
+    if (has_budgets(b->o)) return status; /* which decoded weights cannot have */
     c.weights = CLLM_WEIGHTS_DECODED;
     return status == CLLM_OK ? bench_case(b, &c, err) : status;
 }
@@ -244,6 +415,11 @@ static cllm_status bench_drawn(model_bench *b, cllm_error *err) {
     bench_coding codings[BENCH_MAX_LIST + 2];
     int n = bench_codings(b->o, codings);
     cllm_status status = bench_case(b, &baseline, err);
+    if (status == CLLM_ERR_ARGUMENT &&
+        has_budgets(b->o)) { /* too much for the first budget: only the ratios are missing */
+        cli_note("the FP16 baseline is left out: %s", err->message);
+        status = CLLM_OK;
+    }
     for (int i = 0; i < n && status == CLLM_OK; i++) {
         const model_case drawn = {.coding = &codings[i]};
         status = bench_variants(b, drawn, true, err);
@@ -265,8 +441,27 @@ static cllm_status settle_device(model_bench *b, bench_gpu *gpu, cllm_error *err
     return status;
 }
 
+static int save_drawn(const bench_options *o) {
+    cllm_error err;
+    cli_progress progress;
+    bench_coding codings[BENCH_MAX_LIST + 2];
+    bench_codings(o, codings);
+    const cllm_encode_params *p = &codings[0].params;
+    cli_progress_init(&progress, false);
+    const cllm_synthetic_params synthetic = {.mode = p->mode,
+                                             .bpw = p->bpw,
+                                             .profile = p->profile,
+                                             .threads = o->threads,
+                                             .progress = cli_progress_show,
+                                             .user = &progress};
+    cllm_status status = cllm_synthetic_save(o->synthetic, &synthetic, o->save, &err);
+    cli_progress_end(&progress);
+    return status == CLLM_OK ? CLI_OK : cli_report(&err);
+}
+
 int bench_model(const bench_options *o) {
     cllm_error err;
+    if (o->save != NULL) return save_drawn(o);
     bench_gpu gpu = {0};
     model_bench b = {.o = o, .rows = json_array()};
     cllm_status status = settle_device(&b, &gpu, &err);
@@ -277,10 +472,11 @@ int bench_model(const bench_options *o) {
                "%d matrices of each shape are encoded, layers hold copies of them in turn\n\n",
                o->synthetic, CLLM_SYNTHETIC_DISTINCT);
     bench_gpu_close(&gpu);
-    if (status == CLLM_OK) return bench_print(b.rows, columns, o->style);
+    const bench_column *shown = has_budgets(o) ? stream_columns : columns;
+    if (status == CLLM_OK) return bench_print(b.rows, shown, o->style);
     /* What was measured before something failed is still worth its time. */
     if (json_array_size(b.rows) > 0)
-        bench_print(b.rows, columns, o->style);
+        bench_print(b.rows, shown, o->style);
     else
         json_decref(b.rows);
     return cli_report(&err);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CELL = 128, MAX_COLUMNS = 16 };
+enum { CELL = 128, MAX_COLUMNS = 24 };
 
 static void cell_text(const json_t *row, const bench_column *column, char text[CELL]) {
     const json_t *value = json_object_get(row, column->key);

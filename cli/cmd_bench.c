@@ -115,12 +115,16 @@ static int check_options(subject what, const bench_options *o) {
         return cli_fail(CLI_USAGE, "--synthetic belongs to model, and to decode with --device cuda");
     if (o->path != NULL && o->synthetic != NULL)
         return cli_fail(CLI_USAGE, "there is a path and --synthetic; measure one of them");
+    if (o->save != NULL && (what != MODEL || o->synthetic == NULL))
+        return cli_fail(CLI_USAGE, "--save belongs to model with --synthetic NAME");
     if (o->baseline != NULL && (what != MODEL || o->synthetic != NULL))
         return cli_fail(CLI_USAGE,
                         "--baseline belongs to model with a path; a synthetic model is measured beside its FP16 form");
     if (!on_gpu && o->path == NULL && o->synthetic == NULL)
         return cli_fail(CLI_USAGE, "the path is missing (usage: codecllm bench %s PATH%s)", word,
                         what == MODEL ? " or --synthetic NAME" : "");
+    if (what != MODEL && (o->device.max_vram != NULL || o->device.max_ram > 0 || o->timeline))
+        return cli_fail(CLI_USAGE, "--max-vram, --max-ram and --timeline belong to model");
     if ((what == DECODE || what == COMPRESS) && o->n_bpw > 1)
         return cli_fail(CLI_USAGE, "bench %s takes one number for --bpw on the CPU", word);
     return -1;
@@ -171,6 +175,7 @@ int cmd_bench(int argc, char **argv) {
                        .generate = 128,
                        .device = CLI_DEVICE_DEFAULTS};
     lists l = {NULL, NULL, NULL};
+    const char *budgets = NULL;
     bool json = false, csv = false;
     int profile = NOT_GIVEN, count;
     const char *words[2] = {NULL, NULL};
@@ -232,6 +237,13 @@ int cmd_bench(int argc, char **argv) {
          .value = "NAME",
          .help = "model, decode on a GPU: a model of this shape with drawn weights instead of PATH: tinyllama-1.1b, "
                  "llama-3.2-1b, llama-3-8b, mistral-7b, qwen2.5-0.5b, qwen3-8b"},
+        {.names = "--save",
+         .kind = ARG_STRING,
+         .target = &o.save,
+         .value = "DIR",
+         .help = "model: write the drawn model (first of --bpw, no tokenizer) as a directory instead of measuring it, "
+                 "for bench model DIR with "
+                 "--max-ram"},
         {.names = "-p",
          .kind = ARG_INT,
          .target = &o.prompt,
@@ -260,6 +272,20 @@ int cmd_bench(int argc, char **argv) {
          .help = "model: measure this directory too (the uncompressed one) and tell ratios to it"},
         cli_option_keys(&o.device),
         cli_option_values(&o.device),
+        {.names = "--max-vram",
+         .kind = ARG_STRING,
+         .target = &budgets,
+         .value = "SIZE,...",
+         .help = "model: budgets of the GPU's memory, one measurement each: sizes, auto, all (no limit), min (the "
+                 "smallest that works), full (the smallest with copies of full size), or N% of "
+                 "the way from min to the one that holds all; tells how much of the bus is used. The FP16 baseline "
+                 "gets the first one"},
+        cli_option_max_ram(&o.device),
+        {.names = "--timeline",
+         .kind = ARG_FLAG,
+         .target = &o.timeline,
+         .help = "model: also where the time of a step goes whose weights stream to a GPU: copies, kernels, and what "
+                 "overlaps"},
         {.names = "--json", .kind = ARG_FLAG, .target = &json, .help = "print a JSON array, one object per row"},
         {.names = "--csv", .kind = ARG_FLAG, .target = &csv, .help = "print CSV"},
         {.names = NULL},
@@ -273,10 +299,12 @@ int cmd_bench(int argc, char **argv) {
             "gemv      products of drawn matrices with a few vectors on a GPU, beside cuBLAS FP16\n"
             "model     tokens per second, for prompts and for generation, and what memory holds\n"
             "PATH is a model directory; for decode and compress also one safetensors file.",
-        .examples = "codecllm bench decode models/tiny --mode rd --bpw 4.5\n"
-                    "codecllm bench gemv --shape 14336x4096 --bpw 4.25 -b 1,2,4,8\n"
-                    "codecllm bench model tiny-4.5 --baseline models/tiny -p 256 -n 128 -r 5 --json\n"
-                    "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda",
+        .examples =
+            "codecllm bench decode models/tiny --mode rd --bpw 4.5\n"
+            "codecllm bench gemv --shape 14336x4096 --bpw 4.25 -b 1,2,4,8\n"
+            "codecllm bench model tiny-4.5 --baseline models/tiny -p 256 -n 128 -r 5 --json\n"
+            "codecllm bench model --synthetic llama-3-8b --bpw 4.25 -p 512 -n 128 --device cuda\n"
+            "codecllm bench model --synthetic llama-3-8b --device cuda -p 0 -n 32 --max-vram min,1G,50%,all --timeline",
         .options = options,
         .min_positional = 1,
         .max_positional = 2,
@@ -291,6 +319,7 @@ int cmd_bench(int argc, char **argv) {
     cllm_model_params checked;
     code = take_lists(&l, &o);
     if (code < 0) code = cli_device_apply(&o.device, &checked);
+    o.device.max_vram = budgets; /* a list, which bench_model takes apart */
     if (code < 0) code = settle_subject(words[0], &o, &what);
     if (code < 0) code = check_options(what, &o);
     if (code >= 0) return code;

@@ -3,7 +3,9 @@
 #include "compare.h"
 #include "container/json.h"
 #include "entropy.h"
+#include "device.h"
 #include "json.h"
+#include "plan.h"
 
 static const char *mode_name(cllm_mode mode) {
     switch (mode) {
@@ -88,8 +90,10 @@ static json_t *row_json(const tensor_row *row) {
 }
 
 typedef struct info_options {
-    const char *dir, *compare, *device;
-    bool json, tensors, entropy;
+    const char *dir, *compare;
+    cli_device_options device;
+    int context;
+    bool json, tensors, entropy, plan;
 } info_options;
 
 /* Sums over the tensors. */
@@ -134,7 +138,7 @@ static cllm_status walk(const info_options *o, json_t *rows, info_sums *sums, cl
 static int describe_device(const info_options *o) {
     cllm_device d;
     cllm_error err;
-    if (cllm_device_get_info(o->device, true, &d, &err) != CLLM_OK) return cli_report(&err);
+    if (cllm_device_get_info(o->device.device, true, &d, &err) != CLLM_OK) return cli_report(&err);
     if (o->json)
         return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o}", "device", d.id, "name", d.name, "detail",
                                         d.detail, "built_for", d.built_for, "memory_bytes", (json_int_t)d.memory,
@@ -148,8 +152,29 @@ static int describe_device(const info_options *o) {
     return CLI_OK;
 }
 
+/* What run would do with these budgets. */
+static int describe_plan(const info_options *o) {
+    cllm_model_params params;
+    cllm_plan plan;
+    cli_floors floors;
+    cllm_error err;
+    cllm_model_params_default(&params);
+    params.context = (uint32_t)o->context;
+    int code = cli_device_apply(&o->device, &params);
+    if (code >= 0) return code;
+    if (cllm_model_plan(o->dir, &params, &plan, &err) != CLLM_OK) return cli_report(&err);
+    cli_floors_measure(&plan, params.device, o->dir, &floors);
+    if (o->json) return cli_print_json(cli_plan_json(&plan, &floors));
+    cli_plan_print(stdout, &plan, &floors);
+    return CLI_OK;
+}
+
+static bool wants_plan(const info_options *o) {
+    return o->plan || o->device.max_vram != NULL || o->device.max_ram > 0 || o->context > 0;
+}
+
 int cmd_info(int argc, char **argv) {
-    info_options o = {.dir = NULL};
+    info_options o = {.dir = NULL, .device = CLI_DEVICE_DEFAULTS};
     int count;
     const arg_option options[] = {
         {.names = "--tensors", .kind = ARG_FLAG, .target = &o.tensors, .help = "list every tensor and how it is coded"},
@@ -164,20 +189,35 @@ int cmd_info(int argc, char **argv) {
          .help = "decode the matrices and tell how many bytes the format takes over the entropy of their integers"},
         {.names = "-dev, --device",
          .kind = ARG_STRING,
-         .target = &o.device,
+         .target = &o.device.device,
          .value = "DEVICE",
-         .help =
-             "instead of a directory: what the device (cpu, cuda, cuda:N, or auto for the one that would be taken) is, "
-             "its memory, and how fast it copies"},
+         .help = "instead of a directory, or with --plan: what the device (cpu, cuda, cuda:N, or auto for the one that "
+                 "would be taken) is, "
+                 "its memory, and how fast it copies"},
+        {.names = "--plan",
+         .kind = ARG_FLAG,
+         .target = &o.plan,
+         .help = "what run would keep in memory and what it would stream, and how fast that can be at most"},
+        cli_option_max_vram(&o.device),
+        cli_option_max_ram(&o.device),
+        cli_option_keys(&o.device),
+        cli_option_values(&o.device),
+        {.names = "-c, --ctx-size",
+         .kind = ARG_INT,
+         .target = &o.context,
+         .value = "N",
+         .min = 0,
+         .max = 1e9,
+         .help = "--plan: context in tokens (default: what the model was made for, at most 4096)"},
         {.names = "--json", .kind = ARG_FLAG, .target = &o.json, .help = "print JSON"},
         {.names = NULL},
     };
     const arg_spec spec = {
-        .usage = "info DIR [options] | info --device DEVICE",
+        .usage = "info DIR [options] | info --device DEVICE | info DIR --plan [--max-vram SIZE] [--max-ram SIZE]",
         .description =
             "Tells what a model directory, compressed or not, holds. Bits per weight count every byte of every tensor.",
         .examples = "codecllm info tiny-4.5\ncodecllm info tiny-4.5 --tensors --compare models/tiny\n"
-                    "codecllm info --device cuda",
+                    "codecllm info --device cuda\ncodecllm info tiny-4.5 --plan --max-ram 8M --device cpu",
         .options = options,
         .min_positional = 0,
         .max_positional = 1,
@@ -185,9 +225,15 @@ int cmd_info(int argc, char **argv) {
     };
     int code = args_parse(&spec, argc, argv, &o.dir, &count);
     if (code >= 0) return code;
-    if (o.device != NULL && (count > 0 || o.tensors || o.entropy || o.compare != NULL))
+    if (wants_plan(&o)) {
+        if (o.tensors || o.entropy || o.compare != NULL)
+            return cli_fail(CLI_USAGE, "--plan tells about memory, not about tensors; ask for one of them");
+        if (count == 0) return cli_fail(CLI_USAGE, "%s is missing (usage: codecllm %s)", spec.positional, spec.usage);
+        return describe_plan(&o);
+    }
+    if (o.device.device != NULL && (count > 0 || o.tensors || o.entropy || o.compare != NULL))
         return cli_fail(CLI_USAGE, "--device tells about a device, not about a directory; ask for one of them");
-    if (o.device != NULL) return describe_device(&o);
+    if (o.device.device != NULL) return describe_device(&o);
     if (count == 0) return cli_fail(CLI_USAGE, "%s is missing (usage: codecllm %s)", spec.positional, spec.usage);
 
     cllm_error err;

@@ -89,6 +89,8 @@ static int parse(int argc, char **argv, ppl_options *o) {
         cli_option_device(&o->device),
         cli_option_keys(&o->device),
         cli_option_values(&o->device),
+        cli_option_max_vram(&o->device),
+        cli_option_max_ram(&o->device),
         {.names = "-t, --threads",
          .kind = ARG_INT,
          .target = &o->threads,
@@ -118,7 +120,7 @@ static int parse(int argc, char **argv, ppl_options *o) {
     int code = args_parse(&spec, argc, argv, o->dirs, &o->models);
     if (code >= 0) return code;
     if (o->file == NULL) return cli_fail(CLI_USAGE, "-f FILE is missing (usage: codecllm %s)", spec.usage);
-    cllm_model_params params;
+    cllm_model_params params = {0};
     return cli_device_apply(&o->device, &params);
 }
 
@@ -130,6 +132,7 @@ static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm
     cllm_model_params_default(&params);
     params.weights = (cllm_weights)e->o->weights;
     params.threads = e->o->threads;
+    params.context = (uint32_t)e->o->window;
     cli_device_apply(&e->o->device, &params);
     params.progress = cli_progress_show;
     params.user = &progress;

@@ -1,6 +1,7 @@
 #include "args.h"
 #include "device.h"
 #include "generate.h"
+#include "plan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,8 @@ static int parse(int argc, char **argv, run_options *o) {
         cli_option_device(&o->device),
         cli_option_keys(&o->device),
         cli_option_values(&o->device),
+        cli_option_max_vram(&o->device),
+        cli_option_max_ram(&o->device),
         {.names = "-cnv, --conversation",
          .kind = ARG_FLAG,
          .target = &o->conversation,
@@ -207,6 +210,7 @@ static int load(run_state *r, cllm_error *err) {
     cllm_model_params_default(&params);
     params.weights = (cllm_weights)o->weights;
     params.threads = o->threads;
+    params.context = (uint32_t)o->context;
     int code = cli_device_apply(&o->device, &params);
     if (code >= 0) return code;
     params.progress = cli_progress_show;
@@ -268,8 +272,14 @@ static int start_generator(run_state *r, bool chat, cllm_error *err) {
     if (context == 0) context = r->info.max_context < 4096 ? r->info.max_context : 4096;
     cllm_status status = generator_open(&r->generator, r->model, context, &sampler, o->ignore_eos, err);
     if (status != CLLM_OK) return cli_report(err);
+    cllm_model_get_info(r->model, &r->info); /* its plan may be another one now */
+    if (r->info.plan.note[0] != '\0') cli_note("%s", r->info.plan.note);
     if (chat) generator_stop_at_turns(&r->generator);
     return CLI_OK;
+}
+
+static bool has_plan(const run_state *r) {
+    return r->info.plan.vram_planned > 0 || r->info.plan.ram_planned > 0;
 }
 
 /* What is held where, and what a decode step reads: on a GPU against what a copy inside of its memory reaches, which is
@@ -297,6 +307,14 @@ static void print_memory(const run_state *r) {
     fputc('\n', stderr);
 }
 
+/* What limits it, if a budget is what makes weights stream. */
+static void print_plan(const run_state *r) {
+    cli_floors floors;
+    if (!has_plan(r)) return;
+    cli_floors_measure(&r->info.plan, r->info.device, r->o->dir, &floors);
+    cli_plan_print(stderr, &r->info.plan, &floors);
+}
+
 static void print_summary(const run_state *r) {
     const generator *g = &r->generator;
     fprintf(stderr, "\nload        %.2f s, %s of weights in memory (%s), seed %llu\n", r->load_seconds,
@@ -309,6 +327,7 @@ static void print_summary(const run_state *r) {
         fprintf(stderr, "generation  %u tokens, %.3f s, %.1f tokens/s\n", g->generated_tokens, g->generate_seconds,
                 g->generated_tokens / g->generate_seconds);
     if (cli_verbose) print_memory(r);
+    if (cli_verbose) print_plan(r);
 }
 
 static int print_json(const run_state *r, const char *text, size_t bytes) {
@@ -316,15 +335,17 @@ static int print_json(const run_state *r, const char *text, size_t bytes) {
     cllm_memory session;
     cllm_session_memory(g->session, &session);
     cllm_memory all = cli_memory_sum(&r->info.memory, &session);
+    const cli_floors floors = {0, 0}; /* measuring takes longer than most runs */
     return cli_print_json(
-        json_pack("{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b, s:s, s:s?, s:I, s:o}", "text", text, bytes,
+        json_pack("{s:s%, s:s, s:I, s:f, s:I, s:f, s:f, s:I, s:I, s:b, s:s, s:s?, s:I, s:o, s:o}", "text", text, bytes,
                   "stop", generator_stop_name(g->stop), "prompt_tokens", (json_int_t)g->prompt_tokens,
                   "prompt_tokens_per_s", g->prompt_seconds > 0 ? g->prompt_tokens / g->prompt_seconds : 0.0,
                   "generated_tokens", (json_int_t)g->generated_tokens, "generated_tokens_per_s",
                   g->generate_seconds > 0 ? g->generated_tokens / g->generate_seconds : 0.0, "load_s", r->load_seconds,
                   "weight_bytes", (json_int_t)r->info.weight_bytes, "seed", (json_int_t)r->seed, "weights_decoded",
                   r->info.weights_decoded, "device", r->info.device, "device_note", r->info.device_note,
-                  "read_per_token_bytes", (json_int_t)r->info.read_per_token, "memory_bytes", cli_memory_json(&all)));
+                  "read_per_token_bytes", (json_int_t)r->info.read_per_token, "memory_bytes", cli_memory_json(&all),
+                  "plan", has_plan(r) ? cli_plan_json(&r->info.plan, &floors) : json_null()));
 }
 
 /* Goes on from the prompt as it stands. */

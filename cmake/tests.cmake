@@ -60,7 +60,7 @@ foreach(script IN LISTS shell_tests)
         ENVIRONMENT "CLLM_SOURCE=${PROJECT_SOURCE_DIR};CLLM_BUILD=${PROJECT_BINARY_DIR};CLLM_SANITIZE=${CLLM_SANITIZE}")
 endforeach()
 
-set_tests_properties(test_gpu PROPERTIES SKIP_RETURN_CODE 77)
+set_tests_properties(test_gpu test_gpu_stream PROPERTIES SKIP_RETURN_CODE 77)
 
 # What the Python package's tests load beside the stand-in for the GPU library: one for nvCOMP.
 add_library(fake_nvcomp MODULE ${PROJECT_SOURCE_DIR}/tests/fake_nvcomp.c)
@@ -82,3 +82,16 @@ foreach(name test_engine test_hostile_tensor test_reference test_tokenizer cli_k
         set_tests_properties(${name} PROPERTIES COST 100)
     endif()
 endforeach()
+
+# The GPU backend without a GPU: its own objects with a stand-in for the CUDA runtime and cuBLAS.
+if(TARGET cllm_cuda)
+    add_executable(test_stream_order ${PROJECT_SOURCE_DIR}/tests/cuda/test_stream_order.cu ${PROJECT_SOURCE_DIR}/tests/cuda/fake_runtime.c
+        $<TARGET_OBJECTS:cllm_cuda>)
+    set_target_properties(test_stream_order PROPERTIES CUDA_RUNTIME_LIBRARY None)
+    target_include_directories(test_stream_order PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests
+        ${PROJECT_SOURCE_DIR}/tests/cuda ${CUDAToolkit_INCLUDE_DIRS})
+    target_compile_features(test_stream_order PRIVATE cuda_std_17)
+    target_link_libraries(test_stream_order PRIVATE cllm_static PkgConfig::CMOCKA)
+    add_test(NAME test_stream_order COMMAND test_stream_order)
+    set_tests_properties(test_stream_order PROPERTIES TIMEOUT 600 LABELS unit)
+endif()

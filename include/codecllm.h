@@ -248,10 +248,33 @@ typedef struct cllm_session cllm_session;
 typedef struct cllm_memory {
     uint64_t weights; /* coded or not, with their tables and scales */
     uint64_t kv;      /* keys and values of the tokens in the context */
-    uint64_t ring;    /* slots that hold a decoded matrix while a prompt is multiplied with it */
+    uint64_t ring;    /* slots that hold a decoded matrix while a prompt is multiplied with it, and slots that weights stream through */
     uint64_t scratch; /* activations, logits, workspaces of libraries */
     uint64_t graph;   /* captured decode steps */
+    uint64_t pinned;  /* of a GPU: memory of the host, not of the device, that weights stream from */
 } cllm_memory;
+
+#define CLLM_BUDGET_AUTO UINT64_MAX /* as max_vram: what is free when the model is opened, less a margin */
+
+/* How a model whose memory has a limit is spread: the weights that stay, those that stream from the host's memory each time they are read,
+ * and those that are read from their files each time. Bytes unless said otherwise. On the CPU the host's memory is the only one. */
+typedef struct cllm_plan {
+    uint64_t vram_budget, vram_planned; /* device memory: may be taken (0 = no limit), and is to be taken at most, a session of `context`
+                                         * tokens and what the driver and its libraries take included */
+    uint64_t vram_least, vram_full, vram_whole; /* the smallest budget that works; the smallest with slots of full size, which smaller copies than
+                                                 * that make slow; the one from which on nothing streams */
+    uint64_t ram_budget, ram_planned, ram_least, ram_full, ram_whole; /* the same of the host's memory; with a GPU, of what is pinned */
+    uint64_t resident;                  /* weights on the device (on the CPU: in memory) */
+    uint64_t host;                      /* weights in pinned memory of the host */
+    uint64_t disk;                      /* weights that are read from files */
+    uint64_t bus_per_pass;              /* copied to the device for one token, or for a batch of up to 512 tokens of a prompt */
+    uint64_t disk_per_pass;             /* read from files for the same; on a GPU a part of bus_per_pass */
+    uint64_t slot_bytes;                /* of a slot of the ring that weights stream through; 0: nothing streams */
+    uint32_t slots;
+    uint32_t tensors, resident_tensors, disk_tensors; /* matrices: all, those that stay, those that are read from files */
+    uint32_t context;                   /* tokens, of the session that the plan has room for */
+    char note[256];                     /* why it was planned again with a smaller budget; "" if it was not */
+} cllm_plan;
 
 typedef enum cllm_weights {
     CLLM_WEIGHTS_AUTO = 0,       /* CPU: decoded where memory allows, else compressed; GPU: compressed */
@@ -266,6 +289,12 @@ typedef struct cllm_model_params {
     const char *device;   /* "auto" or NULL: a GPU if there is one that can take this model, else the CPU; "cpu"; "cuda" or
                            * "cuda:N": that GPU, or an error with the reason (CLLM_ERR_UNSUPPORTED if it cannot be used) */
     bool kv_f32;          /* GPU: keep the KV cache in float32 instead of FP16 (the CPU's always is float32) */
+    uint64_t max_vram;    /* GPU: bytes of device memory that the model and one session may take; weights that do not fit stream from pinned
+                           * memory of the host. 0 = no limit; CLLM_BUDGET_AUTO */
+    uint64_t max_ram;     /* bytes of the host's memory for weights; those that do not fit are read from their files each time. CPU: the
+                           * KV cache, buffers and one session's scratch count, too; GPU: pinned memory (and max_vram is then automatic, if it
+                           * is 0). 0 = no limit */
+    uint32_t context;     /* tokens of the session that a budget leaves room for; 0 = the model's max_context, at most 4096 */
     cllm_progress_fn progress;
     void *user;
 } cllm_model_params;
@@ -285,6 +314,7 @@ typedef struct cllm_model_info {
     const char *device_name;  /* "NVIDIA H200" */
     const char *device_note;  /* why "auto" took the CPU, one line; NULL if it did not */
     cllm_memory memory;       /* what the model itself holds; sessions come on top */
+    cllm_plan plan;           /* with max_vram or max_ram; otherwise all is resident and the rest 0 */
 } cllm_model_info;
 
 CLLM_API void cllm_model_params_default(cllm_model_params *params);
@@ -293,6 +323,9 @@ CLLM_API cllm_status cllm_model_open(const char *dir, const cllm_model_params *p
 /* All sessions of a model must be freed before it is closed. */
 CLLM_API void cllm_model_close(cllm_model *model);
 CLLM_API void cllm_model_get_info(const cllm_model *model, cllm_model_info *info);
+/* The plan that cllm_model_open would follow, without loading a weight. A budget that is too small is CLLM_ERR_ARGUMENT, and the message
+ * has the smallest that works. */
+CLLM_API cllm_status cllm_model_plan(const char *dir, const cllm_model_params *params, cllm_plan *plan, cllm_error *err);
 
 /* A session holds a KV cache of n_ctx tokens (0 = the model's max_context). */
 CLLM_API cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **out, cllm_error *err);

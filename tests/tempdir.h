@@ -29,7 +29,8 @@ static inline const char *temp_make(char path[64]) {
 static inline const char *temp_join(char out[512], const char *dir, const char *name) {
     char text[512];
     if (snprintf(text, sizeof text, "%s/%s", dir, name) >= (int)sizeof text) abort();
-    return memcpy(out, text, sizeof text);
+    memcpy(out, text, sizeof text);
+    return out;
 }
 
 /* dir/name for an argument of one call: a few static buffers in turn. What is kept longer goes through temp_join. */
@@ -55,7 +56,7 @@ static inline unsigned char *temp_read(const char *dir, const char *name, size_t
     fseek(f, 0, SEEK_END);
     *bytes = (size_t)ftell(f);
     rewind(f);
-    unsigned char *p = malloc(*bytes + 1);
+    unsigned char *p = (unsigned char *)malloc(*bytes + 1);
     if (!p || fread(p, 1, *bytes, f) != *bytes) abort();
     p[*bytes] = 0;
     fclose(f);

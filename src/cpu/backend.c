@@ -38,8 +38,12 @@ static matrix_pair pair_at(cpu_model *m, size_t index) {
     }
 }
 
-static size_t pair_count(const cpu_model *m) {
+size_t cpu_pair_count(const cpu_model *m) {
     return 2 + (size_t)m->config->layers * PER_LAYER;
+}
+
+cpu_matrix *cpu_pair_matrix(cpu_model *m, size_t index) {
+    return pair_at(m, index).to;
 }
 
 static bool skip(const cpu_model *m, size_t index) {
@@ -50,7 +54,7 @@ static bool skip(const cpu_model *m, size_t index) {
  * which leaves the rest for caches of sessions. */
 static bool decode_fits(cpu_model *m) {
     uint64_t need = 0, available = cllm_available_memory();
-    for (size_t i = 0; i < pair_count(m); i++)
+    for (size_t i = 0; i < cpu_pair_count(m); i++)
         if (!skip(m, i)) need += cpu_matrix_decoded_bytes(pair_at(m, i).from);
     return need <= available / 4 * 3;
 }
@@ -66,9 +70,9 @@ static void note_scratch(cpu_model *m, const cpu_matrix *to) {
 
 static cllm_status load_matrices(cpu_model *m, const cllm_model_params *params, cllm_pool *pool, cllm_error *err) {
     uint64_t total = 0, done = 0;
-    for (size_t i = 0; i < pair_count(m); i++)
+    for (size_t i = 0; i < cpu_pair_count(m); i++)
         if (!skip(m, i)) total += cpu_matrix_borrowed_bytes(pair_at(m, i).from);
-    for (size_t i = 0; i < pair_count(m); i++) {
+    for (size_t i = 0; i < cpu_pair_count(m); i++) {
         if (skip(m, i)) continue;
         matrix_pair p = pair_at(m, i);
         cllm_status s = cpu_matrix_load(p.from, m->decoded, m->tier, pool, p.to, err);
@@ -87,34 +91,61 @@ static cllm_status load_matrices(cpu_model *m, const cllm_model_params *params, 
 static void model_free(void *model) {
     cpu_model *m = model;
     if (!m) return;
-    for (size_t i = 0; m->layers && i < pair_count(m); i++) cpu_matrix_release(pair_at(m, i).to);
+    cpu_plan_free(m);
+    pthread_mutex_destroy(&m->lock);
+    for (size_t i = 0; m->layers && i < cpu_pair_count(m); i++) cpu_matrix_release(pair_at(m, i).to);
     cllm_free(m->layers);
     cllm_free(m);
+}
+
+static cpu_model *make_model(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                             cllm_error *err) {
+    cpu_model *m = cllm_alloc_zero(1, sizeof *m);
+    cpu_layer *layers = cllm_alloc_zero(config->layers, sizeof *layers);
+    if (!m || !layers) {
+        cllm_free(m);
+        cllm_free(layers);
+        cllm_fail_memory(err, config->layers * sizeof *layers, "a model's layers");
+        return NULL;
+    }
+    pthread_mutex_init(&m->lock, NULL);
+    m->config = config;
+    m->weights = weights;
+    m->tier = params->tier == CLLM_TIER_AUTO ? cllm_best_tier() : params->tier;
+    m->kernels = cllm_kernels_for(m->tier);
+    m->threads = params->threads;
+    m->head = weights->tied ? &m->embedding : &m->head_own;
+    m->head_stride = (config->head_dim + CLLM_VF - 1) / CLLM_VF * CLLM_VF;
+    m->layers = layers;
+    m->max_ram = params->max_ram;
+    return m;
+}
+
+/* With a budget weights stay as they are: what is read from files can only be that, and the rest takes less. */
+static cllm_status settle_form(cpu_model *m, const cllm_model_params *params, cllm_error *err) {
+    if (m->max_ram && params->weights == CLLM_WEIGHTS_DECODED)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "decoded weights and a budget for memory exclude each other");
+    m->decoded = params->weights == CLLM_WEIGHTS_DECODED ||
+                 (params->weights == CLLM_WEIGHTS_AUTO && !m->max_ram && decode_fits(m));
+    return CLLM_OK;
 }
 
 static cllm_status model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
                              void **model, cllm_error *err) {
     cllm_tier tier = params->tier == CLLM_TIER_AUTO ? cllm_best_tier() : params->tier;
+    cllm_error why = {.status = CLLM_ERR_MEMORY};
     if (!cllm_cpu_has_tier(tier))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "this processor has no %s; its best tier is %s",
                          cllm_tier_name(tier), cllm_tier_name(cllm_best_tier()));
-    cpu_model *m = cllm_alloc_zero(1, sizeof *m);
-    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
-    m->config = config;
-    m->weights = weights;
-    m->kernels = cllm_kernels_for(tier);
-    m->tier = tier;
-    m->threads = params->threads;
-    m->head = weights->tied ? &m->embedding : &m->head_own;
-    m->head_stride = (config->head_dim + CLLM_VF - 1) / CLLM_VF * CLLM_VF;
-    m->layers = cllm_alloc_zero(config->layers, sizeof *m->layers);
-    m->decoded = params->weights == CLLM_WEIGHTS_DECODED ||
-                 (params->weights == CLLM_WEIGHTS_AUTO && m->layers && decode_fits(m));
-    cllm_pool *pool = cllm_pool_new(params->threads);
-    cllm_status s = m->layers && pool
-                        ? load_matrices(m, params, pool, err)
-                        : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers and threads");
+    cpu_model *m = make_model(config, weights, params, &why);
+    if (!m && err) *err = why;
+    if (!m) return why.status;
+    cllm_status s = settle_form(m, params, err);
+    cllm_pool *pool = s ? NULL : cllm_pool_new(params->threads);
+    if (!s) s = pool ? load_matrices(m, params, pool, err) : cllm_fail_memory(err, 0, "a model's threads");
     cllm_pool_free(pool);
+    if (!s && m->max_ram) s = cpu_plan(m, params->context, err);
     if (s)
         model_free(m);
     else
@@ -122,11 +153,30 @@ static cllm_status model_new(const cllm_config *config, const cllm_weight_set *w
     return s;
 }
 
+static cllm_status plan(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                        cllm_plan *out, cllm_error *err) {
+    cllm_model_params quiet = *params;
+    void *model = NULL;
+    quiet.progress = NULL;
+    quiet.weights = CLLM_WEIGHTS_COMPRESSED; /* nothing is decoded for it: matrices are borrowed from their files */
+    if (!quiet.max_ram) quiet.max_ram = UINT64_MAX;
+    cllm_status s = model_new(config, weights, &quiet, &model, err);
+    if (s) return s;
+    *out = ((cpu_model *)model)->plan;
+    if (!params->max_ram) out->ram_budget = 0;
+    model_free(model);
+    return CLLM_OK;
+}
+
 static void model_info(const void *model, cllm_backend_model_info *info) {
-    const cpu_model *m = model;
+    cpu_model *m = (cpu_model *)model;
     *info = (cllm_backend_model_info){
         .read_per_token = m->read_per_token, .weights_decoded = m->decoded, .max_batch = CLLM_CPU_MAX_BATCH};
-    info->memory[CLLM_MEMORY_WEIGHTS] = m->weight_bytes;
+    pthread_mutex_lock(&m->lock);
+    info->plan = m->plan;
+    pthread_mutex_unlock(&m->lock);
+    /* of an untied embedding a plan counts nothing: rows are read where they lie in its file */
+    info->memory[CLLM_MEMORY_WEIGHTS] = m->max_ram ? info->plan.resident : m->weight_bytes;
 }
 
 const cllm_backend cllm_cpu_backend = {
@@ -137,6 +187,7 @@ const cllm_backend cllm_cpu_backend = {
     .model_new = model_new,
     .model_free = model_free,
     .model_info = model_info,
+    .plan = plan,
     .session_new = cpu_session_new,
     .session_free = cpu_session_free,
     .session_memory = cpu_session_memory,

@@ -3,10 +3,12 @@
 #ifndef CLLM_CPU_CPU_H
 #define CLLM_CPU_CPU_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/threads.h"
 #include "cpu/kernels.h"
+#include "cpu/stream.h"
 #include "engine/backend.h"
 
 enum {
@@ -36,6 +38,10 @@ typedef struct cpu_matrix {
     float *row_scale, *col_scale; /* NULL: all 1. Owned */
     void *owned;                  /* `data` where it is not borrowed */
     uint64_t bytes;               /* memory the weights take as loaded, and what a product reads */
+    bool streamed; /* products read it from files: `cuts` cuts of the model's, from cut0 on, every cut_step-th */
+    uint32_t cut0, cuts, cut_step;
+    uint32_t block0;           /* of a cut: row blocks of the matrix before the first one that is there */
+    const struct cpu_cut *cut; /* of a cut; NULL: the whole matrix is there */
 } cpu_matrix;
 
 typedef struct cpu_layer {
@@ -56,6 +62,13 @@ typedef struct cpu_model {
     uint64_t weight_bytes, read_per_token;
     uint32_t head_stride;           /* head_dim rounded up to whole vectors */
     size_t tile_words, block_bytes; /* largest tile, largest row block of decoded 16-bit rows */
+    /* with a budget */
+    uint64_t max_ram; /* 0: none */
+    cllm_plan plan;
+    cpu_stream_plan stream;
+    pthread_mutex_t lock; /* of what follows, and of planning again */
+    uint64_t room, session_bytes;
+    uint32_t sessions;
 } cpu_model;
 
 /* Scratch of one thread. */
@@ -95,6 +108,9 @@ typedef struct cpu_session {
     float *cosine, *sine; /* [batch][head_dim/2] */
     uint32_t query_block; /* tokens of an attention task */
     uint64_t scratch_bytes, kv_bytes;
+    bool counting; /* sizes are added up, nothing is taken */
+    cpu_stream stream;
+    uint64_t planned_bytes; /* of the model's room */
     /* the call in progress */
     uint32_t position, tokens;
     const int32_t *ids;
@@ -115,6 +131,26 @@ cllm_status cpu_matrix_row(const cpu_model *model, const cpu_matrix *m, uint32_t
 /* Decodes the tiles of a row block of layout 16 into row-major 16-bit numbers, `padded` a row. */
 cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block, uint32_t *tile, uint8_t *dst,
                              cllm_error *err);
+
+/* stream.c */
+/* Visits every matrix once: 0 is the embedding, 1 the head (also where it is tied), then seven a layer in the order of
+ * their use. */
+size_t cpu_pair_count(const cpu_model *m);
+cpu_matrix *cpu_pair_matrix(cpu_model *m, size_t index);
+/* With a budget: decides what stays, beside a session of `context` tokens (0: the usual). The matrices are loaded. */
+cllm_status cpu_plan(cpu_model *m, uint32_t context, cllm_error *err);
+void cpu_plan_free(cpu_model *m);
+/* Room for a session: takes it from the model's, or plans again where no other session needs it as it is. */
+cllm_status cpu_room_take(cpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_error *err);
+void cpu_room_give(cpu_model *m, uint64_t bytes);
+cllm_status cpu_stream_open(cpu_session *s, cllm_error *err);
+void cpu_stream_close(cpu_session *s);
+/* Waits for cut number `cut` of a matrix; *view is what is there of the matrix, until cpu_stream_give. held: 0 or 1,
+ * whose tables to use; *tensor is room for the view. */
+cllm_status cpu_stream_take(cpu_session *s, const cpu_matrix *m, uint32_t cut, int held, cpu_matrix *view,
+                            cllm_tensor *tensor, cllm_error *err);
+/* Gives back the cut that was taken first. */
+void cpu_stream_give(cpu_session *s);
 
 /* product.c */
 typedef enum cpu_epilogue {
@@ -152,6 +188,8 @@ cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens,
 cllm_status cpu_probe(int device, cllm_device_info *info, cllm_error *err);
 cllm_status cpu_copy_bandwidth(int device, double *bytes_per_second, cllm_error *err);
 
+/* What a session of n_ctx tokens takes, buffers of streamed weights apart. */
+cllm_status cpu_session_need(cpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_error *err);
 cllm_status cpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err);
 void cpu_session_free(void *session);
 void cpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);

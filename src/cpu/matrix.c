@@ -52,7 +52,12 @@ static cllm_status load_scales(const cllm_matrix *m, cpu_matrix *out, cllm_error
 
 cllm_status cpu_matrix_fail(const cpu_matrix *m, cllm_status status, cllm_error *err) {
     const cllm_matrix *from = m->source;
-    if (err && err->position != CLLM_NO_POSITION) err->position += from->file_offset;
+    if (err && err->position != CLLM_NO_POSITION) {
+        /* positions in a cut count from the beginning of the ring's memory */
+        if (m->cut && m->coded) err->position += from->coded->tiles_at + m->cut->before - m->coded->tiles_at;
+        err->position += from->file_offset;
+    }
+    if (m->cut && m->block0) cllm_fail_prefix(err, status, "rows from %u on", 16 * m->block0);
     return cllm_fail_prefix(err, status, "%s: tensor %s (from byte %" PRIu64 ")", from->file, from->name,
                             from->file_offset);
 }
@@ -66,7 +71,7 @@ cllm_status cpu_matrix_block(const cpu_matrix *m, cllm_tier tier, uint32_t block
     const cllm_header *h = &m->coded->h;
     const size_t row_bytes = (size_t)m->padded * 2;
     for (uint32_t cb = 0; cb < m->coded->col_blocks; cb++) {
-        cllm_status s = cllm_tile_decode(m->coded, tier, cllm_tile_index(m->coded, block, cb), tile, err);
+        cllm_status s = cllm_tile_decode(m->coded, tier, cllm_tile_index(m->coded, block - m->block0, cb), tile, err);
         if (s) return s;
         uint8_t *base = dst + (size_t)cb * m->tile_cols * 2;
         /* register 4k+i of lanes 4g..4g+3: eight consecutive columns of one row */

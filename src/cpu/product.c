@@ -85,8 +85,8 @@ static cllm_status block_of_tiles(const cpu_session *s, const cpu_matrix *m, uin
     for (uint32_t cb = 0; cb < tiles; cb++) {
         uint32_t width = cb + 1 < tiles ? m->tile_cols : m->padded - cb * m->tile_cols, c0 = cb * m->tile_cols;
         if (m->form == CPU_INT_CODED) {
-            cllm_status st =
-                cllm_tile_decode(m->coded, s->model->tier, cllm_tile_index(m->coded, block, cb), w->tile, &w->error);
+            cllm_status st = cllm_tile_decode(m->coded, s->model->tier,
+                                              cllm_tile_index(m->coded, block - m->block0, cb), w->tile, &w->error);
             if (st) return st;
             for (uint32_t i = 0; i < width * 4; i++) w->tile[i] ^= CLLM_BIAS;
         }
@@ -110,9 +110,9 @@ static cllm_status row_block(const cpu_session *s, const cpu_matrix *m, uint32_t
     if (is_int(m)) {
         st = block_of_tiles(s, m, block, slot, tokens, w, y);
     } else {
-        const uint8_t *rows = m->form == CPU_ROWS
-                                  ? m->data + (size_t)block * 16 * m->padded * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
-                                  : w->block;
+        const uint8_t *rows = m->form == CPU_ROWS ? m->data + (size_t)(block - m->block0) * 16 * m->padded *
+                                                                  (m->dtype == CLLM_DTYPE_F32 ? 4 : 2)
+                                                  : w->block;
         if (m->form == CPU_ROWS_CODED) st = cpu_matrix_block(m, s->model->tier, block, w->tile, w->block, &w->error);
         if (!st) block_of_rows(s, m, rows, have, slot, tokens, w, y);
     }
@@ -141,11 +141,12 @@ static void finish(const cpu_session *s, const cpu_job *job, uint32_t block, uin
 
 /* ---- the loop ---- */
 
+/* Row blocks from `first` on: of job 0 those from there, of further jobs all. */
 typedef struct product_loop {
     cpu_session *s;
     const cpu_job *jobs;
     int n;
-    uint32_t tokens, blocks, per_task;
+    uint32_t tokens, first, blocks, per_task;
 } product_loop;
 
 static void product_task(void *ctx, size_t index, int worker) {
@@ -154,7 +155,7 @@ static void product_task(void *ctx, size_t index, int worker) {
     uint32_t from = (uint32_t)index * l->per_task, to = from + l->per_task < l->blocks ? from + l->per_task : l->blocks;
     const cpu_job *job = l->jobs;
     uint32_t base = 0;
-    for (uint32_t b = from; b < to && !w->error.status; b++) {
+    for (uint32_t b = l->first + from; b < l->first + to && !w->error.status; b++) {
         while (b - base >= job->m->row_blocks) base += job++->m->row_blocks;
         uint32_t block = b - base;
         if (row_block(l->s, job->m, block, job->slot, job->bias, l->tokens, w, w->y)) return;
@@ -165,11 +166,56 @@ static void product_task(void *ctx, size_t index, int worker) {
     }
 }
 
-void cpu_product(cpu_session *s, const cpu_job *jobs, int n, uint32_t tokens) {
-    product_loop l = {.s = s, .jobs = jobs, .n = n, .tokens = tokens};
-    for (int i = 0; i < n; i++) l.blocks += jobs[i].m->row_blocks;
+static void run_blocks(product_loop *l) {
     /* A few tasks a thread even out unequal speeds; more would only cost counter traffic. */
-    uint32_t tasks = (uint32_t)s->n_workers * (s->n_workers == 1 ? 1 : 6);
-    l.per_task = (l.blocks + tasks - 1) / tasks;
-    cllm_pool_run(s->pool, (l.blocks + l.per_task - 1) / l.per_task, product_task, &l);
+    uint32_t tasks = (uint32_t)l->s->n_workers * (l->s->n_workers == 1 ? 1 : 6);
+    l->per_task = (l->blocks + tasks - 1) / tasks;
+    cllm_pool_run(l->s->pool, (l->blocks + l->per_task - 1) / l->per_task, product_task, l);
+}
+
+/* One cut of a job whose matrix, or partner, or both are read from files. */
+static cllm_status run_cut(cpu_session *s, const cpu_job *job, uint32_t cut, uint32_t tokens, cllm_error *err) {
+    cpu_job there = *job;
+    cpu_matrix m, partner;
+    cllm_tensor tensor, partner_tensor;
+    int held = 0;
+    cllm_status st = CLLM_OK;
+    if (job->m->streamed) {
+        st = cpu_stream_take(s, job->m, cut, held, &m, &tensor, err);
+        if (!st) held++, there.m = &m;
+    }
+    if (!st && job->partner && job->partner->streamed) {
+        st = cpu_stream_take(s, job->partner, cut, held, &partner, &partner_tensor, err);
+        if (!st) held++, there.partner = &partner;
+    }
+    if (!st) {
+        const cpu_cut *at = job->m->streamed ? m.cut : partner.cut;
+        product_loop l = {.s = s, .jobs = &there, .n = 1, .tokens = tokens, .first = at->block0, .blocks = at->blocks};
+        run_blocks(&l);
+    }
+    while (held-- > 0) cpu_stream_give(s);
+    return st;
+}
+
+static bool reads_files(const cpu_job *job) {
+    return job->m->streamed || (job->partner && job->partner->streamed);
+}
+
+static void run_streamed(cpu_session *s, const cpu_job *job, uint32_t tokens) {
+    cllm_error *err = &s->workers[0].error;
+    const uint32_t cuts = job->m->streamed ? job->m->cuts : job->partner->cuts;
+    for (uint32_t i = 0; i < cuts && !err->status; i++) {
+        cllm_error why;
+        if (run_cut(s, job, i, tokens, &why)) *err = why;
+    }
+}
+
+void cpu_product(cpu_session *s, const cpu_job *jobs, int n, uint32_t tokens) {
+    for (int i = 0, end; i < n; i = end) {
+        product_loop l = {.s = s, .jobs = jobs + i, .tokens = tokens};
+        for (end = i; end < n && !reads_files(&jobs[end]); end++) l.blocks += jobs[end].m->row_blocks;
+        l.n = end - i;
+        if (l.n) run_blocks(&l);
+        if (end < n) run_streamed(s, &jobs[end++], tokens);
+    }
 }

@@ -87,6 +87,44 @@ static cllm_status copy_bandwidth(int device, double *bytes_per_second, cllm_err
     return CLLM_OK;
 }
 
+/* Copies of `piece` bytes each, from pinned memory to two places in turn, for a tenth of a second or so. */
+static cudaError_t time_bus(const uint8_t *from, uint8_t *to, size_t piece, double *bytes_per_second) {
+    cudaStream_t stream = NULL;
+    cudaEvent_t begin = NULL, end = NULL;
+    const size_t copies = ((size_t)4 << 30) / piece + 1;
+    float ms = 0;
+    cudaError_t e = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaEventCreate(&begin);
+    if (e == cudaSuccess) e = cudaEventCreate(&end);
+    if (e == cudaSuccess) e = cudaMemcpyAsync(to, from, piece, cudaMemcpyHostToDevice, stream);
+    if (e == cudaSuccess) e = cudaEventRecord(begin, stream);
+    for (size_t i = 0; i < copies && e == cudaSuccess; i++)
+        e = cudaMemcpyAsync(to + i % 2 * piece, from + i % 2 * piece, piece, cudaMemcpyHostToDevice, stream);
+    if (e == cudaSuccess) e = cudaEventRecord(end, stream);
+    if (e == cudaSuccess) e = cudaEventSynchronize(end);
+    if (e == cudaSuccess) e = cudaEventElapsedTime(&ms, begin, end);
+    if (begin) cudaEventDestroy(begin);
+    if (end) cudaEventDestroy(end);
+    if (stream) cudaStreamDestroy(stream);
+    *bytes_per_second = ms > 0 ? (double)piece * (double)copies / (ms * 1e-3) : 0;
+    return e;
+}
+
+static cllm_status bus_bandwidth(int device, uint64_t piece, double *bytes_per_second, cllm_error *err) {
+    uint8_t *host = NULL, *there = NULL;
+    if (!piece || piece > (uint64_t)1 << 30) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "copies of 1 byte to 1 GiB can be measured");
+    cllm_status s = pick(device, err);
+    if (s) return s;
+    cudaError_t e = cudaHostAlloc((void **)&host, 2 * piece, cudaHostAllocPortable);
+    if (e == cudaSuccess) e = cudaMalloc((void **)&there, 2 * piece);
+    if (e == cudaSuccess) memset(host, 1, 2 * piece);
+    if (e == cudaSuccess) e = time_bus(host, there, piece, bytes_per_second);
+    cudaFree(there);
+    cudaFreeHost(host);
+    cudaGetLastError();
+    return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "measuring copies from the host");
+}
+
 /* ---- the table ---- */
 
 #ifndef CLLM_CUDA_BUILT_FOR
@@ -101,9 +139,9 @@ static cllm_status forward(void *session, uint32_t position, const int32_t *toke
                                     : gpu_prompt_tokens(s, position, tokens, n, want, logits, err);
 }
 
-static const cllm_backend backend = {CLLM_BACKEND_ABI, "cuda",          probe,           copy_bandwidth,   gpu_model_new,
-                                     gpu_model_free,   gpu_model_info,  gpu_session_new, gpu_session_free, gpu_session_memory,
-                                     forward,          gpu_greedy,      CLLM_CUDA_BUILT_FOR};
+static const cllm_backend backend = {CLLM_BACKEND_ABI, "cuda",         probe,            copy_bandwidth,  bus_bandwidth,    gpu_model_new,
+                                     gpu_model_free,   gpu_model_info, gpu_plan_backend, gpu_session_new, gpu_session_free, gpu_session_memory,
+                                     forward,          gpu_greedy,     CLLM_CUDA_BUILT_FOR};
 
 extern "C" const cllm_backend *cllm_backend_entry(void);
 extern "C" __attribute__((visibility("default"))) const cllm_backend *cllm_backend_entry(void) { return &backend; }

@@ -1,4 +1,5 @@
 /* The table of engine/gpu_bench.h: products, decoding and copies, timed in captured graphs. */
+#include "cuda/profile.h"
 #include "cuda/host.h"
 
 #include <cublas_v2.h>
@@ -425,6 +426,7 @@ static cllm_status bench_decode(void *p, cllm_dtype as, uint32_t repeat, double 
 
 extern "C" CLLM_API const cllm_gpu_bench *cllm_gpu_bench_entry(void) {
     static const cllm_gpu_bench table = {CLLM_GPU_BENCH_ABI, bench_open,    bench_close,   bench_memory, bench_copy,  bench_clear,
-                                         matrices_new,       matrices_free, bench_product, bench_cublas, bench_decode};
+                                         matrices_new,       matrices_free, bench_product, bench_cublas, bench_decode,
+                                         gpu_stream_profile, cllm_cuda_fail_after};
     return &table;
 }

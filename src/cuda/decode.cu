@@ -61,21 +61,54 @@ static step_input input_of(const gpu_session *s, uint32_t batch, float plain_sca
     return in;
 }
 
-/* y[i] += what matrix i of the group makes of the vector. */
-static cllm_status multiply(gpu_session *s, const step_input *in, float *const y[], const uint32_t stride[], cllm_error *err) {
+/* y += what a matrix, number i of the group, makes of the vector. */
+static cllm_status multiply_plain(gpu_session *s, const step_input *in, const gpu_matrix *m, float *y, uint32_t stride, cllm_error *err) {
+    gpu_gemm g = {m->plain, in->to.plain, y, m->rows, m->cols, in->batch, in->to.plain_stride, stride, 1 / in->to.plain_scale, 1, false};
+    return gpu_multiply(s, &g, err);
+}
+
+/* A product whose matrices come through the ring of streamed weights. */
+typedef struct streamed_product {
+    gpu_session *s;
+    const step_input *in;
+    uint32_t number[GPU_GROUP]; /* in the group, of each streamed matrix */
+    float *const *y;
+    const uint32_t *stride;
+} streamed_product;
+
+/* Pieces are whole row blocks here: nothing is skipped. */
+static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t count, cllm_error *err) {
+    const streamed_product *p = (const streamed_product *)ctx;
     cllm_cuda_product_job jobs[GPU_GROUP];
     uint32_t n = 0;
     cllm_status st = CLLM_OK;
-    for (uint32_t i = 0; i < in->count; i++)
-        if (in->reads[i] >= 0) jobs[n++] = {in->m[i]->coded, &in->form[in->reads[i]], y[i], stride[i]};
-    if (n) st = cllm_cuda_product(s->cuda, jobs, n, s->stream, err);
-    for (uint32_t i = 0; i < in->count && !st; i++) {
-        const gpu_matrix *m = in->m[i];
-        if (in->reads[i] >= 0) continue;
-        gpu_gemm g = {m->plain, in->to.plain, y[i], m->rows, m->cols, in->batch, in->to.plain_stride, stride[i], 1 / in->to.plain_scale, 1, false};
-        st = gpu_multiply(s, &g, err);
+    for (uint32_t i = 0; i < count && !st; i++) {
+        const gpu_piece *piece = &pieces[i];
+        const uint32_t k = p->number[piece->part];
+        float *y = p->y[k] + piece->row;
+        if (p->in->reads[k] >= 0) jobs[n++] = {piece->m.coded, &p->in->form[p->in->reads[k]], y, p->stride[k]};
+        else st = multiply_plain(p->s, p->in, &piece->m, y, p->stride[k], err);
     }
-    return st;
+    return st || !n ? st : cllm_cuda_product(p->s->cuda, jobs, n, p->s->stream, err);
+}
+
+/* y[i] += what matrix i of the group makes of the vector. */
+static cllm_status multiply(gpu_session *s, const step_input *in, float *const y[], const uint32_t stride[], cllm_error *err) {
+    cllm_cuda_product_job jobs[GPU_GROUP];
+    streamed_product streamed = {s, in, {}, y, stride};
+    gpu_rows rows[GPU_GROUP];
+    uint32_t n = 0, n_streamed = 0;
+    cllm_status st = CLLM_OK;
+    for (uint32_t i = 0; i < in->count; i++) {
+        if (in->m[i]->streamed) {
+            streamed.number[n_streamed] = i;
+            rows[n_streamed++] = {in->m[i], 0, in->m[i]->rows};
+        } else if (in->reads[i] >= 0) jobs[n++] = {in->m[i]->coded, &in->form[in->reads[i]], y[i], stride[i]};
+    }
+    if (n) st = cllm_cuda_product(s->cuda, jobs, n, s->stream, err);
+    for (uint32_t i = 0; i < in->count && !st; i++)
+        if (in->reads[i] < 0 && !in->m[i]->streamed) st = multiply_plain(s, in, in->m[i], y[i], stride[i], err);
+    return st || !n_streamed ? st : gpu_stream_walk(s, rows, n_streamed, 0, multiply_pieces, &streamed, err);
 }
 
 /* ---- the step ---- */
@@ -167,7 +200,8 @@ cllm_status gpu_head(gpu_session *s, uint32_t from, uint32_t rows, cllm_error *e
 }
 
 static cllm_status run_layers(gpu_session *s, uint32_t batch, cllm_error *err) {
-    cllm_status st = gpu_embed(s, s->step->tokens, batch, err);
+    cllm_status st = gpu_stream_begin(s, err);
+    if (!st) st = gpu_embed(s, s->step->tokens, batch, err);
     for (uint32_t i = 0; i < s->model->config->layers && !st; i++) {
         st = self_attention(s, i, batch, err);
         if (!st) st = feed_forward(s, i, batch, err);
@@ -207,7 +241,8 @@ static cllm_status capture(gpu_session *s, cllm_error *err) {
 
 /* The first step runs by itself: kernels are loaded when first used, which a capture does not allow. */
 static cllm_status step(gpu_session *s, cllm_error *err) {
-    if (!s->stepped) {
+    /* a step that waits for files cannot be captured */
+    if (!s->stepped || s->weights.reader) {
         cllm_status st = launch_step(s, err);
         s->stepped = !st;
         return st;

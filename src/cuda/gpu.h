@@ -4,9 +4,11 @@
 #define CLLM_CUDA_GPU_H
 
 #include <cublas_v2.h>
+#include <pthread.h>
 
 #include "cuda/memory.h"
 #include "cuda/steps.h"
+#include "cuda/stream.h"
 
 enum {
     GPU_MAX_TOKENS = 512, /* of one call */
@@ -15,6 +17,7 @@ enum {
 };
 #define GPU_SLOT_BYTES ((size_t)20 << 20) /* of a slot; a matrix that is larger goes through in slices of rows */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
+#define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
 
 /* What the input of the down projection is multiplied with as FP16: its largest numbers are the ones that leave FP16's
  * range, and what gets lost at the other end is 2^-19 and less. */
@@ -25,6 +28,8 @@ typedef struct gpu_matrix {
     uint32_t rows, cols;
     cllm_cuda_tensor *coded;
     __half *plain; /* row-major FP16, where it is not coded */
+    bool streamed; /* products read it from slots of the ring of stream.h; cuts [cut0, cut0 + cuts) of the tape */
+    uint32_t cut0, cuts;
 } gpu_matrix;
 
 typedef struct gpu_layer {
@@ -45,7 +50,27 @@ typedef struct gpu_model {
     const float *final_norm, *rope_freq;
     uint64_t coded_bytes, read_per_token;
     bool any_coded, any_plain, kv_f32, decoded;
+
+    /* with a budget (residency.cu) */
+    bool planned;
+    const cllm_weight_set *weights;
+    cllm_plan plan;
+    gpu_tape tape;
+    uint64_t max_vram, max_ram; /* as they were asked for; UINT64_MAX: no limit */
+    uint64_t room;              /* bytes that the plan leaves to sessions, their ring apart */
+    pthread_mutex_t lock;       /* of what follows, and of planning again */
+    uint64_t session_bytes;
+    uint32_t sessions;
+    bool planned_again;
+    bool broken;                /* planning again failed: there are no weights any more */
+    uint8_t *device_arena, *pinned_arena;
 } gpu_model;
+
+/* A matrix of the directory, and what it becomes. */
+typedef struct gpu_pair {
+    const cllm_matrix *from;
+    gpu_matrix *to;
+} gpu_pair;
 
 /* Sizes of things that depend on the configuration alone. */
 typedef struct gpu_sizes {
@@ -98,6 +123,9 @@ typedef struct gpu_session {
     __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
     uint8_t *slots[GPU_SLOTS];
     uint32_t slot; /* the next to fill */
+
+    gpu_stream weights; /* what of the weights is not resident comes through it */
+    uint64_t planned_bytes; /* of the model's room */
 } gpu_session;
 
 /* model.cu */
@@ -105,6 +133,35 @@ cllm_status gpu_model_new(const cllm_config *config, const cllm_weight_set *weig
                           void **model, cllm_error *err);
 void gpu_model_free(void *model);
 void gpu_model_info(const void *model, cllm_backend_model_info *info);
+/* Every matrix once: 0 is the embedding, 1 the head (also where it is tied, and the embedding's), then seven a layer in the order of their use. */
+size_t gpu_pair_count(const gpu_model *m);
+gpu_pair gpu_pair_at(gpu_model *m, const cllm_weight_set *w, size_t index);
+/* Bytes of all norms and biases on the device. */
+uint64_t gpu_vector_bytes(gpu_model *m, const cllm_weight_set *w);
+/* FP16 rows of a matrix that is not coded, to `to`: memory of the device or pinned memory. */
+cllm_status gpu_fill_plain(gpu_model *m, const cllm_matrix *from, __half *to, cllm_error *err);
+/* Whether it stays coded on the device. */
+static inline bool gpu_stays_coded(const cllm_matrix *m) { return m->coded && m->coded->h.mode != CLLM_MODE_RAW; }
+
+/* "cuda", "cuda:1"; the engine has checked the spelling. */
+int gpu_device_number(const char *name);
+/* A model without anything on the device yet; NULL after an error. */
+gpu_model *gpu_model_make(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, cllm_error *err);
+
+/* residency.cu: models with a budget */
+void gpu_unload_tape(gpu_tape *tape);
+cllm_status gpu_plan_backend(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, cllm_plan *plan,
+                             cllm_error *err);
+/* Plans for a session of `context` tokens and loads the matrices accordingly; where memory runs out all the same, it plans once more with less. */
+cllm_status gpu_load_planned(gpu_model *m, uint32_t context, const cllm_model_params *params, cllm_error *err);
+/* Room for a session: takes it from the model's, or plans the model again where no other session needs it as it is. */
+cllm_status gpu_room_take(gpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_error *err);
+void gpu_room_give(gpu_model *m, uint64_t bytes);
+/* After a session failed for lack of memory: true if the model was planned again with less, and the session should be tried once more. */
+bool gpu_plan_smaller(gpu_model *m, uint32_t n_ctx, const cllm_error *why);
+/* What a session of n_ctx tokens takes of the device, its stream's ring apart, with what the driver rounds up. */
+cllm_status gpu_session_need(gpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_error *err);
+
 /* The cache of one layer. */
 gpu_cache gpu_layer_cache(const gpu_session *s, uint32_t layer);
 gpu_turn gpu_layer_turn(const gpu_session *s, uint32_t layer);
@@ -133,6 +190,25 @@ cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err);
 cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err);
 /* Waits for the session's work; an error if a kernel failed or met a corrupt tile. */
 cllm_status gpu_finish(gpu_session *s, cllm_error *err);
+
+/* stream.cu. Without streamed weights opening, closing and beginning do nothing. */
+cllm_status gpu_stream_open(gpu_session *s, cllm_error *err);
+void gpu_stream_close(gpu_session *s);
+/* Before the first product of a step or of a batch. */
+cllm_status gpu_stream_begin(gpu_session *s, cllm_error *err);
+/* Some rows of a streamed matrix that lie in a slot. */
+typedef struct gpu_piece {
+    uint32_t part;       /* the entry of the walk's list whose rows these are */
+    gpu_matrix m;        /* the whole cut, as a matrix in device memory */
+    cllm_cuda_tensor tensor;
+    uint32_t skip, rows; /* of m: rows [skip, skip + rows) */
+    uint32_t row;        /* the first one's number in the matrix */
+} gpu_piece;
+/* Queues work that reads the pieces; all of them lie in one load, in the order of the walk's list. */
+typedef cllm_status (*gpu_visit)(void *ctx, const gpu_piece *pieces, uint32_t n, cllm_error *err);
+/* Brings rows of streamed matrices, in the order of the list, and visits them load by load. reader: 0 where the work goes to the session's stream,
+ * 1 where it goes to the side stream. */
+cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count, int reader, gpu_visit visit, void *ctx, cllm_error *err);
 
 /* decode.cu: up to CLLM_CUDA_MAX_BATCH tokens, products fused with decoding. */
 /* `rows` logits of s->x[from...] in s->logits. */

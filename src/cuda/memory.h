@@ -15,7 +15,7 @@ typedef struct gpu_heap {
     gpu_block *blocks;
 } gpu_heap;
 
-/* count * size bytes at a multiple of 256; an error says how many were wanted for `what` and how many are free. */
+/* count * size bytes at a multiple of 256, of the host where `kind` is CLLM_MEMORY_PINNED (the same address serves the device); an error says how many were wanted for `what` and how many are free. */
 cllm_status gpu_take(gpu_heap *heap, cllm_memory_kind kind, size_t count, size_t size, const char *what, void **out,
                      cllm_error *err);
 /* The same, zeroed. */

@@ -39,24 +39,28 @@ static cllm_status convert(gpu_model *m, const cllm_matrix *from, const uint8_t 
     return CLLM_OK;
 }
 
-static cllm_status load_plain(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, cllm_error *err) {
+cllm_status gpu_fill_plain(gpu_model *m, const cllm_matrix *from, __half *to, cllm_error *err) {
     const uint8_t *data = from->coded ? from->coded->blob + CLLM_HEADER_BYTES : from->data;
     const cllm_dtype dtype = from->coded ? from->coded->h.dtype : from->dtype;
     const size_t count = (size_t)from->rows * from->cols;
-    cllm_status s = gpu_take(&m->heap, CLLM_MEMORY_WEIGHTS, count, sizeof(__half), "a matrix of FP16", (void **)&to->plain, err);
-    if (s) return s;
-    m->any_plain = true;
     if (dtype == CLLM_DTYPE_F16) {
-        cudaError_t e = cudaMemcpy(to->plain, data, count * sizeof(__half), cudaMemcpyHostToDevice);
+        cudaError_t e = cudaMemcpy(to, data, count * sizeof(__half), cudaMemcpyDefault);
         return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "uploading weights");
     }
     stage st = {};
-    s = gpu_take(&m->heap, CLLM_MEMORY_SCRATCH, STAGE_NUMBERS, sizeof(float), "a buffer for loading", &st.numbers, err);
+    cllm_status s = gpu_take(&m->heap, CLLM_MEMORY_SCRATCH, STAGE_NUMBERS, sizeof(float), "a buffer for loading", &st.numbers, err);
     if (!s) s = gpu_take_zero(&m->heap, CLLM_MEMORY_SCRATCH, 1, sizeof *st.overflow, "a buffer for loading", (void **)&st.overflow, err);
-    if (!s) s = convert(m, from, data, dtype, &st, to->plain, err);
+    if (!s) s = convert(m, from, data, dtype, &st, to, err);
     gpu_give(&m->heap, st.numbers);
     gpu_give(&m->heap, st.overflow);
     return s;
+}
+
+static cllm_status load_plain(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, cllm_error *err) {
+    cllm_status s = gpu_take(&m->heap, CLLM_MEMORY_WEIGHTS, (size_t)from->rows * from->cols, sizeof(__half), "a matrix of FP16", (void **)&to->plain, err);
+    if (s) return s;
+    m->any_plain = true;
+    return gpu_fill_plain(m, from, to->plain, err);
 }
 
 /* ---- coded matrices ---- */
@@ -87,8 +91,7 @@ static cllm_status load_matrix(gpu_model *m, const cllm_matrix *from, gpu_matrix
     to->name = from->name;
     to->rows = from->rows;
     to->cols = from->cols;
-    const bool coded = from->coded && from->coded->h.mode != CLLM_MODE_RAW;
-    cllm_status s = coded ? load_coded(m, from, to, err) : load_plain(m, from, to, err);
+    cllm_status s = gpu_stays_coded(from) ? load_coded(m, from, to, err) : load_plain(m, from, to, err);
     return s ? cllm_fail_prefix(err, s, "%s: tensor %s", from->file, from->name) : CLLM_OK;
 }
 
@@ -98,17 +101,11 @@ static uint64_t matrix_bytes(const gpu_matrix *m) {
 
 /* ---- all of them ---- */
 
-/* Every matrix once: the embedding, the head, then seven a layer. */
-typedef struct matrix_pair {
-    const cllm_matrix *from;
-    gpu_matrix *to;
-} matrix_pair;
-
 enum { PER_LAYER = 7 };
 
-static size_t pair_count(const gpu_model *m) { return 2 + (size_t)m->config->layers * PER_LAYER; }
+size_t gpu_pair_count(const gpu_model *m) { return 2 + (size_t)m->config->layers * PER_LAYER; }
 
-static matrix_pair pair_at(gpu_model *m, const cllm_weight_set *w, size_t index) {
+gpu_pair gpu_pair_at(gpu_model *m, const cllm_weight_set *w, size_t index) {
     if (index == 0) return {w ? &w->embedding : NULL, &m->embedding};
     if (index == 1) return {w ? &w->head : NULL, &m->head_own};
     const size_t layer = (index - 2) / PER_LAYER, which = (index - 2) % PER_LAYER;
@@ -130,11 +127,11 @@ static uint64_t source_bytes(const cllm_matrix *m) {
 
 static cllm_status load_matrices(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {
     uint64_t total = 0, done = 0;
-    for (size_t i = 0; i < pair_count(m); i++)
-        if (i != 1 || !w->tied) total += source_bytes(pair_at(m, w, i).from);
-    for (size_t i = 0; i < pair_count(m); i++) {
+    for (size_t i = 0; i < gpu_pair_count(m); i++)
+        if (i != 1 || !w->tied) total += source_bytes(gpu_pair_at(m, w, i).from);
+    for (size_t i = 0; i < gpu_pair_count(m); i++) {
         if (i == 1 && w->tied) continue;
-        const matrix_pair p = pair_at(m, w, i);
+        const gpu_pair p = gpu_pair_at(m, w, i);
         cllm_status s = load_matrix(m, p.from, p.to, err);
         if (s) return s;
         /* an untied embedding is read a row at a time */
@@ -179,6 +176,12 @@ static void put_vectors(gpu_model *m, const cllm_weight_set *w, vector_list *l) 
     }
 }
 
+uint64_t gpu_vector_bytes(gpu_model *m, const cllm_weight_set *w) {
+    vector_list l = {};
+    put_vectors(m, w, &l);
+    return l.count * sizeof(float);
+}
+
 static cllm_status load_vectors(gpu_model *m, const cllm_weight_set *w, cllm_error *err) {
     vector_list l = {};
     put_vectors(m, w, &l);
@@ -204,8 +207,7 @@ static cllm_status check_shape(const cllm_config *c, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* "cuda", "cuda:1"; the engine has checked the spelling. */
-static int device_number(const char *name) {
+int gpu_device_number(const char *name) {
     const char *colon = name ? strchr(name, ':') : NULL;
     const long n = colon ? strtol(colon + 1, NULL, 10) : 0;
     return n > 0 && n <= INT_MAX ? (int)n : 0;
@@ -215,9 +217,11 @@ void gpu_model_free(void *model) {
     gpu_model *m = (gpu_model *)model;
     if (!m) return;
     cudaSetDevice(m->device);
-    for (size_t i = 0; m->layers && i < pair_count(m); i++) cllm_cuda_tensor_free(pair_at(m, NULL, i).to->coded);
+    for (size_t i = 0; m->layers && i < gpu_pair_count(m); i++) cllm_cuda_tensor_free(gpu_pair_at(m, NULL, i).to->coded);
     gpu_heap_free(&m->heap);
     cllm_cuda_close(m->cuda);
+    gpu_unload_tape(&m->tape);
+    pthread_mutex_destroy(&m->lock);
     cllm_free(m->layers);
     cllm_free(m);
 }
@@ -226,36 +230,65 @@ static cllm_status load(gpu_model *m, const cllm_weight_set *w, const cllm_model
     cllm_status s = check_shape(m->config, err);
     if (!s) s = cllm_cuda_open(m->device, &m->cuda, err);
     if (!s) s = load_vectors(m, w, err);
-    if (!s) s = load_matrices(m, w, params, err);
+    if (!s) s = m->planned ? gpu_load_planned(m, params->context, params, err) : load_matrices(m, w, params, err);
     for (uint32_t i = 0; i < m->config->layers; i++) m->layers[i].window = m->config->window ? m->config->window[i] : 0;
     return s;
 }
 
-cllm_status gpu_model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
-                          void **model, cllm_error *err) {
-    *model = NULL;
+static cllm_status check_budget(const cllm_model_params *p, cllm_error *err) {
+    if ((p->max_vram || p->max_ram) && p->weights == CLLM_WEIGHTS_DECODED)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decoded weights and a budget for memory exclude each other");
+    return CLLM_OK;
+}
+
+gpu_model *gpu_model_make(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, cllm_error *err) {
+    if (check_budget(params, err)) return NULL;
     gpu_model *m = (gpu_model *)cllm_alloc_zero(1, sizeof *m);
-    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
+    gpu_layer *layers = (gpu_layer *)cllm_alloc_zero(config->layers, sizeof *layers);
+    if (!m || !layers) {
+        cllm_free(m);
+        cllm_free(layers);
+        cllm_fail_memory(err, config->layers * sizeof *layers, "a model's layers");
+        return NULL;
+    }
+    pthread_mutex_init(&m->lock, NULL);
+    m->layers = layers;
+    m->weights = weights;
+    m->planned = params->max_vram || params->max_ram;
+    m->max_vram = params->max_vram ? params->max_vram : CLLM_BUDGET_AUTO; /* pinned memory is for what the device does not hold */
+    m->max_ram = params->max_ram ? params->max_ram : UINT64_MAX;
     m->config = config;
-    m->device = device_number(params->device);
+    m->device = gpu_device_number(params->device);
     m->kv_f32 = params->kv_f32;
     m->decoded = params->weights == CLLM_WEIGHTS_DECODED;
     m->head = weights->tied ? &m->embedding : &m->head_own;
-    m->layers = (gpu_layer *)cllm_alloc_zero(config->layers, sizeof *m->layers);
-    cllm_status s = m->layers ? load(m, weights, params, err) : cllm_fail_memory(err, config->layers * sizeof *m->layers, "a model's layers");
+    return m;
+}
+
+cllm_status gpu_model_new(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                          void **model, cllm_error *err) {
+    cllm_error why = {};
+    *model = NULL;
+    gpu_model *m = gpu_model_make(config, weights, params, &why);
+    if (!m && err) *err = why;
+    if (!m) return why.status;
+    cllm_status s = load(m, weights, params, err);
     if (s) gpu_model_free(m);
     else *model = m;
     return s;
 }
 
 void gpu_model_info(const void *model, cllm_backend_model_info *info) {
-    const gpu_model *m = (const gpu_model *)model;
+    gpu_model *m = (gpu_model *)model;
     memset(info, 0, sizeof *info);
+    pthread_mutex_lock(&m->lock);
     memcpy(info->memory, m->heap.bytes, sizeof info->memory);
     info->memory[CLLM_MEMORY_WEIGHTS] += m->coded_bytes;
     info->read_per_token = m->read_per_token;
     info->weights_decoded = m->decoded;
     info->max_batch = GPU_MAX_TOKENS;
+    info->plan = m->plan;
+    pthread_mutex_unlock(&m->lock);
 }
 
 gpu_cache gpu_layer_cache(const gpu_session *s, uint32_t layer) {

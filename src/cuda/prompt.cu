@@ -4,11 +4,8 @@
 
 #include <string.h>
 
-/* Rows [row0, row0 + rows) of a matrix; the products of several parts lie side by side in y. */
-typedef struct part {
-    const gpu_matrix *m;
-    uint32_t row0, rows;
-} part;
+/* The products of several parts lie side by side in y. */
+typedef gpu_rows part;
 
 static part whole(const gpu_matrix *m) { return {m, 0, m->rows}; }
 
@@ -61,6 +58,32 @@ static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t co
     return CLLM_OK;
 }
 
+/* Parts of one kind: coded, or plain. */
+static cllm_status multiply_run(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
+    cllm_status st = CLLM_OK;
+    if (parts->m->coded) return multiply_coded(s, parts, count, g, err);
+    for (uint32_t i = 0; i < count && !st; i++) st = multiply_rows(s, g, parts[i].m->plain + (size_t)parts[i].row0 * parts[i].m->cols, parts[i].rows, err);
+    return st;
+}
+
+typedef struct streamed_parts {
+    gpu_session *s;
+    gpu_gemm *g;
+} streamed_parts;
+
+static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t n, cllm_error *err) {
+    const streamed_parts *p = (const streamed_parts *)ctx;
+    part parts[GPU_GROUP];
+    for (uint32_t i = 0; i < n; i++) parts[i] = {&pieces[i].m, pieces[i].skip, pieces[i].rows};
+    return multiply_run(p->s, parts, n, p->g, err);
+}
+
+/* Coded ones are read by the side stream, which decodes them, plain ones by cuBLAS. */
+static cllm_status multiply_streamed(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
+    streamed_parts ctx = {s, g};
+    return gpu_stream_walk(s, parts, count, parts->m->coded ? 1 : 0, multiply_pieces, &ctx, err);
+}
+
 /* g says what is multiplied and where the result goes; w and rows are set here. */
 static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, gpu_gemm g, cllm_error *err) {
     cllm_status st = CLLM_OK;
@@ -68,12 +91,8 @@ static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, g
         const gpu_matrix *m = parts[i].m;
         g.cols = m->cols;
         end = i + 1;
-        if (!m->coded) {
-            st = multiply_rows(s, &g, m->plain + (size_t)parts[i].row0 * m->cols, parts[i].rows, err);
-            continue;
-        }
-        while (end < count && parts[end].m->coded) end++;
-        st = multiply_coded(s, parts + i, end - i, &g, err);
+        while (end < count && !parts[end].m->coded == !m->coded && parts[end].m->streamed == m->streamed) end++;
+        st = m->streamed ? multiply_streamed(s, parts + i, end - i, &g, err) : multiply_run(s, parts + i, end - i, &g, err);
     }
     return st;
 }
@@ -179,7 +198,8 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
     memcpy(s->host->tokens, tokens, n * sizeof *tokens);
     cudaError_t e = cudaMemcpyAsync(s->tokens, s->host->tokens, n * sizeof *tokens, cudaMemcpyHostToDevice, s->stream);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "handing over tokens");
-    cllm_status st = gpu_embed(s, s->tokens, n, err);
+    cllm_status st = gpu_stream_begin(s, err);
+    if (!st) st = gpu_embed(s, s->tokens, n, err);
     for (uint32_t i = 0; i < layers && !st; i++) {
         st = self_attention(s, i, pending, position, n, err);
         if (!st) st = feed_forward(s, i, n, err);

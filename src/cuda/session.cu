@@ -42,7 +42,7 @@ static void size_ring(gpu_session *s) {
     const size_t group = largest_group(m), two_blocks = 32 * sizeof(__half) * n->widest;
     n->slot_bytes = group < GPU_SLOT_BYTES ? group : GPU_SLOT_BYTES;
     if (n->slot_bytes < two_blocks) n->slot_bytes = two_blocks;
-    if (m->any_plain) return; /* matrices that need no slot go out whole */
+    if (m->any_plain || m->planned) return; /* matrices that need no slot go out whole; streamed ones come one after the other */
     const uint32_t rows = (uint32_t)(n->slot_bytes / sizeof(__half) / c->hidden / 32) * 16;
     if (rows >= n->slice || !rows) return;
     const uint32_t slices = (c->ffn + rows - 1) / rows;
@@ -70,11 +70,20 @@ typedef struct taker {
     gpu_session *s;
     cllm_error *err;
     cllm_status status; /* the first failure; later calls do nothing */
+    uint64_t *need;     /* bytes are added up here instead of being taken; NULL: they are taken */
 } taker;
+
+/* What the driver takes for an allocation: large ones get pages of 2 MiB of their own. */
+static void add_need(taker *t, size_t rows, size_t row_bytes, const char *what) {
+    size_t bytes = 0;
+    if (!cllm_mul(rows, row_bytes, &bytes) || bytes > SIZE_MAX - GPU_PAGE) t->status = cllm_fail_memory(t->err, SIZE_MAX, what);
+    else *t->need += bytes >= GPU_PAGE / 2 ? (bytes + GPU_PAGE - 1) / GPU_PAGE * GPU_PAGE : (bytes + 511) / 512 * 512;
+}
 
 static void *take(taker *t, cllm_memory_kind kind, size_t rows, size_t row_bytes, const char *what) {
     void *p = NULL;
-    if (!t->status) t->status = gpu_take_zero(&t->s->heap, kind, rows, row_bytes, what, &p, t->err);
+    if (!t->status && t->need) add_need(t, rows, row_bytes, what);
+    else if (!t->status) t->status = gpu_take_zero(&t->s->heap, kind, rows, row_bytes, what, &p, t->err);
     return p;
 }
 
@@ -141,7 +150,7 @@ static cllm_status open_streams(gpu_session *s, cllm_error *err) {
         e = cudaEventCreateWithFlags(&s->filled[i], cudaEventDisableTiming);
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&s->used[i], cudaEventDisableTiming);
     }
-    if (e == cudaSuccess) e = cudaMallocHost((void **)&s->host, sizeof *s->host);
+    if (e == cudaSuccess) e = cllm_cuda_malloc_host((void **)&s->host, sizeof *s->host);
     return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "a session's streams");
 }
 
@@ -165,16 +174,30 @@ static cllm_status open_blas(gpu_session *s, cllm_error *err) {
     return b == CUBLAS_STATUS_SUCCESS ? CLLM_OK : gpu_blas_fail(err, b, "cuBLAS");
 }
 
-static cllm_status open_session(gpu_session *s, cllm_error *err) {
-    cllm_status st = cllm_cuda_open(s->model->device, &s->cuda, err);
-    if (!st) st = open_streams(s, err);
-    if (st) return st;
+static cllm_status take_all(gpu_session *s, uint64_t *need, cllm_error *err) {
     find_sizes(s);
-    taker t = {s, err, CLLM_OK};
+    taker t = {s, err, CLLM_OK, need};
     take_cache(&t);
     take_step(&t);
     take_prompt(&t);
-    st = t.status;
+    return t.status;
+}
+
+cllm_status gpu_session_need(gpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm_error *err) {
+    gpu_session s = {};
+    s.model = m;
+    s.cuda = m->cuda;
+    s.n_ctx = n_ctx;
+    s.max_tokens = least(n_ctx, GPU_MAX_TOKENS);
+    *bytes = GPU_WORKSPACE + 2 * GPU_PAGE; /* small ones share pages, the last of which may be begun */
+    return take_all(&s, bytes, err);
+}
+
+static cllm_status open_session(gpu_session *s, cllm_error *err) {
+    cllm_status st = cllm_cuda_open(s->model->device, &s->cuda, err);
+    if (!st) st = open_streams(s, err);
+    if (!st) st = take_all(s, NULL, err);
+    if (!st) st = gpu_stream_open(s, err);
     if (!st) st = open_blas(s, err);
     if (st) return st;
     /* memory is cleared by another stream */
@@ -182,16 +205,36 @@ static cllm_status open_session(gpu_session *s, cllm_error *err) {
     return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "clearing a session's memory");
 }
 
-cllm_status gpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err) {
+static cllm_status try_session(gpu_model *m, uint32_t n_ctx, gpu_session **session, cllm_error *err) {
+    uint64_t bytes = 0;
+    cllm_status st = gpu_room_take(m, n_ctx, &bytes, err);
+    if (st) return st;
     gpu_session *s = (gpu_session *)cllm_alloc_zero(1, sizeof *s);
-    *session = NULL;
-    if (!s) return cllm_fail_memory(err, sizeof *s, "a session");
-    s->model = (gpu_model *)model;
+    if (!s) {
+        gpu_room_give(m, bytes);
+        return cllm_fail_memory(err, sizeof *s, "a session");
+    }
+    s->model = m;
+    s->planned_bytes = bytes;
     s->n_ctx = n_ctx;
     s->max_tokens = least(n_ctx, GPU_MAX_TOKENS);
-    cllm_status st = open_session(s, err);
+    st = open_session(s, err);
     if (st) gpu_session_free(s);
     else *session = s;
+    return st;
+}
+
+cllm_status gpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err) {
+    gpu_model *m = (gpu_model *)model;
+    gpu_session *s = NULL;
+    cllm_error why = {};
+    *session = NULL;
+    cudaError_t e = cudaSetDevice(m->device);
+    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "selecting the device");
+    cllm_status st = try_session(m, n_ctx, &s, &why);
+    if (st == CLLM_ERR_MEMORY && gpu_plan_smaller(m, n_ctx, &why)) st = try_session(m, n_ctx, &s, &why);
+    if (st && err) *err = why;
+    *session = s;
     return st;
 }
 
@@ -202,16 +245,18 @@ void gpu_session_free(void *session) {
     if (s->stream) cudaStreamSynchronize(s->stream);
     if (s->side) cudaStreamSynchronize(s->side);
     if (s->graph) cudaGraphExecDestroy(s->graph);
+    gpu_stream_close(s);
     if (s->blas) cublasDestroy(s->blas);
     for (int i = 0; i < GPU_SLOTS; i++) {
         if (s->filled[i]) cudaEventDestroy(s->filled[i]);
         if (s->used[i]) cudaEventDestroy(s->used[i]);
     }
-    if (s->host) cudaFreeHost(s->host);
+    cllm_cuda_free_host(s->host);
     gpu_heap_free(&s->heap);
     if (s->side) cudaStreamDestroy(s->side);
     if (s->stream) cudaStreamDestroy(s->stream);
     cllm_cuda_close(s->cuda);
+    gpu_room_give(s->model, s->planned_bytes);
     cllm_free(s);
 }
 

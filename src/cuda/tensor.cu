@@ -22,7 +22,7 @@ cllm_status cllm_cuda_open(int device, cllm_cuda **out, cllm_error *err) {
     cudaDeviceGetAttribute(&c->processor_shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
     cudaDeviceGetAttribute(&c->reserved_shared, cudaDevAttrReservedSharedMemoryPerBlock, device);
     c->dependent_launch = major >= 9;
-    e = cudaMalloc((void **)&c->error, sizeof *c->error);
+    e = cllm_cuda_malloc((void **)&c->error, sizeof *c->error);
     if (e == cudaSuccess) e = cudaMemset(c->error, 0, sizeof *c->error);
     if (e != cudaSuccess) {
         cllm_cuda_close(c);
@@ -34,7 +34,7 @@ cllm_status cllm_cuda_open(int device, cllm_cuda **out, cllm_error *err) {
 
 void cllm_cuda_close(cllm_cuda *c) {
     if (!c) return;
-    cudaFree(c->error);
+    cllm_cuda_free(c->error);
     cllm_free(c);
 }
 
@@ -62,28 +62,38 @@ cllm_status cllm_cuda_check(cllm_cuda *c, void *stream, cllm_error *err) {
 /* The sections of a tensor's memory, each at a multiple of 256 bytes. */
 typedef struct tensor_memory {
     size_t lut, scale, blob, bytes;
+    size_t held; /* bytes of the blob that are there */
 } tensor_memory;
 
 static size_t align256(size_t x) { return (x + 255) / 256 * 256; }
 
-static bool plan_memory(const cllm_tensor *t, tensor_memory *m) {
+/* tiles: whether they are part of it, or only what comes before them. */
+static bool plan_memory(const cllm_tensor *t, bool tiles, tensor_memory *m) {
     size_t scale_bytes = 0, end;
     if (t->h.row_scale != CLLM_ROW_SCALE_NONE && !cllm_mul(t->h.rows, sizeof(float), &scale_bytes)) return false;
     m->lut = 0;
     m->scale = align256(sizeof(uint32_t) << t->h.max_length);
     m->blob = align256(m->scale + scale_bytes);
-    return cllm_add(m->blob, t->h.total_bytes, &end) && cllm_add(end, CLLM_CUDA_BEHIND, &end) && (m->bytes = align256(end)) != 0;
+    m->held = tiles ? (size_t)t->h.total_bytes : t->tiles_at;
+    return cllm_add(m->blob, m->held, &end) && cllm_add(end, CLLM_CUDA_BEHIND, &end) && (m->bytes = align256(end)) != 0;
+}
+
+bool cllm_cuda_tensor_sizes(const cllm_tensor *t, size_t *head, size_t *whole) {
+    tensor_memory m;
+    if (!plan_memory(t, false, &m)) return false;
+    *head = m.bytes;
+    if (!plan_memory(t, true, &m)) return false;
+    *whole = m.bytes;
+    return true;
 }
 
 static uint32_t plane_bytes(const cllm_tensor *t, uint32_t col_block) {
     return (uint32_t)(4 * cllm_plane_words(&t->h, cllm_tile_registers(&t->h, cllm_tile_width(&t->h, col_block))));
 }
 
-/* What a stage must hold: the largest tile without its raw bits. Kernels rely on it that there is something before the raw bits. *entries: what
- * the longest list of outliers claims to have. */
-static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, uint32_t *entries, cllm_error *err) {
+/* What a stage must hold: the largest tile without its raw bits. Kernels rely on it that there is something before the raw bits. */
+static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, cllm_error *err) {
     uint64_t most = 0;
-    *entries = 0;
     const uint8_t *offsets = t->blob + t->offsets_at;
     const uint32_t inner = plane_bytes(t, 0), last = plane_bytes(t, t->col_blocks - 1);
     for (uint32_t i = 0; i < t->h.tiles; i++) {
@@ -92,8 +102,6 @@ static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, uint32_t
         const uint64_t total = 16 * (uint64_t)(o[1] - o[0]), planes = i % t->col_blocks == t->col_blocks - 1 ? last : inner;
         if (total <= planes) return cllm_fail(err, CLLM_ERR_FORMAT, t->offsets_at + 4 * (uint64_t)i, "tile %u is shorter than its raw bits", i);
         if (total - planes > most) most = total - planes;
-        const uint32_t claimed = cllm_load16(t->blob + t->tiles_at + 16 * (uint64_t)o[0] + 2);
-        if (claimed > *entries) *entries = claimed;
     }
     /* far above what shared memory holds, and what pair_order of tiles.cuh has bits for */
     if (most >= 1u << 20) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, t->offsets_at, "a tile is too large for the GPU");
@@ -102,19 +110,30 @@ static cllm_status largest_stage(const cllm_tensor *t, uint32_t *bytes, uint32_t
     return CLLM_OK;
 }
 
+/* What the longest list of outliers claims to have. */
+static uint32_t most_entries(const cllm_tensor *t) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < t->h.tiles; i++) {
+        const uint64_t at = t->tiles_at + 16 * (uint64_t)cllm_load32(t->blob + t->offsets_at + 4 * (size_t)i);
+        const uint32_t claimed = cllm_load16(t->blob + at + 2);
+        if (claimed > most) most = claimed;
+    }
+    return most;
+}
+
 static cudaError_t upload_sections(const cllm_tensor *t, const tensor_memory *m, const float *scales, uint8_t *memory) {
     size_t lut_bytes = sizeof(uint32_t) << t->h.max_length;
     cudaError_t e = cudaMemcpy(memory + m->lut, t->lut, lut_bytes, cudaMemcpyHostToDevice);
     if (e == cudaSuccess && scales) e = cudaMemcpy(memory + m->scale, scales, sizeof(float) * t->h.rows, cudaMemcpyHostToDevice);
-    if (e == cudaSuccess) e = cudaMemcpy(memory + m->blob, t->blob, t->h.total_bytes, cudaMemcpyHostToDevice);
-    if (e == cudaSuccess) e = cudaMemset(memory + m->blob + t->h.total_bytes, 0, m->bytes - m->blob - t->h.total_bytes);
+    if (e == cudaSuccess) e = cudaMemcpy(memory + m->blob, t->blob, m->held, cudaMemcpyHostToDevice);
+    if (e == cudaSuccess) e = cudaMemset(memory + m->blob + m->held, 0, m->bytes - m->blob - m->held);
     return e;
 }
 
 static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_memory *m) {
     const uint8_t *blob = d->memory + m->blob;
     cllm_cuda_view *v = &d->view;
-    v->tiles = blob + t->tiles_at;
+    v->tiles = m->held > t->tiles_at ? blob + t->tiles_at : NULL;
     v->offsets = (const uint32_t *)(blob + t->offsets_at);
     v->lut = (const uint32_t *)(d->memory + m->lut);
     v->row_scale = t->h.row_scale == CLLM_ROW_SCALE_NONE ? NULL : (const float *)(d->memory + m->scale);
@@ -132,15 +151,15 @@ static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_me
     v->max_length = t->h.max_length;
 }
 
-cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cuda_tensor **out, cllm_error *err) {
+cllm_status cllm_cuda_tensor_place(cllm_cuda *c, const cllm_tensor *t, bool tiles, uint8_t *memory, cllm_cuda_tensor **out, cllm_error *err) {
     tensor_memory m;
     *out = NULL;
     if (t->h.mode == CLLM_MODE_RAW) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "an uncoded tensor needs no decoding on the GPU");
-    if (!plan_memory(t, &m)) return cllm_fail_memory(err, SIZE_MAX, "a tensor on the GPU");
+    if (!plan_memory(t, tiles, &m)) return cllm_fail_memory(err, SIZE_MAX, "a tensor on the GPU");
     cllm_cuda_tensor *d = (cllm_cuda_tensor *)cllm_alloc_zero(1, sizeof *d);
     float *scales = NULL;
     cllm_status s = d ? CLLM_OK : cllm_fail_memory(err, sizeof *d, "a tensor on the GPU");
-    if (s == CLLM_OK) s = largest_stage(t, &d->stage_bytes, &d->entries, err);
+    if (s == CLLM_OK) s = largest_stage(t, &d->stage_bytes, err);
     if (s == CLLM_OK && t->h.row_scale != CLLM_ROW_SCALE_NONE) {
         scales = (float *)cllm_alloc(t->h.rows, sizeof *scales);
         s = scales ? cllm_tensor_row_scales(t, scales, t->h.rows, err) : cllm_fail_memory(err, sizeof *scales * t->h.rows, "row scales");
@@ -150,7 +169,10 @@ cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cud
         d->h = t->h;
         d->row_blocks = t->row_blocks;
         d->bytes = m.bytes;
-        cudaError_t e = cudaMalloc((void **)&d->memory, m.bytes);
+        d->placed = memory != NULL;
+        d->entries = tiles ? most_entries(t) : CLLM_CUDA_LISTED / 2;
+        d->memory = memory;
+        cudaError_t e = memory ? cudaSuccess : cllm_cuda_malloc((void **)&d->memory, m.bytes);
         if (e == cudaSuccess) e = upload_sections(t, &m, scales, d->memory);
         if (e != cudaSuccess) s = cllm_cuda_fail(err, e, "uploading a tensor");
         else fill_view(d, t, &m);
@@ -159,6 +181,22 @@ cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cud
     if (s == CLLM_OK) *out = d;
     else cllm_cuda_tensor_free(d);
     return s;
+}
+
+cllm_status cllm_cuda_tensor_upload(cllm_cuda *c, const cllm_tensor *t, cllm_cuda_tensor **out, cllm_error *err) {
+    return cllm_cuda_tensor_place(c, t, true, NULL, out, err);
+}
+
+/* Tile addresses count from the first tile of the whole tensor, which need not be there: kernels only add to them. */
+void cllm_cuda_tensor_part(const cllm_cuda_tensor *t, uint32_t block0, uint32_t blocks, uint64_t before, const uint8_t *at, cllm_cuda_tensor *out) {
+    const uint32_t row0 = CLLM_TILE_ROWS * block0, rows = t->h.rows - row0;
+    *out = *t;
+    out->row_blocks = blocks;
+    out->h.rows = rows < CLLM_TILE_ROWS * blocks ? rows : CLLM_TILE_ROWS * blocks;
+    out->view.rows = out->h.rows;
+    out->view.tiles = (const uint8_t *)((uintptr_t)at - before);
+    out->view.offsets += (size_t)block0 * t->view.col_blocks;
+    if (out->view.row_scale) out->view.row_scale += row0;
 }
 
 cllm_status cllm_cuda_tensor_new(cllm_cuda *c, const void *blob, size_t bytes, cllm_cuda_tensor **out, cllm_error *err) {
@@ -173,7 +211,7 @@ cllm_status cllm_cuda_tensor_new(cllm_cuda *c, const void *blob, size_t bytes, c
 
 void cllm_cuda_tensor_free(cllm_cuda_tensor *t) {
     if (!t) return;
-    cudaFree(t->memory);
+    if (!t->placed) cllm_cuda_free(t->memory);
     cllm_free(t);
 }
 

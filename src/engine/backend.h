@@ -16,7 +16,7 @@
 #include "codecllm.h"
 #include "model/config.h"
 
-#define CLLM_BACKEND_ABI   2u
+#define CLLM_BACKEND_ABI   3u
 #define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
 
 /* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at
@@ -50,15 +50,17 @@ typedef struct cllm_weight_set {
     bool tied;
     cllm_vector final_norm;
     const cllm_layer *layers; /* config->layers of them */
+    const char *dir;          /* the folder of the matrices' files; NULL: they have none */
 } cllm_weight_set;
 
 /* What memory is used for; the engine adds nothing of its own worth counting. */
 typedef enum cllm_memory_kind {
     CLLM_MEMORY_WEIGHTS, /* coded or not, with their tables and scales */
     CLLM_MEMORY_KV,
-    CLLM_MEMORY_RING, /* slots that hold a decoded matrix while a prompt is multiplied with it */
+    CLLM_MEMORY_RING, /* slots that hold a decoded matrix while a prompt is multiplied with it, or streamed weights */
     CLLM_MEMORY_SCRATCH, /* activations, logits, workspaces of libraries */
     CLLM_MEMORY_GRAPH, /* captured steps */
+    CLLM_MEMORY_PINNED, /* of the host: what a device's copies read; not in the device's memory */
     CLLM_MEMORY_KINDS
 } cllm_memory_kind;
 
@@ -67,6 +69,7 @@ typedef struct cllm_backend_model_info {
     uint64_t read_per_token;            /* weight bytes a decode step reads */
     bool weights_decoded;
     uint32_t max_batch; /* most tokens `forward` takes */
+    cllm_plan plan;
 } cllm_backend_model_info;
 
 /* A device as `info --device` shows it. */
@@ -87,12 +90,19 @@ typedef struct cllm_backend {
     cllm_status (*probe)(int device, cllm_device_info *info, cllm_error *err);
     /* Bytes per second (read plus written) of a large copy inside of the device's memory, measured now. NULL where nobody asks. */
     cllm_status (*copy_bandwidth)(int device, double *bytes_per_second, cllm_error *err);
+    /* Bytes per second of copies of `piece` bytes each from pinned memory of the host to the device, measured now. NULL where there is no
+     * such way. */
+    cllm_status (*bus_bandwidth)(int device, uint64_t piece, double *bytes_per_second, cllm_error *err);
 
     /* config and weights stay valid until model_free. params->device names the device ("cuda:1"). */
     cllm_status (*model_new)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
                              void **model, cllm_error *err);
     void (*model_free)(void *model);
+    /* May be called while sessions work: it tells what is so now. */
     void (*model_info)(const void *model, cllm_backend_model_info *info);
+    /* What model_new would do with max_vram and max_ram, without memory for weights being taken. NULL where there are no budgets. */
+    cllm_status (*plan)(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params,
+                        cllm_plan *plan, cllm_error *err);
 
     /* A KV cache of n_ctx positions (1..config->max_context). */
     cllm_status (*session_new)(void *model, uint32_t n_ctx, void **session, cllm_error *err);

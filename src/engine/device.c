@@ -85,7 +85,8 @@ cllm_memory cllm_memory_named(const uint64_t memory[CLLM_MEMORY_KINDS]) {
                          .kv = memory[CLLM_MEMORY_KV],
                          .ring = memory[CLLM_MEMORY_RING],
                          .scratch = memory[CLLM_MEMORY_SCRATCH],
-                         .graph = memory[CLLM_MEMORY_GRAPH]};
+                         .graph = memory[CLLM_MEMORY_GRAPH],
+                         .pinned = memory[CLLM_MEMORY_PINNED]};
 }
 
 cllm_status cllm_device_get_info(const char *device, bool measure, cllm_device *info, cllm_error *err) {

@@ -35,6 +35,14 @@ struct cllm_model {
  * where the GPU cannot take it. Sets device, backend, on_backend and info. */
 cllm_status cllm_model_load(cllm_model *model, const cllm_model_params *params, cllm_error *err);
 
+/* The same in two steps, for programs that load one model several times: reading and checking without a device, and
+ * giving up what a device holds (no session may be left). */
+cllm_status cllm_model_prepare(const char *dir, cllm_model **out, cllm_error *err);
+void cllm_model_unload(cllm_model *model);
+/* What cllm_model_plan tells of a model that is prepared. */
+cllm_status cllm_model_plan_prepared(cllm_model *model, const cllm_model_params *params, cllm_plan *plan,
+                                     cllm_error *err);
+
 struct cllm_session {
     cllm_model *model;
     void *on_backend;

@@ -58,13 +58,45 @@ cllm_status cllm_model_load(cllm_model *m, const cllm_model_params *params, cllm
     return s ? s : load_on_device(m, params, err);
 }
 
-static cllm_status open_parts(cllm_model *m, const char *dir, const cllm_model_params *params, cllm_error *err) {
+cllm_status cllm_model_plan_prepared(cllm_model *m, const cllm_model_params *params, cllm_plan *plan, cllm_error *err) {
+    cllm_device_kind kind;
+    *plan = (cllm_plan){0};
+    cllm_status s = cllm_device_settle(params->device, &kind, &m->device, err);
+    if (s) return s;
+    cllm_model_params named = *params;
+    named.device = m->device.id;
+    if (m->device.backend->plan) return m->device.backend->plan(&m->config, &m->weights.set, &named, plan, err);
+    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "the backend of %s plans nothing", m->device.id);
+}
+
+static cllm_status read_parts(cllm_model *m, const char *dir, cllm_error *err) {
     cllm_status s = cllm_dir_open(dir, &m->dir, err);
     if (s || (s = read_config(m, err)) || (s = open_tokenizer(m, dir, err))) return s;
     s = cllm_weights_find(m->dir, &m->config, &m->weights, err);
-    if (!s) s = cllm_model_load(m, params, err);
+    m->weights.set.dir = cllm_dir_path(m->dir);
+    return s;
+}
+
+static cllm_status fail_about(const char *dir, cllm_status s, cllm_error *err) {
     bool about_file = s == CLLM_ERR_FORMAT || s == CLLM_ERR_UNSUPPORTED;
     return about_file ? cllm_fail_prefix(err, s, "%s", dir) : s;
+}
+
+cllm_status cllm_model_prepare(const char *dir, cllm_model **out, cllm_error *err) {
+    *out = NULL;
+    cllm_model *m = cllm_alloc_zero(1, sizeof *m);
+    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
+    cllm_status s = read_parts(m, dir, err);
+    if (s)
+        cllm_model_close(m);
+    else
+        *out = m;
+    return fail_about(dir, s, err);
+}
+
+void cllm_model_unload(cllm_model *m) {
+    if (m->on_backend) m->backend->model_free(m->on_backend);
+    m->on_backend = NULL;
 }
 
 cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {
@@ -74,19 +106,31 @@ cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cl
     if (!dir || !out)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cllm_model_open needs a directory and a place for the model");
-    cllm_model *m = cllm_alloc_zero(1, sizeof *m);
-    if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
-    cllm_status s = open_parts(m, dir, params ? params : &defaults, err);
-    if (s)
-        cllm_model_close(m);
-    else
-        *out = m;
+    cllm_status s = cllm_model_prepare(dir, out, err);
+    if (s) return s;
+    s = cllm_model_load(*out, params ? params : &defaults, err);
+    if (!s) return CLLM_OK;
+    cllm_model_close(*out);
+    *out = NULL;
+    return fail_about(dir, s, err);
+}
+
+cllm_status cllm_model_plan(const char *dir, const cllm_model_params *params, cllm_plan *plan, cllm_error *err) {
+    cllm_model_params defaults;
+    cllm_model *m = NULL;
+    cllm_model_params_default(&defaults);
+    if (!dir || !plan)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "cllm_model_plan needs a directory and a place for the plan");
+    cllm_status s = cllm_model_prepare(dir, &m, err);
+    if (!s) s = fail_about(dir, cllm_model_plan_prepared(m, params ? params : &defaults, plan, err), err);
+    cllm_model_close(m);
     return s;
 }
 
 void cllm_model_close(cllm_model *model) {
     if (!model) return;
-    if (model->on_backend) model->backend->model_free(model->on_backend);
+    cllm_model_unload(model);
     cllm_weights_release(&model->weights);
     cllm_config_free(&model->config);
     cllm_tokenizer_close(model->tokenizer);
@@ -96,6 +140,8 @@ void cllm_model_close(cllm_model *model) {
 
 void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
     const cllm_config *c = &model->config;
+    cllm_backend_model_info now; /* a session may have had the model planned again */
+    model->backend->model_info(model->on_backend, &now);
     *info = (cllm_model_info){
         .vocab = c->vocab,
         .hidden = c->hidden,
@@ -106,8 +152,8 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
         .ffn = c->ffn,
         .max_context = c->max_context,
         .weights = model->weights.count,
-        .weight_bytes = model->info.memory[CLLM_MEMORY_WEIGHTS],
-        .read_per_token = model->info.read_per_token,
+        .weight_bytes = now.memory[CLLM_MEMORY_WEIGHTS],
+        .read_per_token = now.read_per_token,
         .bos = c->bos,
         .eos = c->eos,
         .n_eos = c->n_eos,
@@ -116,7 +162,8 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
         .device = model->device.id,
         .device_name = model->device.info.name,
         .device_note = model->device.note[0] ? model->device.note : NULL,
-        .memory = cllm_memory_named(model->info.memory),
+        .memory = cllm_memory_named(now.memory),
+        .plan = now.plan,
     };
     snprintf(info->architecture, sizeof info->architecture, "%s", cllm_arch_name(c->arch));
 }

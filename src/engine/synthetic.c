@@ -92,6 +92,8 @@ static const struct {
     {"qwen2.5-0.5b", "qwen2", 151936, 896, 4864, 24, 14, 2, 64, 32768, true, "\"rope_theta\":1000000.0"},
     {"qwen3-8b", "qwen3", 151936, 4096, 12288, 36, 32, 8, 128, 40960, false, "\"rope_theta\":1000000.0"},
     /* For tests: every weight takes part, and nothing takes long. */
+    {"test-tied", "qwen2", 1000, 256, 640, 2, 4, 2, 64, 256, true, "\"rope_theta\":10000.0"},
+    {"test-apart", "qwen3", 1003, 256, 648, 2, 4, 2, 64, 256, false, "\"rope_theta\":10000.0"},
     {"test-tiny", "qwen3", 320, 64, 160, 3, 4, 2, 32, 256, false, "\"rope_theta\":10000.0"},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
@@ -102,26 +104,31 @@ const char *const *cllm_synthetic_names(void) {
     return names;
 }
 
-static cllm_status make_config(const char *name, cllm_config *config, cllm_error *err) {
-    char text[1024];
+cllm_status cllm_synthetic_config(const char *name, char *text, size_t bytes, cllm_error *err) {
     for (int i = 0; i < SHAPES; i++) {
         if (strcmp(name, shapes[i].name) != 0) continue;
-        int n = snprintf(text, sizeof text,
-                         "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"intermediate_size\":%u,"
-                         "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,"
-                         "\"head_dim\":%u,\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-5,"
-                         "\"tie_word_embeddings\":%s,%s}",
-                         shapes[i].type, shapes[i].vocab, shapes[i].hidden, shapes[i].ffn, shapes[i].layers,
-                         shapes[i].heads, shapes[i].kv_heads, shapes[i].head_dim, shapes[i].context,
-                         shapes[i].tied ? "true" : "false", shapes[i].rope);
-        return cllm_config_parse(text, (size_t)n, NULL, 0, config, err);
+        snprintf(text, bytes,
+                 "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"intermediate_size\":%u,"
+                 "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,"
+                 "\"head_dim\":%u,\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-5,"
+                 "\"tie_word_embeddings\":%s,%s}",
+                 shapes[i].type, shapes[i].vocab, shapes[i].hidden, shapes[i].ffn, shapes[i].layers, shapes[i].heads,
+                 shapes[i].kv_heads, shapes[i].head_dim, shapes[i].context, shapes[i].tied ? "true" : "false",
+                 shapes[i].rope);
+        return CLLM_OK;
     }
+    char known_names[512] = "";
     size_t used = 0;
-    *text = '\0';
-    for (const char *const *known = cllm_synthetic_names(); *known && used < sizeof text; known++)
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", *known);
+    for (const char *const *known = cllm_synthetic_names(); *known && used < sizeof known_names; known++)
+        used += (size_t)snprintf(known_names + used, sizeof known_names - used, "%s%s", used ? ", " : "", *known);
     return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "there is no synthetic model '%.40s'; there are %s",
-                     name, text);
+                     name, known_names);
+}
+
+static cllm_status make_config(const char *name, cllm_config *config, cllm_error *err) {
+    char text[CLLM_SYNTHETIC_CONFIG];
+    cllm_status s = cllm_synthetic_config(name, text, sizeof text, err);
+    return s ? s : cllm_config_parse(text, strlen(text), NULL, 0, config, err);
 }
 
 /* ---- weights ---- */
@@ -344,6 +351,17 @@ cllm_status cllm_synthetic_build(const char *name, const cllm_synthetic_params *
 
 cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                  const cllm_model_params *params, cllm_model **out, cllm_error *err) {
+    cllm_status s = cllm_model_prepare_synthetic(name, mode, bpw, profile, params, out, err);
+    if (s) return s;
+    s = cllm_model_load(*out, params, err);
+    if (!s) return CLLM_OK;
+    cllm_model_close(*out);
+    *out = NULL;
+    return s;
+}
+
+cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
+                                         const cllm_model_params *params, cllm_model **out, cllm_error *err) {
     cllm_device_kind kind;
     cllm_device_choice choice;
     *out = NULL;
@@ -359,7 +377,6 @@ cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cl
     cllm_model *m = cllm_alloc_zero(1, sizeof *m);
     if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
     s = cllm_synthetic_build(name, &synthetic, &m->config, &m->weights, err);
-    if (!s) s = cllm_model_load(m, params, err);
     if (s)
         cllm_model_close(m);
     else

@@ -11,10 +11,13 @@
 #include "base/threads.h"
 #include "engine/engine.h"
 
-enum { CLLM_SYNTHETIC_DISTINCT = 2 };
+enum { CLLM_SYNTHETIC_DISTINCT = 2, CLLM_SYNTHETIC_CONFIG = 1024 };
 
 /* NULL-terminated names ("llama-3-8b"), as error messages and --help list them; static storage. */
 const char *const *cllm_synthetic_names(void);
+
+/* Its config.json, zero-terminated, in a buffer of CLLM_SYNTHETIC_CONFIG bytes. */
+cllm_status cllm_synthetic_config(const char *name, char *text, size_t bytes, cllm_error *err);
 
 /* The numbers that matrices are drawn from; cllm_free. */
 cllm_status cllm_synthetic_values(cllm_pool *pool, float **values, cllm_error *err);
@@ -39,5 +42,14 @@ cllm_status cllm_synthetic_build(const char *name, const cllm_synthetic_params *
 /* The same opened on a device, as cllm_model_open opens a directory. `params` gives device, threads and progress. */
 cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                  const cllm_model_params *params, cllm_model **out, cllm_error *err);
+
+/* The same without a device; cllm_model_load puts it on one. */
+cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
+                                         const cllm_model_params *params, cllm_model **out, cllm_error *err);
+
+/* Writes the model as a directory without a tokenizer, for measurements of reading files; it must not be there. Each
+ * matrix has bytes of its own. */
+cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir,
+                                cllm_error *err);
 
 #endif

@@ -57,4 +57,21 @@ expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 500 -c 32 --ignor
 json '.stop == "context" and .generated_tokens == 33 - .prompt_tokens'
 printf 'Hello\nWho are you?\nAnd why?\n' | "$codecllm" run "$work/rd" --device cuda -cnv --chat-template chatml -n 8 -s 1 >"$work/out" 2>"$work/err" ||
     complain "conversation: $(cat "$work/err")"
+
+# With budgets: the same text, and a plan. A model this small is dwarfed by what the driver takes, which the smallest budget tells.
+expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 24 --temp 0 -c 128 && cp "$work/out" "$work/text"
+expect 0 info "$work/rd" --plan --device cuda -c 128 --json && json '.vram_least_bytes <= .vram_full_bytes and .vram_full_bytes < .vram_whole_bytes'
+least=$(jq .vram_least_bytes "$work/out") whole=$(jq .vram_whole_bytes "$work/out")
+for budget in "$least" $(((least + whole) / 2)) "$whole" auto; do
+    expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 24 --temp 0 -c 128 --max-vram "$budget"
+    cmp "$work/out" "$work/text" || complain "another text with --max-vram $budget"
+done
+expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 8 --temp 0 -c 128 --max-vram "$least" -v
+says '^plan +GPU memory: ' && says 'copies to the device .* a token.* no more than [0-9.]+ tokens/s$' && says 'pinned on the host'
+expect 0 run "$work/rd" --device cuda -p "Once upon a time" -n 24 --temp 0 -c 128 --max-vram "$least" --max-ram 3M --json
+json '.plan.disk_bytes > 0 and .plan.ram_planned_bytes <= 3000000 and .memory_bytes.pinned <= 3000000'
+[ "$(jq -r .text "$work/out")" = "$(sed 's/^Once upon a time//' "$work/text")" ] || complain "another text from files"
+expect 2 run "$work/rd" --device cuda -p "Once" -n 4 -c 128 --max-vram $((least - 1)) && says "at least $least bytes"
+expect 0 bench model "$work/rd" --device cuda -p 8 -n 8 -r 1 --max-vram min,full,50%,all --timeline --json
+json 'length == 8 and all(.[]; .tokens_per_s > 0) and all(.[:6][]; .planned_mb <= .budget_mb and .held_mb <= .budget_mb) and (.[1].share_of_bus > 0) and (.[3].timeline.copies > 1)'
 finish
