@@ -282,14 +282,8 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
     return (width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS;
 }
 
-/* What a product takes on a GPU whose warps take turns with pairs of tiles of so many steps (of 32 columns), in units of 10 ns, as measured on
- * an H100: steps and turns, and a start that costs less where half of each processor is left for the next product to begin on. */
-static uint64_t product_cost(uint64_t pairs, uint32_t steps) {
-    const uint64_t turns = (pairs + GPU_WARPS - 1) / GPU_WARPS;
-    return 45 * turns * steps + 200 * (turns - 1) + (2 * pairs <= GPU_WARPS ? 230 : 500);
-}
-
-/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU walks fastest (fast). */
+/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU walks fastest (fast), each of its warps taking
+ * turns with two of them at a time: they cost it so many steps of 32 columns, and about twelve more. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
     /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns; the tall matrices of a
@@ -301,7 +295,8 @@ uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profil
     uint32_t best = CLLM_MIN_TILE_COLS;
     for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
         const uint32_t width = equal_width(cols, most);
-        const uint64_t cost = product_cost(pairs * ((cols + (uint64_t)width - 1) / width), width / 32);
+        const uint64_t units = pairs * ((cols + (uint64_t)width - 1) / width), turns = (units + GPU_WARPS - 1) / GPU_WARPS;
+        const uint64_t cost = turns * (width / 32 + 12);
         if (cost >= least) continue;
         least = cost;
         best = width;
