@@ -28,6 +28,9 @@ expect 2 run "$work/rd" --device cpu -p "Once" -n 4 -c 128 --max-ram $((least - 
 expect 2 run "$work/rd" --device cpu -p "Once" --max-ram "$whole" --weights decoded && says 'exclude each other'
 expect 2 run "$work/rd" --device cpu -p "Once" --max-ram much && says "not 'much'"
 expect 2 run "$work/rd" --device cpu -p "Once" --max-vram much && says "not 'much'"
+for size in 0x10 0x1p3 -1 1.5x nan 1e30 ''; do
+    for option in --max-vram --max-ram; do expect 2 run "$work/rd" -p "Once" $option "$size" && says "not '$size'"; done
+done
 expect 2 info --plan --device cpu && says 'is missing'
 expect 2 info "$work/rd" --plan --tensors && says 'ask for one of them'
 
