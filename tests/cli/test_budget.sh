@@ -31,6 +31,13 @@ expect 2 run "$work/rd" --device cpu -p "Once" --max-vram much && says "not 'muc
 for size in 0x10 0x1p3 -1 1.5x nan 1e30 ''; do
     for option in --max-vram --max-ram; do expect 2 run "$work/rd" -p "Once" $option "$size" && says "not '$size'"; done
 done
+# shellcheck disable=SC2086
+for verb in "run $work/rd -p Once" "info $work/rd --plan" "bench model $work/rd"; do
+    expect 2 $verb --device cpu --max-vram 1G && says 'max-vram .* GPU.* but --device says cpu'
+done
+expect 2 bench model "$work/rd" --device cpu --timeline && says 'measure a GPU'
+expect 0 info "$work/rd" --plan --device cpu && prints '^device +cpu$'
+expect 0 info "$work/rd" --plan --device cpu --json && json '.device == "cpu"'
 expect 2 info --plan --device cpu && says 'is missing'
 expect 2 info "$work/rd" --plan --tensors && says 'ask for one of them'
 
