@@ -48,6 +48,7 @@ expect 2 bench decode "$work/rd" --max-ram 1G && says 'belong to model'
 expect 0 bench model --synthetic test-tied --save "$work/drawn" --bpw 4.25
 expect 0 bench model "$work/drawn" --device cpu -p 8 -n 4 -r 1 --json && json 'length == 4'
 expect 7 bench model --synthetic test-tied --save "$work/drawn" && says 'already there'
+expect 4 bench model --synthetic test-tied --save "$work/none/drawn" && says 'cannot make the folder .*none/drawn: No such'
 expect 2 bench model "$work/rd" --save "$work/again" && says 'belongs to model with --synthetic'
 expect 6 bench model --synthetic test-tied --device cpu -p 0 -n 4 --max-ram 1500k && says 'lie in no files'
 finish
