@@ -109,6 +109,7 @@ static cllm_status plan_device(residency *r, uint32_t context, cllm_error *err) 
     if (st) return st;
     r->vram.what = "GPU memory";
     r->vram.option = "--max-vram";
+    r->vram.advice = "; a smaller context needs less";
     r->vram.budget = m->max_vram;
     r->vram.fixed = fixed + session + DRIVER_BYTES + 2 * ROUNDING;
     r->vram.slots = STREAM_SLOTS;
@@ -131,6 +132,7 @@ static cllm_status plan_host(residency *r, cllm_error *err) {
     gpu_model *m = r->m;
     r->ram.what = "pinned memory";
     r->ram.option = "--max-ram";
+    r->ram.advice = "";
     r->ram.budget = m->max_ram;
     r->ram.slots = STREAM_DISK_SLOTS;
     r->ram.slot_least = r->ram.slot_wanted = r->vram.slot_bytes;
