@@ -410,8 +410,12 @@ static bool lower_budget(gpu_model *m, bool pinned, const cllm_error *why) {
     const uint64_t from = pinned && m->max_ram == UINT64_MAX ? m->plan.ram_planned : *budget;
     const uint64_t least = pinned ? m->plan.ram_least : m->plan.vram_least;
     uint64_t to = from - from / 8;
-    if (!pinned && cudaMemGetInfo(&available, &total) == cudaSuccess && available < to) to = available - available / 32;
-    else if (to < least && least < from) to = least; /* most of a small budget is what is needed anyway */
+    if (!pinned && cudaMemGetInfo(&available, &total) == cudaSuccess) {
+        /* what the model holds is given back before it is planned again */
+        const uint64_t could_have = available + m->heap.bytes[CLLM_MEMORY_WEIGHTS];
+        if (could_have < to) to = could_have - could_have / 32;
+    }
+    if (to < least && least < from) to = least; /* most of a small budget is what is needed anyway */
     *budget = to;
     snprintf(m->plan.note, sizeof m->plan.note, "planned again with %.1f MB of %s instead of %.1f MB, because: %.140s", (double)to / 1e6,
              pinned ? "pinned memory" : "GPU memory", (double)from / 1e6, why->message);
