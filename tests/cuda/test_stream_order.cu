@@ -360,6 +360,20 @@ static void test_out_of_memory(void **state) {
     each_model(fail_everywhere);
 }
 
+/* What opening refuses is not planned. */
+static void refuse_shape(void) {
+    const cllm_model_params p = params_for(0, 0);
+    cllm_plan plan;
+    cllm_error err;
+    config.head_dim = GPU_MAX_HEAD + 2;
+    assert_int_equal(backend->plan(&config, &found.set, &p, &plan, &err), CLLM_ERR_UNSUPPORTED);
+}
+
+static void test_shape(void **state) {
+    (void)state;
+    each_model(refuse_shape);
+}
+
 static int set_up(void **state) {
     (void)state;
     temp_make(temp);
@@ -378,6 +392,6 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_shape)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
