@@ -94,7 +94,8 @@ static int fail_unknown(const arg_spec *spec, const char *verb, const char *word
 
 bool args_parse_size(const char *text, uint64_t *out) {
     char *end;
-    if (!isdigit((unsigned char)text[0])) return false;
+    if (!isdigit((unsigned char)text[0]) || tolower((unsigned char)text[1]) == 'x')
+        return false; /* strtod reads 0x1p3 */
     double value = strtod(text, &end);
     static const char units[] = "KMGT";
     const char *unit = *end != '\0' ? strchr(units, toupper((unsigned char)*end)) : NULL;

@@ -433,8 +433,11 @@ static cllm_status settle_device(model_bench *b, bench_gpu *gpu, cllm_error *err
     cllm_device_choice choice;
     cllm_status status = cllm_device_settle(b->o->device.device, &kind, &choice, err);
     if (status != CLLM_OK) return status;
-    const cllm_model_info fallback = {.device_note = choice.note[0] != '\0' ? choice.note : NULL};
-    cli_tell_fallback(&fallback);
+    if (choice.kind != CLLM_DEVICE_CUDA && (b->o->device.max_vram != NULL || b->o->timeline))
+        return cllm_fail(err, kind == CLLM_DEVICE_CPU ? CLLM_ERR_ARGUMENT : CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "--max-vram and --timeline measure a GPU, but %s",
+                         kind == CLLM_DEVICE_CPU ? "--device says cpu" : choice.note);
+    cli_tell_fallback(&b->o->device, choice.note[0] != '\0' ? choice.note : NULL);
     if (choice.kind != CLLM_DEVICE_CUDA) return CLLM_OK;
     status = bench_gpu_open(choice.id, b->o->repeat, gpu, err);
     if (status == CLLM_OK) b->gpu = gpu;

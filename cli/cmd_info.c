@@ -2,8 +2,9 @@
 #include "cli.h"
 #include "compare.h"
 #include "container/json.h"
-#include "entropy.h"
 #include "device.h"
+#include "engine/device.h"
+#include "entropy.h"
 #include "json.h"
 #include "plan.h"
 
@@ -157,14 +158,24 @@ static int describe_plan(const info_options *o) {
     cllm_model_params params;
     cllm_plan plan;
     cli_floors floors;
+    cllm_device_kind kind;
+    cllm_device_choice choice;
     cllm_error err;
     cllm_model_params_default(&params);
     params.context = (uint32_t)o->context;
     int code = cli_device_apply(&o->device, &params);
     if (code >= 0) return code;
+    if (cllm_device_settle(params.device, &kind, &choice, &err) != CLLM_OK) return cli_report(&err);
+    cli_tell_fallback(&o->device, choice.note[0] != '\0' ? choice.note : NULL);
+    params.device = choice.id;
     if (cllm_model_plan(o->dir, &params, &plan, &err) != CLLM_OK) return cli_report(&err);
     cli_floors_measure(&plan, params.device, o->dir, &floors);
-    if (o->json) return cli_print_json(cli_plan_json(&plan, &floors));
+    if (o->json) {
+        json_t *json = cli_plan_json(&plan, &floors);
+        json_object_set_new(json, "device", json_string(choice.id));
+        return cli_print_json(json);
+    }
+    printf("device      %s\n", choice.id);
     cli_plan_print(stdout, &plan, &floors);
     return CLI_OK;
 }

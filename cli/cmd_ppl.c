@@ -142,7 +142,7 @@ static cllm_status open_subject(evaluation *e, subject *s, const char *dir, cllm
     if (status != CLLM_OK) return status;
     cllm_model_get_info(s->model, &info);
     snprintf(s->device, sizeof s->device, "%s", info.device);
-    if (e->n == 1) cli_tell_fallback(&info); /* the others end there for the same reason */
+    if (e->n == 1) cli_tell_fallback(&e->o->device, info.device_note); /* the others end there for the same reason */
     if (cli_verbose) fprintf(stderr, "%s: computing on %s (%s)\n", dir, info.device, info.device_name);
     if (e->vocab == 0) {
         e->vocab = info.vocab;

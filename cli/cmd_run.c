@@ -221,7 +221,7 @@ static int load(run_state *r, cllm_error *err) {
     if (status != CLLM_OK) return cli_report(err);
     r->load_seconds = cli_seconds() - start;
     cllm_model_get_info(r->model, &r->info);
-    cli_tell_fallback(&r->info);
+    cli_tell_fallback(&o->device, r->info.device_note);
     r->tokenizer = cllm_model_tokenizer(r->model);
     if (r->tokenizer == NULL) return cli_fail(CLI_IO, "%s has no tokenizer.json; run needs one", o->dir);
     if (cli_verbose) {

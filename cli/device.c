@@ -65,13 +65,17 @@ int cli_device_apply(const cli_device_options *o, cllm_model_params *params) {
         params->max_vram = CLLM_BUDGET_AUTO;
     else if (o->max_vram != NULL && (!args_parse_size(o->max_vram, &params->max_vram) || params->max_vram == 0))
         return cli_fail(CLI_USAGE, "--max-vram takes a size such as 500M or 1.5GiB, or auto, not '%s'", o->max_vram);
+    if (o->max_vram != NULL && o->device != NULL && strcmp(o->device, "cpu") == 0)
+        return cli_fail(CLI_USAGE,
+                        "--max-vram is about a GPU's memory, but --device says cpu; --max-ram is about the host's");
     params->kv_f32 = (o->keys >= 0 ? o->keys : o->values) == 1;
     return -1;
 }
 
-void cli_tell_fallback(const cllm_model_info *info) {
-    if (info->device_note == NULL || (!cli_verbose && !isatty(STDERR_FILENO))) return;
-    cli_note("computing on the CPU: %s", info->device_note);
+void cli_tell_fallback(const cli_device_options *o, const char *note) {
+    const bool ignored = o->max_vram != NULL;
+    if (note == NULL || (!ignored && !cli_verbose && !isatty(STDERR_FILENO))) return;
+    cli_note("computing on the CPU%s: %s", ignored ? ", where --max-vram has no effect" : "", note);
 }
 
 cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b) {

@@ -7,7 +7,7 @@
 
 typedef struct cli_device_options {
     const char *device;
-    int keys, values; /* index of the type of the KV cache, or -1 */
+    int keys, values;     /* index of the type of the KV cache, or -1 */
     const char *max_vram; /* as given: a size, or "auto"; NULL: no limit */
     uint64_t max_ram;     /* 0: no limit */
 } cli_device_options;
@@ -24,8 +24,9 @@ arg_option cli_option_max_ram(cli_device_options *o);
 /* Puts what was given into the parameters. Returns -1 to go on, or CLI_USAGE after a message. */
 int cli_device_apply(const cli_device_options *o, cllm_model_params *params);
 
-/* One line on stderr where "auto" ended on the CPU: on a terminal or with -v, for others only look at the result. */
-void cli_tell_fallback(const cllm_model_info *info);
+/* One line on stderr where "auto" ended on the CPU; `note` has the reason, or is NULL. On a terminal, with -v, or where
+ * --max-vram has no effect therefore: others only look at the result. */
+void cli_tell_fallback(const cli_device_options *o, const char *note);
 
 /* A model's memory and its session's together. */
 cllm_memory cli_memory_sum(const cllm_memory *a, const cllm_memory *b);

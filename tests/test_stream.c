@@ -35,6 +35,7 @@ static void draw_items(cllm_plan_item *items, unsigned long long *random) {
 static cllm_plan_level level_of(uint64_t budget) {
     return (cllm_plan_level){.what = "memory",
                              .option = "--max",
+                             .advice = "",
                              .budget = budget,
                              .fixed = 5000000,
                              .slots = 3,
@@ -383,6 +384,7 @@ static void test_refused(void **state) {
     assert_int_equal(cllm_model_open(dir, &p, &model, &err), CLLM_ERR_ARGUMENT);
     assert_null(model);
     assert_non_null(strstr(err.message, number));
+    assert_non_null(strstr(err.message, "are needed whatever is streamed; a smaller context needs less"));
     assert_int_equal(cllm_model_plan(dir, &p, &plan, &err), CLLM_ERR_ARGUMENT);
     p.weights = CLLM_WEIGHTS_DECODED;
     p.max_ram = UINT64_MAX / 2;

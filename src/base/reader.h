@@ -42,7 +42,8 @@ void cllm_reader_close(cllm_reader *reader);
 cllm_status cllm_reader_get(cllm_reader *reader, uint32_t item, const uint8_t **data, cllm_error *err);
 /* Gives back the slot that has been held longest. */
 void cllm_reader_release(cllm_reader *reader);
-/* Bytes that were read from files so far, those at the ends of aligned reads included. */
+/* Bytes of items that were read so far, also of those that nobody asked for in the end; what aligned reads bring beside
+ * them is not counted. */
 uint64_t cllm_reader_bytes(const cllm_reader *reader);
 
 /* Bytes per second of reading the file `dir`/`file` from its beginning (at most `limit` bytes) as a reader does. The

@@ -174,6 +174,7 @@ static cllm_status settle(cpu_model *m, uint32_t context, cllm_plan_level *l, cl
     if (s) return s;
     *l = (cllm_plan_level){.what = "memory",
                            .option = "--max-ram",
+                           .advice = "; a smaller context needs less",
                            .budget = m->max_ram,
                            .fixed = session,
                            .slots = CPU_STREAM_SLOTS,

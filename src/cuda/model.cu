@@ -227,8 +227,7 @@ void gpu_model_free(void *model) {
 }
 
 static cllm_status load(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {
-    cllm_status s = check_shape(m->config, err);
-    if (!s) s = cllm_cuda_open(m->device, &m->cuda, err);
+    cllm_status s = cllm_cuda_open(m->device, &m->cuda, err);
     if (!s) s = load_vectors(m, w, err);
     if (!s) s = m->planned ? gpu_load_planned(m, params->context, params, err) : load_matrices(m, w, params, err);
     for (uint32_t i = 0; i < m->config->layers; i++) m->layers[i].window = m->config->window ? m->config->window[i] : 0;
@@ -242,7 +241,7 @@ static cllm_status check_budget(const cllm_model_params *p, cllm_error *err) {
 }
 
 gpu_model *gpu_model_make(const cllm_config *config, const cllm_weight_set *weights, const cllm_model_params *params, cllm_error *err) {
-    if (check_budget(params, err)) return NULL;
+    if (check_shape(config, err) || check_budget(params, err)) return NULL;
     gpu_model *m = (gpu_model *)cllm_alloc_zero(1, sizeof *m);
     gpu_layer *layers = (gpu_layer *)cllm_alloc_zero(config->layers, sizeof *layers);
     if (!m || !layers) {

@@ -109,6 +109,7 @@ static cllm_status plan_device(residency *r, uint32_t context, cllm_error *err) 
     if (st) return st;
     r->vram.what = "GPU memory";
     r->vram.option = "--max-vram";
+    r->vram.advice = "; a smaller context needs less";
     r->vram.budget = m->max_vram;
     r->vram.fixed = fixed + session + DRIVER_BYTES + 2 * ROUNDING;
     r->vram.slots = STREAM_SLOTS;
@@ -131,6 +132,7 @@ static cllm_status plan_host(residency *r, cllm_error *err) {
     gpu_model *m = r->m;
     r->ram.what = "pinned memory";
     r->ram.option = "--max-ram";
+    r->ram.advice = "";
     r->ram.budget = m->max_ram;
     r->ram.slots = STREAM_DISK_SLOTS;
     r->ram.slot_least = r->ram.slot_wanted = r->vram.slot_bytes;
@@ -408,8 +410,12 @@ static bool lower_budget(gpu_model *m, bool pinned, const cllm_error *why) {
     const uint64_t from = pinned && m->max_ram == UINT64_MAX ? m->plan.ram_planned : *budget;
     const uint64_t least = pinned ? m->plan.ram_least : m->plan.vram_least;
     uint64_t to = from - from / 8;
-    if (!pinned && cudaMemGetInfo(&available, &total) == cudaSuccess && available < to) to = available - available / 32;
-    else if (to < least && least < from) to = least; /* most of a small budget is what is needed anyway */
+    if (!pinned && cudaMemGetInfo(&available, &total) == cudaSuccess) {
+        /* what the model holds is given back before it is planned again */
+        const uint64_t could_have = available + m->heap.bytes[CLLM_MEMORY_WEIGHTS];
+        if (could_have < to) to = could_have - could_have / 32;
+    }
+    if (to < least && least < from) to = least; /* most of a small budget is what is needed anyway */
     *budget = to;
     snprintf(m->plan.note, sizeof m->plan.note, "planned again with %.1f MB of %s instead of %.1f MB, because: %.140s", (double)to / 1e6,
              pinned ? "pinned memory" : "GPU memory", (double)from / 1e6, why->message);

@@ -98,11 +98,11 @@ cllm_status cllm_plan_settle(cllm_plan_level *l, cllm_plan_item *items, size_t c
     }
     if (!find_limits(l, items, count)) return fail_overflow(l, err);
     if (l->budget < l->least)
-        return cllm_fail(
-            err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-            "%s: a budget of %" PRIu64 " bytes (%s) is too small for this model; it takes at least %" PRIu64
-            " bytes (%.1f MB), of which %" PRIu64 " are needed whatever is streamed; a smaller context needs less",
-            l->what, l->budget, l->option, l->least, (double)l->least / 1e6, l->fixed);
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "%s: a budget of %" PRIu64
+                         " bytes (%s) is too small for this model; it takes at least %" PRIu64
+                         " bytes (%.1f MB), of which %" PRIu64 " bytes are needed whatever is streamed%s",
+                         l->what, l->budget, l->option, l->least, (double)l->least / 1e6, l->fixed, l->advice);
     cllm_status s = CLLM_OK;
     if (l->budget >= l->whole) {
         for (size_t i = 0; i < count; i++) items[i].stays = true;

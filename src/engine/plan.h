@@ -21,6 +21,7 @@ typedef struct cllm_plan_level {
     /* in */
     const char *what;     /* of the memory, for messages: "GPU memory" */
     const char *option;   /* that names the budget: "--max-vram" */
+    const char *advice;   /* how less would do, at the end of a message: "; a smaller context needs less", or "" */
     uint64_t budget;      /* UINT64_MAX: no limit */
     uint64_t fixed;       /* needed anyway */
     uint32_t slots;       /* of the ring, at least 1 */

@@ -146,10 +146,9 @@ cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *s
                                 cllm_error *err) {
     cllm_config config = {0};
     cllm_weights_found found;
-    if (mkdir(dir, 0777) && errno == EEXIST)
-        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is already there", dir);
-    struct stat there;
-    if (stat(dir, &there)) return cllm_fail_errno(err, errno, "cannot make the folder %s", dir);
+    if (mkdir(dir, 0777))
+        return errno == EEXIST ? cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is already there", dir)
+                               : cllm_fail_errno(err, errno, "cannot make the folder %s", dir);
     cllm_status st = cllm_synthetic_build(name, synthetic, &config, &found, err);
     if (st) return st;
     st = save(name, &found.set, &config, synthetic->mode, dir, err);

@@ -28,6 +28,16 @@ expect 2 run "$work/rd" --device cpu -p "Once" -n 4 -c 128 --max-ram $((least - 
 expect 2 run "$work/rd" --device cpu -p "Once" --max-ram "$whole" --weights decoded && says 'exclude each other'
 expect 2 run "$work/rd" --device cpu -p "Once" --max-ram much && says "not 'much'"
 expect 2 run "$work/rd" --device cpu -p "Once" --max-vram much && says "not 'much'"
+for size in 0x10 0x1p3 -1 1.5x nan 1e30 ''; do
+    for option in --max-vram --max-ram; do expect 2 run "$work/rd" -p "Once" $option "$size" && says "not '$size'"; done
+done
+# shellcheck disable=SC2086
+for verb in "run $work/rd -p Once" "info $work/rd --plan" "bench model $work/rd"; do
+    expect 2 $verb --device cpu --max-vram 1G && says 'max-vram .* GPU.* but --device says cpu'
+done
+expect 2 bench model "$work/rd" --device cpu --timeline && says 'measure a GPU'
+expect 0 info "$work/rd" --plan --device cpu && prints '^device +cpu$'
+expect 0 info "$work/rd" --plan --device cpu --json && json '.device == "cpu"'
 expect 2 info --plan --device cpu && says 'is missing'
 expect 2 info "$work/rd" --plan --tensors && says 'ask for one of them'
 
@@ -38,6 +48,7 @@ expect 2 bench decode "$work/rd" --max-ram 1G && says 'belong to model'
 expect 0 bench model --synthetic test-tied --save "$work/drawn" --bpw 4.25
 expect 0 bench model "$work/drawn" --device cpu -p 8 -n 4 -r 1 --json && json 'length == 4'
 expect 7 bench model --synthetic test-tied --save "$work/drawn" && says 'already there'
+expect 4 bench model --synthetic test-tied --save "$work/none/drawn" && says 'cannot make the folder .*none/drawn: No such'
 expect 2 bench model "$work/rd" --save "$work/again" && says 'belongs to model with --synthetic'
 expect 6 bench model --synthetic test-tied --device cpu -p 0 -n 4 --max-ram 1500k && says 'lie in no files'
 finish

@@ -32,6 +32,12 @@ for verb in "run $tiny -p x" "ppl $tiny -f $tiny/heldout.txt" "info"; do
     expect 6 $verb --device cuda && says 'libcodecllm_cuda.so'
 done
 expect 0 version && prints '^cuda: none, .*libcodecllm_cuda.so'
+# Whoever gives a budget for a GPU is told why there is none.
+for verb in "run $tiny -p x -n 2" "ppl $tiny -f $tiny/heldout.txt --max-windows 1" "info $tiny --plan"; do
+    # shellcheck disable=SC2086 # several words
+    expect 0 $verb --max-vram 1G && says 'computing on the CPU, where --max-vram has no effect: .*libcodecllm_cuda.so'
+done
+expect 6 bench model "$tiny" --max-vram min,1G && says 'measure a GPU, but .*libcodecllm_cuda.so'
 
 # The library that works: auto takes it, and everything that is printed comes from it.
 cp "$fake" "$work/bin/libcodecllm_cuda.so"

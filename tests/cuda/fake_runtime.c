@@ -194,8 +194,8 @@ cudaError_t cudaFreeHost(void *p) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
-    *total = (size_t)80 << 30;
-    *available = *total - fake.held;
+    *total = fake.total ? fake.total : (size_t)80 << 30;
+    *available = *total > fake.held ? *total - fake.held : 0;
     return cudaSuccess;
 }
 

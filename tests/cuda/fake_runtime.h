@@ -22,6 +22,7 @@ typedef enum fake_order { FAKE_FIRST, FAKE_LAST, FAKE_ANY } fake_order;
 typedef struct fake_runtime {
     fake_order order;
     size_t held;       /* bytes that are not freed, of the device and pinned */
+    size_t total;      /* bytes of the device as it tells them (others may have taken the rest); 0: many */
     long copies;       /* to the device */
     const char *wrong; /* what was not allowed; NULL: nothing yet */
     /* Of a kernel that the test wants to see: how many bytes its argument has (0: it does not), and its turn. */

@@ -12,6 +12,7 @@ extern "C" {
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cuda/profile.h"
 extern "C" {
@@ -347,11 +348,86 @@ static void fail_everywhere(void) {
         for (long n = 0; !fail_at(&cases[i], n, &again, &refused); n++) assert_true(n < 5000);
         assert_true(refused > 0 && (i == 0 || i == 4 || again > 5));
     }
+    /* what is free while the model lies there says little about what it could have */
+    uint32_t again = 0, refused = 0;
+    fake.total = fake.held + ((size_t)64 << 20);
+    for (long n = 0; !fail_at(&cases[2], n, &again, &refused); n++) assert_true(n < 5000);
+    fake.total = 0;
+    assert_true(again > 5);
 }
 
 static void test_out_of_memory(void **state) {
     (void)state;
     each_model(fail_everywhere);
+}
+
+static void leave_kernel(const void *, const void *) {}
+static void leave_gemm(const void *, int, int) {}
+static int files_cut;
+
+/* A file that is cut while it is in use fails the pass that meets the end, wherever that pass is; once the file is whole again, so is the next one. */
+static void cut_file(void) {
+    static const uint32_t lengths[] = {1, 5, PROMPT};
+    const cllm_plan all = plan_of(CLLM_BUDGET_AUTO - 1, 0), files = plan_of(all.vram_least, CLLM_BUDGET_AUTO - 1);
+    const cllm_model_params p = params_for(all.vram_least, files.ram_least);
+    const size_t before = fake.held;
+    const char *dir = found.set.dir;
+    static int32_t ids[PROMPT];
+    void *m, *s;
+    size_t bytes;
+    char path[512];
+    cllm_error err;
+    if (files.ram_least == files.ram_whole) return; /* too small for files */
+    temp_join(path, dir, "model.safetensors");
+    unsigned char *data = temp_read(dir, "model.safetensors", &bytes);
+    if (backend->model_new(&config, &found.set, &p, &m, &err)) fail_msg("%s", err.message);
+    if (backend->session_new(m, CONTEXT, &s, &err)) fail_msg("%s", err.message);
+    float *logits = (float *)calloc((size_t)PROMPT * config.vocab, sizeof *logits);
+    for (int i = 0; i < 3; i++) {
+        fake.kernel = leave_kernel; /* what they would be compared with is gone */
+        fake.gemm = leave_gemm;
+        assert_int_equal(truncate(path, (off_t)(bytes / 2)), 0);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(backend->forward(s, 0, ids, lengths[i], CLLM_LOGITS_LAST, logits, &err), CLLM_ERR_IO);
+            assert_non_null(strstr(err.message, "shorter"));
+        }
+        FILE *f = fopen(path, "r+b");
+        assert_non_null(f);
+        assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+        fclose(f);
+        fake.kernel = look_at_kernel;
+        fake.gemm = look_at_gemm;
+        watch((gpu_model *)m);
+        forward(s, lengths[i], CLLM_LOGITS_LAST, "after a file was cut", true);
+        unwatch();
+    }
+    free(logits);
+    free(data);
+    backend->session_free(s);
+    backend->model_free(m);
+    assert_int_equal(fake.held, before);
+    files_cut++;
+}
+
+static void test_cut_file(void **state) {
+    (void)state;
+    files_cut = 0;
+    each_model(cut_file);
+    assert_true(files_cut > 4);
+}
+
+/* What opening refuses is not planned. */
+static void refuse_shape(void) {
+    const cllm_model_params p = params_for(0, 0);
+    cllm_plan plan;
+    cllm_error err;
+    config.head_dim = GPU_MAX_HEAD + 2;
+    assert_int_equal(backend->plan(&config, &found.set, &p, &plan, &err), CLLM_ERR_UNSUPPORTED);
+}
+
+static void test_shape(void **state) {
+    (void)state;
+    each_model(refuse_shape);
 }
 
 static int set_up(void **state) {
@@ -372,6 +448,7 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_cut_file),
+                                       cmocka_unit_test(test_shape)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
