@@ -323,8 +323,9 @@ CLLM_API cllm_status cllm_model_open(const char *dir, const cllm_model_params *p
 /* All sessions of a model must be freed before it is closed. */
 CLLM_API void cllm_model_close(cllm_model *model);
 CLLM_API void cllm_model_get_info(const cllm_model *model, cllm_model_info *info);
-/* The plan that cllm_model_open would follow, without loading a weight. A budget that is too small is CLLM_ERR_ARGUMENT, and the message
- * has the smallest that works. */
+/* The plan that cllm_model_open would follow on that device, without loading a weight. Of device "auto": the GPU if there is one, though cllm_model_open
+ * goes to the CPU where the model turns out not to fit it. A budget that is too small is CLLM_ERR_ARGUMENT, and the message has the smallest that
+ * works. */
 CLLM_API cllm_status cllm_model_plan(const char *dir, const cllm_model_params *params, cllm_plan *plan, cllm_error *err);
 
 /* A session holds a KV cache of n_ctx tokens (0 = the model's max_context). */
