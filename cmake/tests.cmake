@@ -95,3 +95,5 @@ if(TARGET cllm_cuda)
     add_test(NAME test_stream_order COMMAND test_stream_order)
     set_tests_properties(test_stream_order PROPERTIES TIMEOUT 600 LABELS unit)
 endif()
+
+include(cmake/kernel_tests.cmake)
