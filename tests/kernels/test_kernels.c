@@ -182,18 +182,16 @@ static int types_of(const cllm_tensor_info *i, cllm_dtype as[4]) {
 
 /* ---- decoding ---- */
 
-/* A NaN of BF16 becomes one of FP16, but the GPU has a single one. */
-static bool same_but_nan(const uint8_t *a, const uint8_t *b, size_t bytes) {
+/* NaN is NaN: the GPU has one of each type, the CPU keeps signs and payloads. They come of lossless BF16, and of damaged scales. */
+static bool same(cllm_dtype as, const uint8_t *a, const uint8_t *b, size_t bytes) {
+    const unsigned infinity = as == CLLM_DTYPE_BF16 ? 0x7f80 : 0x7c00;
+    if (!memcmp(a, b, bytes)) return true;
+    if (as != CLLM_DTYPE_BF16 && as != CLLM_DTYPE_F16) return false;
     for (size_t i = 0; i < bytes; i += 2) {
         const unsigned x = a[i] | a[i + 1] << 8, y = b[i] | b[i + 1] << 8;
-        if (x != y && ((x & 0x7fff) <= 0x7c00 || (y & 0x7fff) <= 0x7c00)) return false;
+        if (x != y && ((x & 0x7fff) <= infinity || (y & 0x7fff) <= infinity)) return false;
     }
     return true;
-}
-
-static bool same(const coded *c, cllm_dtype as, const uint8_t *a, const uint8_t *b, size_t bytes) {
-    if (c->info.mode == CLLM_MODE_LOSSLESS && as != c->info.dtype) return same_but_nan(a, b, bytes);
-    return memcmp(a, b, bytes) == 0;
 }
 
 /* `aside`: the output begins at no multiple of 16. */
@@ -205,7 +203,7 @@ static void check_decode(const coded *c, uint32_t row0, uint32_t nrows, cllm_dty
     const cllm_cuda_decode_job job = {c->d, row0, nrows, out + ahead};
     need(cllm_cuda_decode(cuda, &job, 1, as, NULL, &error), c->name);
     need(cllm_cuda_check(cuda, NULL, &error), c->name);
-    if (!same(c, as, out + ahead, expected, bytes)) {
+    if (!same(as, out + ahead, expected, bytes)) {
         size_t at = 0;
         while (out[ahead + at] == expected[at]) at++;
         fail_msg("%s: rows %u+%u as type %d differ at byte %zu of %zu", c->name, row0, nrows, (int)as, at, bytes);
@@ -271,6 +269,7 @@ static void check_sums(const coded *c, const float *w, const float *x, const flo
                 ww += wi * wi;
                 xx += xi * xi;
             }
+            if (!(ww * xx < 1e60)) continue; /* near the end of float32, where sums overflow on the way: of damaged blobs */
             const double e = fabs(sum + 1 - (double)y[(size_t)b * rows + r]) / (sqrt(ww * xx) + 1);
             if (!(e <= most)) fail_msg("%s: product %u of %u, row %u: %g instead of %g", c->name, b, batch, r, (double)y[(size_t)b * rows + r], sum + 1);
         }
@@ -461,7 +460,7 @@ static void test_together(void **state) {
         need(cllm_cuda_decode(cuda, jobs, (uint32_t)n, CLLM_DTYPE_F16, NULL, &error), "together");
         need(cllm_cuda_check(cuda, NULL, &error), "together");
         for (int i = 0; i < n; i++)
-            if (!same(&c[i], CLLM_DTYPE_F16, jobs[i].out, expected[i], bytes[i])) fail_msg("%s: differs in a launch of many", c[i].name);
+            if (!same(CLLM_DTYPE_F16, jobs[i].out, expected[i], bytes[i])) fail_msg("%s: differs in a launch of many", c[i].name);
     }
     for (int i = 0; i < n; i++) {
         free_guarded(jobs[i].out, bytes[i], c[i].name);
@@ -473,7 +472,8 @@ static void test_together(void **state) {
 /* What the decoders make of damaged tiles. The format lets a decoder refuse more than it has to, so that they may part; how often, and why, is told. */
 typedef struct verdicts {
     int opened, decoded, refused; /* by both */
-    int cpu_only, gpu_only;       /* by one of them alone */
+    int cpu_only;                 /* refused by the CPU alone */
+    int products_only;            /* the same, where the GPU's product was asked */
     struct {
         char message[96];
         int count;
@@ -505,11 +505,10 @@ static void judge_decoding(const coded *c, cllm_dtype as, verdicts *v) {
         need(gpu, c->name);
         gpu = cllm_cuda_check(cuda, NULL, &error);
         if (gpu != CLLM_ERR_FORMAT) need(gpu, c->name);
-        if (!cpu && !gpu && !same(c, as, out, expected, bytes)) fail_msg("%s: a damaged blob is decoded to something else", c->name);
+        if (!cpu && !gpu && !same(as, out, expected, bytes)) fail_msg("%s: a damaged blob is decoded to something else", c->name);
         v->decoded += !cpu && !gpu;
         v->refused += cpu && gpu;
         v->cpu_only += cpu && !gpu;
-        v->gpu_only += !cpu && gpu;
         if (cpu && !gpu) count_reason(v, why.message);
         if (!cpu && gpu) fail_msg("%s: the GPU refuses what the CPU decodes: %s", c->name, error.message);
     }
@@ -517,51 +516,71 @@ static void judge_decoding(const coded *c, cllm_dtype as, verdicts *v) {
     free(expected);
 }
 
-/* Products and rows of it only have to end. */
-static void survive_others(const coded *c) {
-    static const int32_t tokens[] = {0, INT32_MAX};
+/* CPU: what its decoder says, and its weights. Products do not look at the digits of outliers, nor at where in the padding they are. */
+static void judge_product(const coded *c, cllm_status cpu, const float *w, verdicts *v) {
     const uint32_t rows = c->info.rows, cols = c->info.cols, batch = 1 + random_below(4);
-    const size_t bytes = sizeof(float) * rows * batch, row_bytes = 2 * sizeof(float) * cols;
-    float *x = draw_x(cols, batch, false), *y = (float *)(void *)guarded(bytes), *out = (float *)(void *)guarded(row_bytes);
+    const size_t bytes = sizeof(float) * rows * batch;
+    float *x = draw_x(cols, batch, false), *y = (float *)(void *)guarded(bytes);
     cllm_cuda *cuda = next_device();
-    cllm_cuda_vector *v;
-    memset(y, 0, bytes);
-    need(cllm_cuda_vector_new(cuda, cols, batch, &v, &error), c->name);
-    need(cllm_cuda_vector_set(v, c->d, x, cols, NULL, &error), c->name);
-    const cllm_cuda_product_job job = {c->d, v, y, rows};
+    cllm_cuda_vector *vector;
+    for (size_t i = 0; i < (size_t)rows * batch; i++) y[i] = 1;
+    need(cllm_cuda_vector_new(cuda, cols, batch, &vector, &error), c->name);
+    need(cllm_cuda_vector_set(vector, c->d, x, cols, NULL, &error), c->name);
+    const cllm_cuda_product_job job = {c->d, vector, y, rows};
     cllm_status s = cllm_cuda_product(cuda, &job, 1, NULL, &error);
-    if (s != CLLM_ERR_UNSUPPORTED) need(s, c->name);
-    s = cllm_cuda_embed(cuda, c->d, tokens, 2, out, cols, NULL, &error);
+    if (s != CLLM_ERR_UNSUPPORTED) {
+        need(s, c->name);
+        s = cllm_cuda_check(cuda, NULL, &error);
+        if (s != CLLM_ERR_FORMAT) need(s, c->name);
+        if (s && !cpu) fail_msg("%s: a product refuses what the CPU decodes: %s", c->name, error.message);
+        if (!s && !cpu && !c->info.has_col_scale) check_sums(c, w, x, y, batch);
+        v->products_only += cpu && !s;
+    }
+    cllm_cuda_vector_free(vector);
+    free_guarded((uint8_t *)y, bytes, c->name);
+    free(x);
+}
+
+/* Single rows of it only have to end. */
+static void survive_rows(const coded *c) {
+    static const int32_t tokens[] = {0, INT32_MAX};
+    const size_t bytes = 2 * sizeof(float) * c->info.cols;
+    float *out = (float *)(void *)guarded(bytes);
+    cllm_cuda *cuda = next_device();
+    cllm_status s = cllm_cuda_embed(cuda, c->d, tokens, 2, out, c->info.cols, NULL, &error);
     if (s != CLLM_ERR_UNSUPPORTED) need(s, c->name);
     s = cllm_cuda_check(cuda, NULL, &error);
     if (s != CLLM_ERR_FORMAT) need(s, c->name);
-    cllm_cuda_vector_free(v);
-    free_guarded((uint8_t *)y, bytes, c->name);
-    free_guarded((uint8_t *)out, row_bytes, c->name);
-    free(x);
+    free_guarded((uint8_t *)out, bytes, c->name);
+}
+
+static void judge_all(const coded *c, verdicts *v) {
+    cllm_dtype as[4];
+    const size_t bytes = cllm_tensor_decoded_bytes(c->t, c->info.rows, CLLM_DTYPE_F32);
+    float *w = malloc(bytes);
+    v->opened++;
+    judge_decoding(c, as[random_below((uint32_t)types_of(&c->info, as))], v);
+    judge_product(c, cllm_tensor_decode(c->t, 0, c->info.rows, CLLM_DTYPE_F32, w, bytes, 1, &error), w, v);
+    if (random_below(4) == 0) survive_rows(c);
+    free(w);
 }
 
 static void judge(const blob *b, const char *name, verdicts *v) {
     coded c = {0};
-    cllm_dtype as[4];
     if (cllm_tensor_open(b->data, b->bytes, &c.t, &error) != CLLM_OK) return;
     cllm_tensor_get_info(c.t, &c.info);
     snprintf(c.name, sizeof c.name, "%s, damaged", name);
     if (c.info.mode != CLLM_MODE_RAW && (uint64_t)c.info.rows * c.info.cols <= 1 << 16) {
         const cllm_status s = cllm_cuda_tensor_upload(wide, c.t, &c.d, &error);
         if (s != CLLM_ERR_FORMAT && s != CLLM_ERR_UNSUPPORTED) need(s, c.name);
-        if (s == CLLM_OK) {
-            v->opened++;
-            judge_decoding(&c, as[random_below((uint32_t)types_of(&c.info, as))], v);
-            survive_others(&c);
-        }
+        if (s == CLLM_OK) judge_all(&c, v);
     }
     drop_tensor(&c);
 }
 
 static void test_damaged(void **state) {
     (void)state;
-    enum { ROUNDS = CLLM_TEST_SANITIZED ? 60 : 240 };
+    enum { ROUNDS = 120 };
     static verdicts v;
     for (int i = 0; i < BLOBS; i++) {
         const blob source = load(NAMES[i]);
@@ -572,7 +591,8 @@ static void test_damaged(void **state) {
         }
         free(source.data);
     }
-    print_message("%d damaged blobs: %d decoded alike, %d refused by both, %d by the CPU alone, %d by the GPU alone\n", v.opened, v.decoded, v.refused, v.cpu_only, v.gpu_only);
+    print_message("%d damaged blobs: %d decoded alike, %d refused by both, %d by the CPU alone (%d where the GPU multiplies)\n", v.opened, v.decoded, v.refused, v.cpu_only,
+                  v.products_only);
     for (int i = 0; i < 16 && v.why[i].count; i++) print_message("  the CPU alone:%s: %d\n", v.why[i].message, v.why[i].count);
     assert_true(v.decoded >= 4 * ROUNDS && v.refused >= 4 * ROUNDS);
 }
