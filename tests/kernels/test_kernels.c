@@ -469,7 +469,7 @@ static void test_together(void **state) {
     }
 }
 
-/* What the decoders make of damaged tiles. The format lets a decoder refuse more than it has to, so that they may part; how often, and why, is told. */
+/* What the decoders make of damaged tiles. They may part in what harms nobody, see may_part; how often, and why, is told. */
 typedef struct verdicts {
     int opened, decoded, refused; /* by both */
     int cpu_only;                 /* refused by the CPU alone */
@@ -492,7 +492,12 @@ static void count_reason(verdicts *v, const char *message) {
     }
 }
 
-static void judge_decoding(const coded *c, cllm_dtype as, verdicts *v) {
+/* What the kernels do not look at: bits of padding, and where an entry lies that corrects nothing. */
+static bool may_part(const uint8_t *data, const cllm_error *why) {
+    return strstr(why->message, "a padding bit is not zero") || (strstr(why->message, "an outlier") && data[why->position + 1] == 0);
+}
+
+static void judge_decoding(const coded *c, const uint8_t *data, cllm_dtype as, verdicts *v) {
     const uint32_t rows = c->info.rows;
     const size_t bytes = cllm_tensor_decoded_bytes(c->t, rows, as);
     cllm_error why;
@@ -509,7 +514,10 @@ static void judge_decoding(const coded *c, cllm_dtype as, verdicts *v) {
         v->decoded += !cpu && !gpu;
         v->refused += cpu && gpu;
         v->cpu_only += cpu && !gpu;
-        if (cpu && !gpu) count_reason(v, why.message);
+        if (cpu && !gpu) {
+            if (!may_part(data, &why)) fail_msg("%s: the CPU alone refuses: %s", c->name, why.message);
+            count_reason(v, why.message);
+        }
         if (!cpu && gpu) fail_msg("%s: the GPU refuses what the CPU decodes: %s", c->name, error.message);
     }
     free_guarded(out, bytes, c->name);
@@ -554,12 +562,12 @@ static void survive_rows(const coded *c) {
     free_guarded((uint8_t *)out, bytes, c->name);
 }
 
-static void judge_all(const coded *c, verdicts *v) {
+static void judge_all(const coded *c, const uint8_t *data, verdicts *v) {
     cllm_dtype as[4];
     const size_t bytes = cllm_tensor_decoded_bytes(c->t, c->info.rows, CLLM_DTYPE_F32);
     float *w = malloc(bytes);
     v->opened++;
-    judge_decoding(c, as[random_below((uint32_t)types_of(&c->info, as))], v);
+    judge_decoding(c, data, as[random_below((uint32_t)types_of(&c->info, as))], v);
     judge_product(c, cllm_tensor_decode(c->t, 0, c->info.rows, CLLM_DTYPE_F32, w, bytes, 1, &error), w, v);
     if (random_below(4) == 0) survive_rows(c);
     free(w);
@@ -573,7 +581,7 @@ static void judge(const blob *b, const char *name, verdicts *v) {
     if (c.info.mode != CLLM_MODE_RAW && (uint64_t)c.info.rows * c.info.cols <= 1 << 16) {
         const cllm_status s = cllm_cuda_tensor_upload(wide, c.t, &c.d, &error);
         if (s != CLLM_ERR_FORMAT && s != CLLM_ERR_UNSUPPORTED) need(s, c.name);
-        if (s == CLLM_OK) judge_all(&c, v);
+        if (s == CLLM_OK) judge_all(&c, b->data, v);
     }
     drop_tensor(&c);
 }
