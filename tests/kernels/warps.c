@@ -88,7 +88,7 @@ typedef struct warp {
     warp_words words[2]; /* by turns: a lane may be one meeting ahead of the others */
     uint32_t met;        /* meetings that are complete */
     int here;            /* lanes at the next one */
-    int at_barrier, done, first;
+    int at_barrier, done;
     const char *what, *file; /* of the meeting or barrier that the first of them came to */
     int line;
 } warp;
@@ -142,18 +142,23 @@ static void run_next_lane(const char *what) {
     run_thread(next);
 }
 
-/* A lane of another warp that can go on; false: there is none. */
+/* The lane of warp w that goes first of those that can go on; -1: none can. */
+static int first_lane(int w) {
+    for (int i = 0; i < WARP; i++) {
+        const int l = w * WARP + (grid_order_now.backwards ? WARP - 1 - i : i);
+        if (!lanes[l].at_barrier && !lanes[l].done) return l;
+    }
+    return -1;
+}
+
+/* A lane of another warp goes on, if one can. */
 static bool run_next_warp(void) {
     const int all = count / WARP, w = current / WARP;
     for (int i = 1; i <= all; i++) {
-        const int other = (w + (grid_order_now.backwards ? all - i : i)) % all;
-        if (warps[other].at_barrier + warps[other].done == WARP) continue;
-        const int first = other * WARP + (grid_order_now.backwards ? WARP - 1 : 0), by = grid_order_now.backwards ? -1 : 1;
-        for (int l = first, n = 0; n < WARP; n++, l += by)
-            if (!lanes[l].at_barrier && !lanes[l].done) {
-                run_thread(l);
-                return true;
-            }
+        const int l = first_lane((w + (grid_order_now.backwards ? all - i : i)) % all);
+        if (l < 0) continue;
+        run_thread(l);
+        return true;
     }
     return false;
 }
@@ -209,7 +214,8 @@ void block_meet(const char *file, int line) {
     give_way(me);
 }
 
-void lane_waits(const char *what) {
+/* What the lane waits for is up to another one. */
+static void lane_waits(const char *what) {
     if (++spins > 2 * WARP) gpu_fault("nobody does what %s waits for", what);
     run_next_lane(what);
 }

@@ -39,8 +39,6 @@ typedef struct warp_words {
 const warp_words *warp_meet(const char *what, const char *file, int line, const uint32_t *words, int count);
 /* The same for the block. */
 void block_meet(const char *file, int line);
-/* What the lane waits for is up to another one. */
-void lane_waits(const char *what);
 /* A thread did what would be an error of the GPU; does not come back. */
 void gpu_fault(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
