@@ -76,8 +76,10 @@ foreach(script IN LISTS python_tests)
     set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS repository SKIP_RETURN_CODE 77 ENVIRONMENT "CLLM_BUILD=${PROJECT_BINARY_DIR}")
 endforeach()
 
+include(cmake/kernel_tests.cmake)
+
 # The longest first, also in a fresh build tree, where ctest knows no durations yet: nothing long is left to run alone at the end.
-foreach(name test_engine test_hostile_tensor test_reference test_tokenizer cli_kill)
+foreach(name test_engine test_hostile_tensor test_kernels test_reference test_tokenizer cli_kill)
     if(TEST ${name})
         set_tests_properties(${name} PROPERTIES COST 100)
     endif()

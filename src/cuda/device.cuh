@@ -6,15 +6,55 @@
 
 #define CLLM_INLINE __device__ __forceinline__
 
+#if CLLM_ON_CPU
+#include <kernels_on_cpu.h> /* of tests/kernels, which runs these kernels without a GPU: a stand-in for everything below that is no C++ */
+#else
+
 /* All of a block's shared memory; places in it are offsets from here, so that the compiler sees ordinary loads and may order them. */
 extern __shared__ __align__(128) uint8_t shared_memory[];
 
 CLLM_INLINE uint32_t shared_address(uint32_t at) { return (uint32_t)__cvta_generic_to_shared(shared_memory) + at; }
-CLLM_INLINE uint32_t load_shared(uint32_t at) { return *(const uint32_t *)(shared_memory + at); }
-CLLM_INLINE uint32_t load_shared16(uint32_t at) { return *(const uint16_t *)(shared_memory + at); }
-CLLM_INLINE uint32_t load_shared8(uint32_t at) { return shared_memory[at]; }
-CLLM_INLINE void store_shared(uint32_t at, uint32_t v) { *(uint32_t *)(shared_memory + at) = v; }
-CLLM_INLINE void add_shared(uint32_t at, int v) { atomicAdd((int *)(shared_memory + at), v); }
+
+/* x plus that of the lane d below, if there is one. */
+CLLM_INLINE uint32_t add_from_below(uint32_t x, int d) {
+    asm("{\n.reg .pred p;\n.reg .b32 v;\nshfl.sync.up.b32 v|p, %0, %1, 0, -1;\n@p add.u32 %0, %0, v;\n}" : "+r"(x) : "r"(d));
+    return x;
+}
+
+/* Bytes of high:low by the four digits of the selector; 8 and above: their sign. */
+CLLM_INLINE uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
+    uint32_t v;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(low), "r"(high), "r"(selector));
+    return v;
+}
+
+/* base + 16 * at bytes, in one instruction; what is added to it is part of a load. The compiler would find three for each. */
+CLLM_INLINE const uint32_t *at_sixteens(const uint32_t *base, uint32_t at) {
+    const uint32_t *p;
+    asm("mad.wide.u32 %0, %1, 16, %2;" : "=l"(p) : "r"(at), "l"(base));
+    return p;
+}
+
+/* The word at a shared address. Not volatile, so that the compiler may move it. */
+CLLM_INLINE uint32_t load_address(uint32_t address) {
+    uint32_t v;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+    return v;
+}
+
+/* A window of 64 bits of which `used` are gone moves on by a word of shared memory, if it can. Written out because the compiler copies the window
+ * around the load. */
+CLLM_INLINE void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, uint32_t &next) {
+    asm("{\n.reg .pred p;\nsetp.ge.u32 p, %2, 32;\n@p mov.b32 %0, %1;\n@p ld.shared.u32 %1, [%3];\n@p add.u32 %3, %3, 4;\nand.b32 %2, %2, 31;\n}"
+        : "+r"(low), "+r"(high), "+r"(used), "+r"(next));
+}
+
+/* Four matrices of 8 x 8 halves, a register each; lane 8 i + r has the shared address of row r of matrix i. From Hopper on. */
+CLLM_INLINE void store_matrices(uint32_t address, const uint32_t a[4]) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]) : "memory");
+#endif
+}
 
 /* acc[16 x 8] += a[16 x 32] * b[32 x 8], int8. */
 CLLM_INLINE void mma_s8(int acc[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
@@ -27,6 +67,22 @@ CLLM_INLINE void mma_s8(int acc[4], const uint32_t a[4], uint32_t b0, uint32_t b
         asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
                      : "+r"(acc[2 * (i & 1)]), "+r"(acc[2 * (i & 1) + 1])
                      : "r"(a[i]), "r"(i < 2 ? b0 : b1));
+#endif
+}
+
+/* c[16 x 8] += a[16 x 16] * b[16 x 8], BF16 or FP16. From Ampere on. */
+CLLM_INLINE void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
+}
+CLLM_INLINE void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 
@@ -101,5 +157,15 @@ CLLM_INLINE void let_next_kernel_start() {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+#endif
+
+/* ---- words of shared memory ---- */
+
+CLLM_INLINE uint32_t load_shared(uint32_t at) { return *(const uint32_t *)(shared_memory + at); }
+CLLM_INLINE uint32_t load_shared16(uint32_t at) { return *(const uint16_t *)(shared_memory + at); }
+CLLM_INLINE uint32_t load_shared8(uint32_t at) { return shared_memory[at]; }
+CLLM_INLINE void store_shared(uint32_t at, uint32_t v) { *(uint32_t *)(shared_memory + at) = v; }
+CLLM_INLINE void add_shared(uint32_t at, int v) { atomicAdd((int *)(shared_memory + at), v); }
 
 #endif

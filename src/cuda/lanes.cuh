@@ -20,8 +20,7 @@ typedef struct tile_parts {
 /* Inclusive prefix sum over the lanes. */
 CLLM_INLINE uint32_t scan_lanes(uint32_t x) {
 #pragma unroll
-    for (int d = 1; d < 32; d <<= 1)
-        asm("{\n.reg .pred p;\n.reg .b32 v;\nshfl.sync.up.b32 v|p, %0, %1, 0, -1;\n@p add.u32 %0, %0, v;\n}" : "+r"(x) : "r"(d));
+    for (int d = 1; d < 32; d <<= 1) x = add_from_below(x, d);
     return x;
 }
 
@@ -53,18 +52,14 @@ CLLM_INLINE reader reader_begin(const tile_parts &p, uint32_t table, int max_len
 }
 
 /* At most two look-ups between refills, three where codes have at most 9 bits: 31 bits used, `shift` early, and all codes fit the
- * window of 64. Written out because the compiler copies the window around the load. */
-CLLM_INLINE void refill(reader &r) {
-    asm("{\n.reg .pred p;\nsetp.ge.u32 p, %2, 32;\n@p mov.b32 %0, %1;\n@p ld.shared.u32 %1, [%3];\n@p add.u32 %3, %3, 4;\nand.b32 %2, %2, 31;\n}"
-        : "+r"(r.low), "+r"(r.high), "+r"(r.used), "+r"(r.next));
-}
+ * window of 64. */
+CLLM_INLINE void refill(reader &r) { refill_window(r.low, r.high, r.used, r.next); }
 
 /* The entry of the next code. Not volatile, like refill: the compiler is to interleave the look-ups of two tiles. What keeps them ahead of the next
  * order into this stage is that the check of where they ended comes before it. */
 CLLM_INLINE uint32_t peek(const reader &r) {
-    uint32_t window = (uint32_t)((((uint64_t)r.high << 32) | r.low) >> r.used), e;
-    asm("ld.shared.u32 %0, [%1];" : "=r"(e) : "r"((window & r.mask) | r.copy));
-    return e;
+    const uint32_t window = (uint32_t)((((uint64_t)r.high << 32) | r.low) >> r.used);
+    return load_address((window & r.mask) | r.copy);
 }
 
 /* Entries of layout 8 have the code length in the top byte. A dot product adds it, because multipliers have time where shifters have none. */
@@ -91,12 +86,6 @@ template <typename Entry> CLLM_INLINE bool ends_after(reader r, uint32_t look_up
 }
 
 /* ---- layout 8 ---- */
-
-CLLM_INLINE uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
-    uint32_t v;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(low), "r"(high), "r"(selector));
-    return v;
-}
 
 /* How the integers of layout 8 are coded: tuples of 2, 3 or 4 signed digits, or of 4 folded ones with signs among the raw bits, whose
  * codes have at most 9 bits or (LONG) more. */
@@ -145,15 +134,9 @@ template <int N, int R> struct raw_reader {
     uint32_t word[wide ? wide : 1], one[ones ? ones : 1], sign[signs ? signs : 1];
 };
 
-/* Where a lane's words at `at` begin; base: the lane's word of the first tile's first 128 bytes. One instruction, and what is added to it is part of
- * a load; the compiler would find three for each. */
-CLLM_INLINE const uint32_t *raw_row(const uint32_t *base, uint32_t at) {
-    const uint32_t *p;
-    asm("mad.wide.u32 %0, %1, 16, %2;" : "=l"(p) : "r"(at), "l"(base));
-    return p;
-}
-/* Word i of them. Raw bits are read once: they go past L1, which is all shared memory here. */
-CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return __ldcs(raw_row(base, at) + 32 * i); }
+/* Word i of a lane's at `at`; base: the lane's word of the first tile's first 128 bytes. Raw bits are read once: they go past L1, which is all shared
+ * memory here. */
+CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return __ldcs(at_sixteens(base, at) + 32 * i); }
 
 /* The next group is the first one of the tile whose planes begin there. */
 template <int N, int R> CLLM_INLINE void raw_point(raw_reader<N, R> &p, uint32_t planes, uint32_t width) {

@@ -20,8 +20,7 @@ template <int STEPS> CLLM_INLINE uint32_t staging_at(uint32_t row, uint32_t piec
 /* The registers of a step of the window: rows g (+ 8), bytes 4t (+ 16) of the step. */
 template <int STEPS> CLLM_INLINE void stage_step(uint32_t at, uint32_t step, int lane, const uint32_t a[4]) {
 #if __CUDA_ARCH__ >= 900
-    const uint32_t to = shared_address(at + staging_at<STEPS>((lane >> 3 & 1) * 8 + (lane & 7), 2 * step + (lane >> 4)));
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]) : "memory");
+    store_matrices(shared_address(at + staging_at<STEPS>((lane >> 3 & 1) * 8 + (lane & 7), 2 * step + (lane >> 4))), a);
 #else
 #pragma unroll
     for (int i = 0; i < 4; i++) store_shared(at + staging_at<STEPS>((i & 1) * 8 + (lane >> 2), 2 * step + i / 2) + 4 * (lane & 3), a[i]);
