@@ -2,22 +2,6 @@
  * softmax. Products are m16n8k16 on FP16 with float32 sums; keys and values of a float32 cache are rounded to FP16. */
 #include "cuda/heads.cuh"
 
-/* c[16 x 8] += a[16 x 16] * b[16 x 8] */
-CLLM_INLINE void mma_halves(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[2]), "r"(a[3]), "r"(b1));
-#endif
-}
-
 /* Four 8 x 8 matrices of halves; lane l gives the address of row l % 8 of matrix l / 8. */
 CLLM_INLINE void load_matrices(uint32_t r[4], const __half *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -92,8 +76,8 @@ CLLM_INLINE void score_tile(const uint32_t q[HD / 16][4], const __half *keys, fl
         for (int n = 0; n < keys_of_tile / 16; n++) {
             uint32_t b[4];
             load_matrices(b, at + n * 16 * stride + k * 16);
-            mma_halves(s[2 * n], q[k], b[0], b[1]);
-            mma_halves(s[2 * n + 1], q[k], b[2], b[3]);
+            mma_f16(s[2 * n], q[k], b[0], b[1]);
+            mma_f16(s[2 * n + 1], q[k], b[2], b[3]);
         }
 #pragma unroll
     for (int n = 0; n < keys_of_tile / 8; n++)
@@ -143,8 +127,8 @@ template <int HD> CLLM_INLINE void add_tile(const float s[attend_shape<HD>::keys
         for (int n = 0; n < HD / 16; n++) {
             uint32_t b[4];
             load_transposed(b, at + k * 16 * stride + n * 16);
-            mma_halves(a.out[2 * n], w, b[0], b[1]);
-            mma_halves(a.out[2 * n + 1], w, b[2], b[3]);
+            mma_f16(a.out[2 * n], w, b[0], b[1]);
+            mma_f16(a.out[2 * n + 1], w, b[2], b[3]);
         }
     }
 }

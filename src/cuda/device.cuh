@@ -70,7 +70,7 @@ CLLM_INLINE void mma_s8(int acc[4], const uint32_t a[4], uint32_t b0, uint32_t b
 #endif
 }
 
-/* c[16 x 8] += a[16 x 16] * b[16 x 8], BF16 or FP16. From Ampere on. */
+/* c[16 x 8] += a[16 x 16] * b[16 x 8], BF16 (from Ampere on) or FP16. */
 CLLM_INLINE void mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
 #if __CUDA_ARCH__ >= 800
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -83,6 +83,11 @@ CLLM_INLINE void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t 
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    for (int i = 0; i < 2; i++)
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(i ? b1 : b0));
 #endif
 }
 

@@ -3,11 +3,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/mem.h"
 #include "container/atomic.h"
 #include "container/dir.h"
+#include "container/file.h"
 #include "container/safetensors.h"
 #include "engine/synthetic.h"
 
@@ -142,6 +144,14 @@ static cllm_status save(const char *name, const cllm_weight_set *w, const cllm_c
     return st;
 }
 
+/* A folder that is no model would only be in the way of the next try. */
+static void take_back(const char *dir) {
+    char *tensors = cllm_path_join(dir, "model.safetensors");
+    if (tensors) unlink(tensors);
+    cllm_free(tensors);
+    rmdir(dir);
+}
+
 cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *synthetic, const char *dir,
                                 cllm_error *err) {
     cllm_config config = {0};
@@ -150,9 +160,11 @@ cllm_status cllm_synthetic_save(const char *name, const cllm_synthetic_params *s
         return errno == EEXIST ? cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is already there", dir)
                                : cllm_fail_errno(err, errno, "cannot make the folder %s", dir);
     cllm_status st = cllm_synthetic_build(name, synthetic, &config, &found, err);
-    if (st) return st;
-    st = save(name, &found.set, &config, synthetic->mode, dir, err);
-    cllm_weights_release(&found);
-    cllm_config_free(&config);
+    if (!st) {
+        st = save(name, &found.set, &config, synthetic->mode, dir, err);
+        cllm_weights_release(&found);
+        cllm_config_free(&config);
+    }
+    if (st) take_back(dir);
     return st;
 }

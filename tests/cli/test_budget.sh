@@ -49,6 +49,14 @@ expect 0 bench model --synthetic test-tied --save "$work/drawn" --bpw 4.25
 expect 0 bench model "$work/drawn" --device cpu -p 8 -n 4 -r 1 --json && json 'length == 4'
 expect 7 bench model --synthetic test-tied --save "$work/drawn" && says 'already there'
 expect 4 bench model --synthetic test-tied --save "$work/none/drawn" && says 'cannot make the folder .*none/drawn: No such'
+(
+    ulimit -f 8
+    trap '' XFSZ # so that a write fails, as on a full disk
+    exec "$codecllm" bench model --synthetic test-tied --save "$work/half" --bpw 4.25
+) >"$work/out" 2>"$work/err"
+code=$?
+[ $code -eq 4 ] && says 'cannot write .*half/model.safetensors' || complain "saving on a full disk: exit code $code, $(cat "$work/err")"
+[ ! -e "$work/half" ] || complain "what could not be saved is left behind"
 expect 2 bench model "$work/rd" --save "$work/again" && says 'belongs to model with --synthetic'
 expect 6 bench model --synthetic test-tied --device cpu -p 0 -n 4 --max-ram 1500k && says 'lie in no files'
 finish
