@@ -20,7 +20,7 @@ from codecllm.torch import PATHS, ZSTD_PATHS, CodedWeight, CompressedLinear, che
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PARTS = ("decode", "multiply", "zstd", "zero-copy", "paths", "transformers", "table", "profile")
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8, "int16": torch.int16}
+TYPES = ("float32", "float16", "bfloat16")  # that models compute with
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 
 
@@ -275,7 +275,7 @@ def part_paths(a):
                 except codecllm.Unsupported as e:
                     skipped(f"{directory}, codec zstd", str(e))
                     continue
-            for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            for dtype in (getattr(torch, name) for name in a.dtype or TYPES):
                 model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to("cuda")
                 compress_model(model, strict=True, **arguments)
                 prompts = [(p, torch.tensor([ids], device="cuda")) for p, ids in prompts_of(directory)]
@@ -284,10 +284,10 @@ def part_paths(a):
                     set_path(model, path)
                     with torch.no_grad():
                         step = model(prompts[0][1][:, :1]).logits.double()
-                    got[path] = [greedy(model, ids, 48) for _, ids in prompts], step, torch.cat([model(ids).logits[0, -1:].double().detach() for _, ids in prompts])
+                    got[path] = [greedy(model, ids, a.tokens) for _, ids in prompts], step, torch.cat([model(ids).logits[0, -1:].double().detach() for _, ids in prompts])
                 check(model)
                 plain = plain_model(model)
-                texts = [greedy(plain, ids, 48) for _, ids in prompts]
+                texts = [greedy(plain, ids, a.tokens) for _, ids in prompts]
                 with torch.no_grad():
                     step = plain(prompts[0][1][:, :1]).logits.double()
                     last = torch.cat([plain(ids).logits[0, -1:].double() for _, ids in prompts])
@@ -388,6 +388,8 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--codecllm")
     p.add_argument("--model", action="append")
+    p.add_argument("--dtype", action="append", choices=TYPES)
+    p.add_argument("--tokens", type=int, default=32)
     p.add_argument("parts", nargs="*", metavar="PART")
     a = p.parse_args()
     unknown = [x for x in a.parts if x not in PARTS]

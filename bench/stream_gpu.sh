@@ -65,7 +65,7 @@ say() {
 
 part_tests() {
     [ -x "$build/test_gpu_stream" ] || { echo "skipped: no test_gpu_stream in $build"; return 77; }
-    say env CLLM_TEST_LARGE=1 "$build/test_gpu_stream"
+    say env CLLM_TEST_LARGE="tinyllama-1.1b llama-3-8b" "$build/test_gpu_stream"
 }
 
 # CSV to stdout and to a file.

@@ -145,15 +145,26 @@ static double distance(const float *want, const float *got, size_t n) {
     return worst / sqrt(square / (double)n);
 }
 
-/* What two runs have in common. */
+/* What runs have in common with the one that has all in memory. */
 typedef struct agreement {
+    double limit;    /* of the distance of logits */
     double worst;    /* distance of logits */
     uint32_t tokens; /* fewest greedy ones before two texts part */
 } agreement;
 
+/* A budget may change logits by no more than cutting a prompt does, with all in memory: both add up in another order.
+ * Networks of many layers, drawn, carry such differences further than LIMIT. */
+static double limit_of(const cllm_model *model, const outcome *want) {
+    const size_t each = (size_t)IDS * model->config.vocab;
+    const double five = distance(want->logits, want->logits + 2 * each, each),
+                 one = distance(want->logits, want->logits + each, each);
+    return fmax(LIMIT, fmax(one, five));
+}
+
 /* Drawn networks have near ties, at which two texts may part: there the reference's logits of both tokens must be as
  * near as logits are anyway. */
-static uint32_t common_tokens(const char *name, const cllm_model *model, const outcome *want, const outcome *got) {
+static uint32_t common_tokens(const char *name, const cllm_model *model, const outcome *want, const outcome *got,
+                              double limit) {
     const uint32_t vocab = model->config.vocab;
     uint32_t n = 0;
     while (n < NEW && want->greedy[n] == got->greedy[n]) n++;
@@ -162,7 +173,7 @@ static uint32_t common_tokens(const char *name, const cllm_model *model, const o
     double square = 0;
     for (uint32_t i = 0; i < vocab; i++) square += (double)logits[i] * logits[i];
     const double gap = fabs((double)logits[want->greedy[n]] - (double)logits[got->greedy[n]]) / sqrt(square / vocab);
-    if (!(gap <= 2 * LIMIT))
+    if (!(gap <= 2 * limit))
         fail_msg("%s: token %u is another one, and no tie: %g of the logits' root mean square", name, n, gap);
     return n;
 }
@@ -173,14 +184,14 @@ static void compare(const char *name, const cllm_model *model, const outcome *wa
     static const char *const how[] = {"in one call", "one by one", "five at a time"};
     for (int i = 0; i < 3; i++) {
         const double d = distance(want->logits + (size_t)i * each, got->logits + (size_t)i * each, each);
-        if (!(d <= LIMIT))
+        if (!(d <= least->limit))
             fail_msg("%s, %s, with %llu bytes of GPU and %llu of pinned memory: a logit is off by %g of their root "
-                     "mean square",
+                     "mean square, and %g is the limit",
                      name, how[i], (unsigned long long)got->plan.vram_budget, (unsigned long long)got->plan.ram_budget,
-                     d);
+                     d, least->limit);
         if (d > least->worst) least->worst = d;
     }
-    const uint32_t tokens = common_tokens(name, model, want, got);
+    const uint32_t tokens = common_tokens(name, model, want, got, least->limit);
     if (tokens < least->tokens) least->tokens = tokens;
     if (same_greedy) assert_int_equal(tokens, NEW);
 }
@@ -190,10 +201,11 @@ static void check_budgets(const char *name, cllm_model *model, bool from_files, 
     outcome want = {cllm_alloc(logit_count(model), sizeof(float)), {0}, {0}, {0}};
     outcome got = {cllm_alloc(logit_count(model), sizeof(float)), {0}, {0}, {0}};
     const cllm_plan all = plan_of(model, CLLM_BUDGET_AUTO - 1, 0);
-    agreement least = {0, NEW};
+    agreement least = {0, 0, NEW};
     uint64_t bus = UINT64_MAX;
     int from_disk = 0;
     run_model(model, 0, 0, &want);
+    least.limit = limit_of(model, &want);
     for (uint64_t i = 0; i < BUDGETS; i++) {
         const uint64_t budget = all.vram_least + (all.vram_whole - all.vram_least) * i / (BUDGETS - 1);
         memset(got.logits, 0xff, logit_count(model) * sizeof(float));
@@ -211,9 +223,9 @@ static void check_budgets(const char *name, cllm_model *model, bool from_files, 
                     got.memory.pinned <= here.ram_least + 4096);
         from_disk++;
     }
-    print_message("%s: at most %.2g of the logits' root mean square away, at least %u of %d tokens the same; %d "
-                  "budgets from files\n",
-                  name, least.worst, least.tokens, NEW, from_disk);
+    print_message("%s: at most %.2g of the logits' root mean square away (limit %.2g), at least %u of %d tokens the "
+                  "same; %d budgets from files\n",
+                  name, least.worst, least.limit, least.tokens, NEW, from_disk);
     cllm_free(want.logits);
     cllm_free(got.logits);
 }
@@ -304,15 +316,17 @@ static void test_synthetic(void **state) {
     }
 }
 
-/* The shapes that speed is measured with: minutes, so only where they are asked for. */
+/* The shapes that speed is measured with: minutes, so only those that CLLM_TEST_LARGE names. */
 static void test_large_shapes(void **state) {
     (void)state;
     static const char *const names[] = {"tinyllama-1.1b", "llama-3-8b"};
-    if (!getenv("CLLM_TEST_LARGE")) {
-        print_message("skipped: CLLM_TEST_LARGE is not set\n");
+    const char *wanted = getenv("CLLM_TEST_LARGE");
+    if (!wanted) {
+        print_message("skipped: CLLM_TEST_LARGE names no shape\n");
         skip();
     }
     for (int i = 0; i < 2; i++) {
+        if (!strstr(wanted, names[i])) continue;
         const cllm_model_params p = params_for(0, 0);
         cllm_model *model;
         cllm_error err;

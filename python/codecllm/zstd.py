@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _native, blob
 from ._native import I8
-from .errors import ArgumentError, DeviceError, FormatError, Unsupported
+from .errors import ArgumentError, DeviceError, FormatError, OutOfMemory, Unsupported
 from .gpu import DeviceTensor, Gpu
 from .tensor import address, new_array
 
@@ -43,7 +43,9 @@ def libzstd() -> CDLL:
             for name, result, arguments in (
                 ("ZSTD_compressBound", c_size_t, [c_size_t]),
                 ("ZSTD_compress", c_size_t, [c_void_p, c_size_t, c_void_p, c_size_t, c_int]),
-                ("ZSTD_decompress", c_size_t, [c_void_p, c_size_t, c_void_p, c_size_t]),
+                ("ZSTD_createDCtx", c_void_p, []),
+                ("ZSTD_freeDCtx", c_size_t, [c_void_p]),
+                ("ZSTD_decompressDCtx", c_size_t, [c_void_p, c_void_p, c_size_t, c_void_p, c_size_t]),
                 ("ZSTD_isError", c_uint, [c_size_t]),
                 ("ZSTD_getErrorName", c_char_p, [c_size_t]),
                 ("ZSTD_getFrameContentSize", c_ulonglong, [c_void_p, c_size_t]),
@@ -53,6 +55,27 @@ def libzstd() -> CDLL:
                 f.restype, f.argtypes = result, arguments
             _zstd = found
         return _zstd
+
+
+class _Context:
+    """A decoder of libzstd, for one thread at a time; freed with its last reference."""
+
+    def __init__(self):
+        z = libzstd()
+        self.pointer = z.ZSTD_createDCtx()
+        if not self.pointer:
+            raise OutOfMemory("no memory for a zstd decoder")
+        weakref.finalize(self, z.ZSTD_freeDCtx, self.pointer)
+
+
+_contexts = threading.local()
+
+
+def _context() -> _Context:
+    """This thread's: a new one for every chunk would have its memory mapped and unmapped each time."""
+    if not hasattr(_contexts, "own"):
+        _contexts.own = _Context()
+    return _contexts.own
 
 
 def encode(q: np.ndarray, scales: np.ndarray | None, level: int, chunk_bytes: int) -> bytes:
@@ -100,10 +123,11 @@ def decode(layer: blob.Layer, out: np.ndarray | None = None, threads: int = 0) -
     base, to = address(layer.data), out.ctypes.data
 
     def some(first: int, end: int) -> None:
+        context = _context()
         for i in range(first, end):
             at, length = layer.frames[i]
             want = layer.chunk_length(i)
-            size = z.ZSTD_decompress(to + i * layer.chunk_bytes, want, base + at, length)
+            size = z.ZSTD_decompressDCtx(context.pointer, to + i * layer.chunk_bytes, want, base + at, length)
             if z.ZSTD_isError(size) or size != want:
                 reason = z.ZSTD_getErrorName(size).decode() if z.ZSTD_isError(size) else f"{size} bytes instead of {want}"
                 raise FormatError(f"layer blob: chunk {i}: {reason}", at)
