@@ -115,9 +115,9 @@ static cllm_status multiply(gpu_session *s, const step_input *in, float *const y
 
 static uint32_t chunks_of(uint32_t cols) { return (cols + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK; }
 
-/* Normalizes rows of x into the input's forms, and clears what the products will add to. */
-static cllm_status norm(gpu_session *s, const float *x, const float *weight, const step_input *in, const gpu_fill *fill, uint32_t fills, cllm_error *err) {
-    gpu_norm_step p = {x, weight, s->n.hidden, s->model->config->hidden, s->model->config->rms_eps, in->to, {}, fills};
+/* Normalizes rows of x into the input's forms, and clears what the products will add to. first: of the step. */
+static cllm_status norm(gpu_session *s, const float *x, const float *weight, const step_input *in, const gpu_fill *fill, uint32_t fills, bool first, cllm_error *err) {
+    gpu_norm_step p = {x, weight, s->n.hidden, s->model->config->hidden, s->model->config->rms_eps, in->to, {}, fills, first};
     uint32_t largest = 0, blocks = chunks_of(p.cols);
     for (uint32_t i = 0; i < fills; i++) {
         p.fill[i] = fill[i];
@@ -164,7 +164,7 @@ static cllm_status self_attention(gpu_session *s, uint32_t layer, uint32_t batch
     const gpu_fill fill[] = {{s->q, l->q_bias, n->q_cols, n->q}, {s->k, l->k_bias, n->kv_cols, n->kv}, {s->v, l->v_bias, n->kv_cols, n->kv}};
     float *const y[] = {s->q, s->k, s->v}, *const x[] = {s->x};
     const uint32_t stride[] = {n->q, n->kv, n->kv}, x_stride[] = {n->hidden};
-    cllm_status st = norm(s, s->x, l->attn_norm, &in, fill, 3, err);
+    cllm_status st = norm(s, s->x, l->attn_norm, &in, fill, 3, layer == 0, err);
     if (!st) st = multiply(s, &in, y, stride, err);
     if (!st) st = attend(s, layer, &out, err);
     return st ? st : multiply(s, &out, x, x_stride, err);
@@ -184,7 +184,7 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t batch, 
     const gpu_fill fill[] = {{s->gate, l->gate_bias, ffn, n->ffn}, {s->up, l->up_bias, ffn, n->ffn}};
     float *const y[] = {s->gate, s->up}, *const x[] = {s->x};
     const uint32_t stride[] = {n->ffn, n->ffn}, x_stride[] = {n->hidden};
-    cllm_status st = norm(s, s->x, l->ffn_norm, &in, fill, 2, err);
+    cllm_status st = norm(s, s->x, l->ffn_norm, &in, fill, 2, false, err);
     if (!st) st = multiply(s, &in, y, stride, err);
     if (!st) st = swiglu(s, layer, &out, err);
     return st ? st : multiply(s, &out, x, x_stride, err);
@@ -195,7 +195,7 @@ cllm_status gpu_head(gpu_session *s, uint32_t from, uint32_t rows, cllm_error *e
     const step_input in = input_of(s, rows, 1, s->model->head, NULL, NULL);
     const gpu_fill fill = {s->logits, NULL, vocab, vocab};
     float *const y[] = {s->logits};
-    cllm_status st = norm(s, s->x + (size_t)from * s->n.hidden, s->model->final_norm, &in, &fill, 1, err);
+    cllm_status st = norm(s, s->x + (size_t)from * s->n.hidden, s->model->final_norm, &in, &fill, 1, false, err);
     return st ? st : multiply(s, &in, y, &vocab, err);
 }
 

@@ -77,25 +77,25 @@ template <int NB> struct pair_sums {
     bool outliers, ok;
 };
 
-/* Entries i .. i + 63 of both lists. */
-CLLM_INLINE bool find_outliers(const tile_parts parts[2], uint32_t i, uint32_t width, int lane, uint32_t position[2], uint32_t o[2][2]) {
-    const uint32_t reciprocal = width_reciprocal(width);
-    bool ok = true;
+/* All outliers of a pair, and what waits for x. The first of them are found before that. */
+template <int NB> CLLM_INLINE void add_outliers(tile_job &t, const pair_walk &k, const tile_parts parts[2], pair_sums<NB> &s) {
+    const uint32_t width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
+    uint32_t position[2] = {~0u, ~0u}, o[2][2];
+#pragma unroll 1
+    for (uint32_t i = 0; i < most; i += 64) {
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++) ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, lane, position[tile], o[tile]);
-    return ok;
+        for (int tile = 0; tile < 2; tile++) s.ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, t.lane, position[tile], o[tile]);
+        x_ready(t);
+        sum_outliers<NB>(t.job->x, o, first_column(t, k), own_words(t), s.tile_words);
+    }
+    x_ready(t);
+    if (most) __syncwarp();
 }
 
-/* All outliers of a pair, of which o are the first. */
-template <int NB> CLLM_INLINE void finish_outliers(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t position[2], uint32_t o[2][2], pair_sums<NB> &s) {
-    const uint32_t col0 = first_column(t, k), most = max(parts[0].entries, parts[1].entries);
-    sum_outliers<NB>(t.job->x, o, col0, own_words(t), s.tile_words);
-#pragma unroll 1
-    for (uint32_t i = 64; i < most; i += 64) {
-        s.ok &= find_outliers(parts, i, width_of(t.job->w, k.col_block), t.lane, position, o);
-        sum_outliers<NB>(t.job->x, o, col0, own_words(t), s.tile_words);
-    }
-    __syncwarp();
+/* Step i of the group under way, of both tiles. */
+template <int N, int R> CLLM_INLINE void decode_pair_step(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
 }
 
 template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const uint2 *x, accumulators<NB> &acc) {
@@ -125,8 +125,7 @@ CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t step
     for (int i = 0; i < group; i++) {
         if (N == CODING_3 && i >= steps) break;
         uint32_t a[2][4];
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
+        decode_pair_step<N, R>(t, digits, p, i, a);
         multiply_step<NB>(a, x + i * step_x, s.acc);
         /* chunks end between groups, except that groups of six do not fit them; tiles begin at multiples of four steps */
         if (N == CODING_3) count_steps<N, R, NB>(t, 1, s);
@@ -139,26 +138,25 @@ CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t step
     }
 }
 
-/* A warp's first group in a kernel. What needs no x comes before x is waited for: as many steps as registers hold, and finding the outliers. */
+/* A warp's first group in a kernel: as many steps as registers hold are decoded before x is waited for. */
+enum { STEPS_AHEAD = 2 };
+
+template <int N, int R> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, uint32_t a[STEPS_AHEAD][2][4]) {
+#pragma unroll
+    for (int i = 0; i < STEPS_AHEAD; i++) decode_pair_step<N, R>(t, digits, p, i, a[i]);
+}
+
 template <int N, int R, int NB>
-CLLM_INLINE void multiply_first(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
-    enum { group = step_group<N, R>::steps, ahead = 2, step_x = 8 * NB };
-    uint32_t a[ahead][2][4], position[2] = {~0u, ~0u}, o[2][2];
-#pragma unroll
-    for (int i = 0; i < ahead; i++)
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[i][tile]);
-    s.ok &= find_outliers(parts, 0, width_of(t.job->w, k.col_block), t.lane, position, o);
-    x_ready(t);
-    if (s.outliers) finish_outliers<NB>(t, k, parts, position, o, s);
+CLLM_INLINE void multiply_ahead(const tile_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, uint32_t a[STEPS_AHEAD][2][4], pair_sums<NB> &s) {
+    enum { group = step_group<N, R>::steps, step_x = 8 * NB };
 #pragma unroll
     for (int i = 0; i < group; i++) {
-        if (i >= ahead)
-#pragma unroll
-            for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[i % ahead][tile]);
-        multiply_step<NB>(a[i % ahead], x + i * step_x, s.acc);
+        if (i >= STEPS_AHEAD) decode_pair_step<N, R>(t, digits, p, i, a[i % STEPS_AHEAD]);
+        multiply_step<NB>(a[i % STEPS_AHEAD], x + i * step_x, s.acc);
     }
     count_steps<N, R, NB>(t, group, s);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) raw_advance(p.raw[tile]);
 }
 
 /* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
@@ -174,20 +172,17 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     s.at = own_words(t);
     s.outliers = parts[0].entries | parts[1].entries;
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
-    if (N >= CODING_FOLD && t.shape->ahead && t.first && left >= group) {
+    const bool ahead = N >= CODING_FOLD && t.shape->ahead && t.first && left >= group;
+    uint32_t a[STEPS_AHEAD][2][4];
+    if (ahead) {
         if (left == group) raw_turn(t, k, p.raw);
-        multiply_first<N, R, NB>(t, k, parts, x, digits, p, s);
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) raw_advance(p.raw[tile]);
+        decode_ahead<N, R>(t, digits, p, a);
+    }
+    add_outliers<NB>(t, k, parts, s);
+    if (ahead) {
+        multiply_ahead<N, R, NB>(t, x, digits, p, a, s);
         x += group * step_x;
         left -= group;
-    } else {
-        x_ready(t);
-        if (s.outliers) {
-            uint32_t position[2] = {~0u, ~0u}, o[2][2];
-            s.ok &= find_outliers(parts, 0, width_of(job.w, k.col_block), t.lane, position, o);
-            finish_outliers<NB>(t, k, parts, position, o, s);
-        }
     }
     for (; left; x += group * step_x) {
         if (left <= group) {
@@ -244,8 +239,32 @@ template <int N, int NB> __global__ void __launch_bounds__(32 * (NB > 1 ? CLLM_C
     for_each_job<false>(p, multiply_job<N, NB>());
 }
 
+/* And one for each, of one vector: a fifth of the code, where a launch is over before much of it has been fetched. */
+template <int N, int R> struct multiply_alike {
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { multiply_pairs<N, R, 1>(t, k, s); }
+};
+
+template <int N, int R> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product_alike(const __grid_constant__ cllm_cuda_launch p) {
+    for_each_job<false>(p, multiply_alike<N, R>());
+}
+
+template <int N> static const void *choose_alike(int planes) {
+    switch (planes) {
+    case 0: return (const void *)product_alike<N, 0>;
+    case 1: return (const void *)product_alike<N, 1>;
+    case 2: return (const void *)product_alike<N, 2>;
+    case 3: return (const void *)product_alike<N, 3>;
+    case 4: return (const void *)product_alike<N, 4>;
+    default: return (const void *)product_alike<N, N >= CODING_FOLD ? 5 : 4>;
+    }
+}
+
 template <int N> static const void *choose_batch(int batch) {
     return batch == 1 ? (const void *)product_int8<N, 1> : batch <= 4 ? (const void *)product_int8<N, 4> : (const void *)product_int8<N, 8>;
+}
+
+template <int N> static const void *choose_product(int batch, int planes) {
+    return batch == 1 && planes != CLLM_CUDA_PLANES_DIFFER ? choose_alike<N>(planes) : choose_batch<N>(batch);
 }
 
 #endif

@@ -189,18 +189,25 @@ static int kind16(const cllm_cuda_tensor *t) {
 /* See CODING_* in lanes.cuh. */
 static int coding8(const cllm_cuda_tensor *t) { return !t->h.fold ? t->h.tuple : t->h.max_length <= 9 ? 5 : 6; }
 
-static const void *product_kernel(const cllm_cuda_tensor *t, int batch) {
+/* planes: see launch.h. */
+static const void *product_kernel(const cllm_cuda_tensor *t, int batch, int planes) {
     if (t->h.layout == 16) return cllm_cuda_product16_kernel(kind16(t), t->h.max_length, batch);
-    return t->h.fold ? cllm_cuda_product_fold_kernel(t->h.max_length > 9, batch) : cllm_cuda_product_tuples_kernel(t->h.tuple, batch);
+    return t->h.fold ? cllm_cuda_product_fold_kernel(t->h.max_length > 9, batch, planes) : cllm_cuda_product_tuples_kernel(t->h.tuple, batch, planes);
 }
+
+/* For any number of planes: matrices with the same one can share a launch. */
+static const void *shared_kernel(const cllm_cuda_product_job *job) { return product_kernel(job->tensor, (int)job->x->padded_batch, CLLM_CUDA_PLANES_DIFFER); }
 
 cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, uint32_t count, void *stream, cllm_error *err) {
     for (uint32_t i = 0; i < count;) {
         const uint32_t batch = jobs[i].x->padded_batch;
-        const void *kernel = product_kernel(jobs[i].tensor, (int)batch);
+        const cllm_cuda_tensor *first = jobs[i].tensor;
+        const void *kernel = shared_kernel(jobs + i);
+        int planes = first->h.planes;
         cllm_cuda_launch p = {};
-        for (; i < count && p.shape.jobs < CLLM_CUDA_MAX_JOBS && product_kernel(jobs[i].tensor, (int)batch) == kernel; i++) {
+        for (; i < count && p.shape.jobs < CLLM_CUDA_MAX_JOBS && shared_kernel(jobs + i) == kernel; i++) {
             const cllm_cuda_tensor *u = jobs[i].tensor;
+            if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
             if (jobs[i].x->cols != u->h.cols || jobs[i].x->padded_batch != batch)
                 return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "product %u: x has another shape than the matrix or the batch", i);
             cllm_cuda_job job = {};
@@ -212,7 +219,7 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             if (words > p.shape.own_words) p.shape.own_words = words;
             add_job(&p.shape, p.job, u, u->row_blocks, &job);
         }
-        cllm_status s = launch(c, kernel, &p.shape, p.job, &p, stream, err);
+        cllm_status s = launch(c, product_kernel(first, (int)batch, planes), &p.shape, p.job, &p, stream, err);
         if (s != CLLM_OK) return s;
     }
     return CLLM_OK;

@@ -18,8 +18,9 @@ static __global__ void __launch_bounds__(GPU_THREADS) norm_step(const __grid_con
     const bool first = threadIdx.x < 32;
     float w[8], v[8], sum = 0;
     if (first) load8(p.weight, col, p.cols, w);
+    if (!p.first) let_next_kernel_start();
     wait_for_previous_kernel();
-    let_next_kernel_start();
+    if (p.first) let_next_kernel_start();
     if (chunk < target_chunks(p.to)) {
         const float *x = p.x + (size_t)batch * p.x_stride;
         if (first) load8(x, col, p.cols, v);
@@ -45,8 +46,8 @@ const void *gpu_norm_step_kernel(void) { return (const void *)norm_step; }
 static __global__ void __launch_bounds__(128) swiglu_step(const __grid_constant__ gpu_swiglu_step p) {
     const int lane = threadIdx.x & 31;
     const uint32_t chunk = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), batch = blockIdx.y;
-    wait_for_previous_kernel();
     let_next_kernel_start();
+    wait_for_previous_kernel();
     if (p.add.bias) {
         float *y = p.add.y + (size_t)batch * p.add.stride;
         for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < p.add.count; i += gridDim.x * blockDim.x)

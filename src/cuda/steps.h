@@ -2,8 +2,10 @@
  * float32 begin at multiples of 16 bytes.
  *
  * Order of kernels: each waits for the one before it (wait_for_previous_kernel) before it touches anything that a
- * kernel wrote, and only then lets the next one start. So when a kernel is past its wait, all earlier ones are done,
- * and what the last but one wrote may be read even before the wait. */
+ * kernel wrote, so that past its wait all earlier ones are done. Products, norms and SwiGLU let the next kernel start
+ * even before that, which hides its beginning; the others only afterwards. What was written before one of the others
+ * may therefore be read before the wait: so attend_step reads the position, which is why the first norm of a step is
+ * one of them, too. */
 #ifndef CLLM_CUDA_STEPS_H
 #define CLLM_CUDA_STEPS_H
 
@@ -52,6 +54,7 @@ typedef struct gpu_norm_step {
     gpu_target to;
     gpu_fill fill[3];
     uint32_t fills;
+    bool first; /* of a step */
 } gpu_norm_step;
 const void *gpu_norm_step_kernel(void);
 

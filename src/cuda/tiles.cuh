@@ -239,6 +239,12 @@ CLLM_INLINE void x_ready(tile_job &t) {
     t.first = false;
 }
 
+/* Where part i of n things begins, in `parts` parts that differ by at most one; that of part i + 1 is its end. */
+CLLM_INLINE uint32_t part_begin(uint32_t n, uint32_t parts, uint32_t i) {
+    const uint32_t each = n / parts;
+    return each * i + min(i, n - each * parts);
+}
+
 /* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that. work(tile_job, pair_walk, warp_stages)
  * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
  * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. */
@@ -264,8 +270,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
         blocks = launch.job[j].end_block - (j ? launch.job[j - 1].end_block : 0);
         block -= launch.job[j].end_block - blocks;
     }
-    uint32_t at = from + (uint32_t)((uint64_t)units * block / blocks);
-    uint32_t end = from + (uint32_t)((uint64_t)units * (block + 1) / blocks);
+    uint32_t at = from + part_begin(units, blocks, block), end = from + part_begin(units, blocks, block + 1);
     let_next_kernel_start(); /* its blocks come as ours go, and fetch weights and table before they wait for our results */
     if (t.table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
         wait_for_previous_kernel();
@@ -292,7 +297,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
             t.row0 = min((uint32_t)max(*job.row_at, 0), job.w.rows - 1);
             t.block0 = t.row0 / 16;
         }
-        const uint32_t unit = at - job0 + n * warp / warps, last = at - job0 + n * (warp + 1) / warps;
+        const uint32_t unit = at - job0 + part_begin(n, warps, warp), last = at - job0 + part_begin(n, warps, warp + 1);
         if (!t.first) table_begin(job.w, threadIdx.x, t.load);
         store_shared(t.own + OWN_END, end);
         store_shared(t.own + OWN_JOB, j);

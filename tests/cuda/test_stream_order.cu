@@ -59,8 +59,10 @@ static void add_kernel(const void *kernel, kernel_kind kind) {
 static void list_kernels(void) {
     static const int batches[] = {1, 4, 8}, kinds[] = {4, 5, 6, 7, 8, 16, 17}, lengths[] = {8, 12};
     for (int b : batches) {
-        for (int l = 0; l < 2; l++) add_kernel(cllm_cuda_product_fold_kernel(l, b), PRODUCT);
-        for (int t = 2; t <= 4; t++) add_kernel(cllm_cuda_product_tuples_kernel(t, b), PRODUCT);
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++) {
+            for (int l = 0; l < 2; l++) add_kernel(cllm_cuda_product_fold_kernel(l, b, planes), PRODUCT);
+            for (int t = 2; t <= 4; t++) add_kernel(cllm_cuda_product_tuples_kernel(t, b, planes), PRODUCT);
+        }
         for (int k : kinds)
             for (int l : lengths) add_kernel(cllm_cuda_product16_kernel(k, l, b), PRODUCT);
     }

@@ -53,8 +53,10 @@ static void know_products() {
     static const int batches[] = {1, 4, 8};
     for (int batch : batches) {
         const int warps = batch == 1 ? MANY : FEW;
-        for (int is_long = 0; is_long < 2; is_long++) know(cllm_cuda_product_fold_kernel(is_long, batch), call<cllm_cuda_launch>, warps);
-        for (int tuple = 2; tuple <= 4; tuple++) know(cllm_cuda_product_tuples_kernel(tuple, batch), call<cllm_cuda_launch>, warps);
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= (batch == 1 ? 5 : CLLM_CUDA_PLANES_DIFFER); planes++) {
+            for (int is_long = 0; is_long < 2; is_long++) know(cllm_cuda_product_fold_kernel(is_long, batch, planes), call<cllm_cuda_launch>, warps);
+            for (int tuple = 2; tuple <= 4; tuple++) know(cllm_cuda_product_tuples_kernel(tuple, batch, planes), call<cllm_cuda_launch>, warps);
+        }
         for (int length = 9; length <= 12; length += 3) {
             know(cllm_cuda_product16_kernel(16, length, batch), call<cllm_cuda_launch>, warps);
             know(cllm_cuda_product16_kernel(17, length, batch), call<cllm_cuda_launch>, FEW);
