@@ -35,6 +35,9 @@ CLLM_INLINE const uint32_t *at_sixteens(const uint32_t *base, uint32_t at) {
     return p;
 }
 
+/* Brings the line of the cache to L2. */
+CLLM_INLINE void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 /* The word at a shared address. Not volatile, so that the compiler may move it. */
 CLLM_INLINE uint32_t load_address(uint32_t address) {
     uint32_t v;

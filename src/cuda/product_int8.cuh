@@ -17,47 +17,69 @@ template <int NB> struct accumulators {
     int c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
 };
 
-/* Integer sums of one chunk to float sums; columns 2t and 2t+1 of the accumulators are the planes of batch t. */
-template <int N, int R, int NB>
-CLLM_INLINE void finish_chunk(accumulators<NB> &acc, uint32_t sums, uint32_t tile_words, bool outliers, const tile_job &t, uint32_t chunk, row_sums<NB> &s) {
-    const int g = t.lane >> 2, column = t.lane & 3;
+/* Where the sums of a pair go. */
+template <int NB> struct pair_sums {
+    accumulators<NB> acc;
+    row_sums<NB> rows;
+    float scale[NB > 4 ? 2 : 1]; /* of x in the chunk under way; loaded a chunk ahead */
+    uint32_t chunk, left;        /* the chunk under way, and steps left in it */
+    uint32_t at, tile_words;     /* sums of its outliers */
+    bool outliers, ok;
+};
+
+/* Lanes without a batch of their own look on. */
+template <int NB> CLLM_INLINE int batch_of(int lane, int half) { return half * 4 + (NB > (lane & 3) ? lane & 3 : 0); }
+
+template <int NB> CLLM_INLINE void load_scales(const tile_job &t, pair_sums<NB> &s) {
+    const cllm_cuda_x &x = t.job->x;
 #pragma unroll
-    for (int half = 0; half < (NB > 4 ? 2 : 1); half++) {
-        const int b = half * 4 + (NB > column ? column : 0); /* lanes without a batch of their own look on */
-        const float scale = t.job->x.scale[b * t.job->x.chunks + chunk];
+    for (int half = 0; half < (NB > 4 ? 2 : 1); half++) s.scale[half] = x.scale[batch_of<NB>(t.lane, half) * x.chunks + min(s.chunk, x.chunks - 1)];
+}
+
+/* Integer sums of one chunk to float sums; columns 2t and 2t+1 of the accumulators are the planes of batch t. */
+template <int N, int R, int NB> CLLM_INLINE void finish_chunk(const tile_job &t, pair_sums<NB> &s) {
+    const int g = t.lane >> 2;
+#pragma unroll
+    for (int half = 0; half < (NB > 4 ? 2 : 1); half++)
 #pragma unroll
         for (int tile = 0; tile < 2; tile++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                int *c = acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> i * odd_rows<N, R>::left; /* a multiple of that power */
-                if (outliers) v += (int)(load_shared(sums + 4 * (tile * tile_words + (g + 8 * i) * NB + b)) << R);
-                s.y[tile][half][i] += scale * (float)v;
+                int *c = s.acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> i * odd_rows<N, R>::left; /* a multiple of that power */
+                if (s.outliers) v += (int)(load_shared(s.at + 4 * (tile * s.tile_words + (g + 8 * i) * NB + batch_of<NB>(t.lane, half))) << R);
+                s.rows.y[tile][half][i] += s.scale[half] * (float)v;
                 c[2 * i] = c[2 * i + 1] = 0;
             }
-    }
-    if (!outliers) return;
-    __syncwarp();
+    if (s.outliers) {
+        __syncwarp();
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++)
-        for (int i = t.lane; i < 16 * NB; i += 32) store_shared(sums + 4 * (tile * tile_words + i), 0);
+        for (int tile = 0; tile < 2; tile++)
+            for (int i = t.lane; i < 16 * NB; i += 32) store_shared(s.at + 4 * (tile * s.tile_words + i), 0);
+    }
+    s.chunk++;
+    s.left = 8;
+    s.at += 4 * 16 * NB;
+    load_scales<NB>(t, s);
 }
 
-/* Corrections times x, summed by chunk, row and batch: of entries that next_outliers found in both tiles. */
-template <int NB> CLLM_INLINE void sum_outliers(const cllm_cuda_x &x, const uint32_t o[2][2], uint32_t col0, uint32_t sums, uint32_t tile_words) {
-    const int16_t *from = x.integers + col0;
+/* Outliers of both tiles that next_outliers found, and their corrections times x. */
+typedef struct found_outliers {
+    uint32_t o[2][2];
+    int v[2][2];
+} found_outliers;
+
+CLLM_INLINE void multiply_outliers(const cllm_cuda_x &x, uint32_t col0, int b, found_outliers &f) {
+    const int16_t *from = x.integers + (size_t)b * x.chunks * CLLM_CUDA_CHUNK + col0;
 #pragma unroll
-    for (int b = 0; b < NB; b++) {
-        int v[4];
+    for (int j = 0; j < 4; j++) f.v[j / 2][j % 2] = ((int)f.o[j / 2][j % 2] >> 24) * from[f.o[j / 2][j % 2] & 0xffff];
+}
+
+/* Sums them by chunk, row and batch. */
+template <int NB> CLLM_INLINE void sum_outliers(const found_outliers &f, uint32_t col0, int b, uint32_t sums, uint32_t tile_words) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint32_t packed = o[j / 2][j % 2];
-            v[j] = ((int)packed >> 24) * from[(size_t)b * x.chunks * CLLM_CUDA_CHUNK + (packed & 0xffff)];
-        }
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint32_t packed = o[j / 2][j % 2], chunk = (col0 % CLLM_CUDA_CHUNK + (packed & 0xffff)) / CLLM_CUDA_CHUNK;
-            if (packed) add_shared(sums + 4 * (j / 2 * tile_words + (chunk * 16 + (packed >> 16 & 15)) * NB + b), v[j]);
-        }
+    for (int j = 0; j < 4; j++) {
+        const uint32_t o = f.o[j / 2][j % 2], chunk = (col0 % CLLM_CUDA_CHUNK + (o & 0xffff)) / CLLM_CUDA_CHUNK;
+        if (o) add_shared(sums + 4 * (j / 2 * tile_words + (chunk * 16 + (o >> 16 & 15)) * NB + b), f.v[j / 2][j % 2]);
     }
 }
 
@@ -68,69 +90,47 @@ template <int N, int R> struct pair_streams {
     uint32_t carry[2];
 };
 
-/* Where the sums of a pair go. */
-template <int NB> struct pair_sums {
-    accumulators<NB> acc;
-    row_sums<NB> rows;
-    uint32_t chunk, left;      /* the chunk under way, and steps left in it */
-    uint32_t at, tile_words;   /* sums of its outliers */
-    bool outliers, ok;
-};
-
-/* All outliers of a pair, and what waits for x. The first of them are found before that. */
-template <int NB> CLLM_INLINE void add_outliers(tile_job &t, const pair_walk &k, const tile_parts parts[2], pair_sums<NB> &s) {
-    const uint32_t width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
-    uint32_t position[2] = {~0u, ~0u}, o[2][2];
-#pragma unroll 1
-    for (uint32_t i = 0; i < most; i += 64) {
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) s.ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, t.lane, position[tile], o[tile]);
-        x_ready(t);
-        sum_outliers<NB>(t.job->x, o, first_column(t, k), own_words(t), s.tile_words);
-    }
-    x_ready(t);
-    if (most) __syncwarp();
-}
-
 /* Step i of the group under way, of both tiles. */
 template <int N, int R> CLLM_INLINE void decode_pair_step(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
 #pragma unroll
     for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
 }
 
-template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const uint2 *x, accumulators<NB> &acc) {
-    const uint2 b = x[0], b2 = NB > 4 ? x[32] : make_uint2(0, 0);
+/* x of a step: columns of vectors 0 to 3, and of 4 to 7. */
+template <int NB> struct step_x {
+    uint2 b[NB > 4 ? 2 : 1];
+};
+
+/* Of step i from x on. */
+template <int NB> CLLM_INLINE step_x<NB> load_step(const uint2 *x, int i) {
+    step_x<NB> s;
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++) {
-        mma_s8(acc.c[tile][0], a[tile], b.x, b.y);
-        if (NB > 4) mma_s8(acc.c[tile][NB > 4], a[tile], b2.x, b2.y);
-    }
+    for (int half = 0; half < (NB > 4 ? 2 : 1); half++) s.b[half] = x[8 * NB * i + 32 * half];
+    return s;
 }
 
-/* `steps` of the chunk under way are done. */
-template <int N, int R, int NB> CLLM_INLINE void count_steps(const tile_job &t, uint32_t steps, pair_sums<NB> &s) {
-    s.left -= steps;
-    if (s.left) return;
-    finish_chunk<N, R, NB>(s.acc, s.at, s.tile_words, s.outliers, t, s.chunk++, s.rows);
-    s.at += 4 * 16 * NB;
-    s.left = 8;
+template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const step_x<NB> &x, accumulators<NB> &acc) {
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++)
+#pragma unroll
+        for (int half = 0; half < (NB > 4 ? 2 : 1); half++) mma_s8(acc.c[tile][half], a[tile], x.b[half].x, x.b[half].y);
 }
 
 /* The last group of a tile is multiplied whole, with zeros where the matrix has ended, except that one of six may end inside of the matrix: then it
  * has fewer `steps`. */
 template <int N, int R, int NB>
 CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
-    enum { group = step_group<N, R>::steps, step_x = 8 * NB };
+    enum { group = step_group<N, R>::steps };
 #pragma unroll
     for (int i = 0; i < group; i++) {
         if (N == CODING_3 && i >= steps) break;
         uint32_t a[2][4];
         decode_pair_step<N, R>(t, digits, p, i, a);
-        multiply_step<NB>(a, x + i * step_x, s.acc);
+        multiply_step<NB>(a, load_step<NB>(x, i), s.acc);
         /* chunks end between groups, except that groups of six do not fit them; tiles begin at multiples of four steps */
-        if (N == CODING_3) count_steps<N, R, NB>(t, 1, s);
+        if (N == CODING_3 && !--s.left) finish_chunk<N, R, NB>(t, s);
     }
-    if (N != CODING_3) count_steps<N, R, NB>(t, group, s);
+    if (N != CODING_3) s.left -= group;
 #pragma unroll
     for (int tile = 0; tile < 2; tile++) {
         if (N == CODING_3 && steps < group) raw_load(p.raw[tile], raw_base(t)); /* what was not decoded was not replaced either */
@@ -138,23 +138,59 @@ CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t step
     }
 }
 
-/* A warp's first group in a kernel: as many steps as registers hold are decoded before x is waited for. */
+/* What a warp has of its first group in a kernel before x is there: as many steps as registers hold. */
 enum { STEPS_AHEAD = 2 };
+typedef struct ahead_steps {
+    bool any;
+    uint32_t a[STEPS_AHEAD][2][4];
+} ahead_steps;
 
-template <int N, int R> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, uint32_t a[STEPS_AHEAD][2][4]) {
+template <int N, int R> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps &ahead) {
 #pragma unroll
-    for (int i = 0; i < STEPS_AHEAD; i++) decode_pair_step<N, R>(t, digits, p, i, a[i]);
+    for (int i = 0; i < STEPS_AHEAD; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
 }
 
-template <int N, int R, int NB>
-CLLM_INLINE void multiply_ahead(const tile_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, uint32_t a[STEPS_AHEAD][2][4], pair_sums<NB> &s) {
-    enum { group = step_group<N, R>::steps, step_x = 8 * NB };
+/* All outliers of a pair, and the steps ahead. The first outliers are found before x is waited for; what is read of x then is on its way at once. */
+template <int NB>
+CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps &ahead, pair_sums<NB> &s) {
+    const uint32_t col0 = first_column(t, k), width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
+    uint32_t position[2] = {~0u, ~0u}, i = 0;
+#pragma unroll 1
+    do {
+        found_outliers f;
 #pragma unroll
-    for (int i = 0; i < group; i++) {
-        if (i >= STEPS_AHEAD) decode_pair_step<N, R>(t, digits, p, i, a[i % STEPS_AHEAD]);
-        multiply_step<NB>(a[i % STEPS_AHEAD], x + i * step_x, s.acc);
+        for (int tile = 0; tile < 2; tile++) s.ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, t.lane, position[tile], f.o[tile]);
+        x_ready(t);
+        const bool now = ahead.any && i == 0;
+        if (i == 0) load_scales<NB>(t, s);
+        step_x<NB> b[STEPS_AHEAD];
+        if (now)
+#pragma unroll
+            for (int n = 0; n < STEPS_AHEAD; n++) b[n] = load_step<NB>(x, n);
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            multiply_outliers(t.job->x, col0, n, f);
+            sum_outliers<NB>(f, col0, n, own_words(t), s.tile_words);
+        }
+        if (now)
+#pragma unroll
+            for (int n = 0; n < STEPS_AHEAD; n++) multiply_step<NB>(ahead.a[n], b[n], s.acc);
+        i += 64;
+    } while (i < most);
+    __syncwarp();
+}
+
+/* The rest of a group of which some steps were ahead. */
+template <int N, int R, int NB>
+CLLM_INLINE void multiply_rest(const tile_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+    enum { group = step_group<N, R>::steps };
+#pragma unroll
+    for (int i = STEPS_AHEAD; i < group; i++) {
+        uint32_t a[2][4];
+        decode_pair_step<N, R>(t, digits, p, i, a);
+        multiply_step<NB>(a, load_step<NB>(x, i), s.acc);
     }
-    count_steps<N, R, NB>(t, group, s);
+    s.left -= group;
 #pragma unroll
     for (int tile = 0; tile < 2; tile++) raw_advance(p.raw[tile]);
 }
@@ -162,7 +198,7 @@ CLLM_INLINE void multiply_ahead(const tile_job &t, const uint2 *x, const digit_b
 /* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
 template <int N, int R, int NB>
 CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
-    enum { columns = 2 * NB, group = step_group<N, R>::steps, step_x = 8 * NB };
+    enum { columns = 2 * NB, group = step_group<N, R>::steps, words = 8 * NB };
     const cllm_cuda_job &job = *t.job;
     const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
     uint32_t left = steps, end[2];
@@ -171,20 +207,22 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     s.left = 8 - step0 % 8;
     s.at = own_words(t);
     s.outliers = parts[0].entries | parts[1].entries;
-    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
-    const bool ahead = N >= CODING_FOLD && t.shape->ahead && t.first && left >= group;
-    uint32_t a[STEPS_AHEAD][2][4];
-    if (ahead) {
+    const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * words + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
+    ahead_steps ahead;
+    ahead.any = N >= CODING_FOLD && t.shape->ahead && t.first && left >= group;
+    if (ahead.any) {
         if (left == group) raw_turn(t, k, p.raw);
-        decode_ahead<N, R>(t, digits, p, a);
+        decode_ahead<N, R>(t, digits, p, ahead);
     }
-    add_outliers<NB>(t, k, parts, s);
-    if (ahead) {
-        multiply_ahead<N, R, NB>(t, x, digits, p, a, s);
-        x += group * step_x;
+    multiply_outliers_and_ahead<NB>(t, k, parts, x, ahead, s);
+    if (ahead.any) {
+        multiply_rest<N, R, NB>(t, x, digits, p, s);
+        x += group * words;
         left -= group;
     }
-    for (; left; x += group * step_x) {
+    for (;; x += group * words) {
+        if (N == CODING_3 ? !left && s.left != 8 : !left || !s.left) finish_chunk<N, R, NB>(t, s);
+        if (!left) break;
         if (left <= group) {
             raw_turn(t, k, p.raw);
             if (ragged) s.ok &= both_end_after(p.r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
@@ -192,7 +230,6 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
         multiply_group<N, R, NB>(t, x, left, digits, p, s);
         left -= left < group ? left : group;
     }
-    if (s.left != 8) finish_chunk<N, R, NB>(s.acc, s.at, s.tile_words, s.outliers, t, s.chunk, s.rows);
     if (!ragged) s.ok &= ends_at(p.r[0], end[0]) && ends_at(p.r[1], end[1]);
 }
 
@@ -208,6 +245,7 @@ template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pai
         tile_parts parts[2];
         s.ok = walk_arrive(t, k, stages, parts);
         const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
+        if (rows_end) prefetch_row_scales(job, row_block(t, k));
         if (sound) multiply_pair<N, R, NB>(t, k, parts, digits, p, s);
         else {
             x_ready(t);

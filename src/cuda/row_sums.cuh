@@ -14,6 +14,11 @@ typedef struct row_scales {
     float of[2][2];
 } row_scales;
 
+/* Two row blocks' lie in one line of the cache, or two. */
+CLLM_INLINE void prefetch_row_scales(const cllm_cuda_job &job, uint32_t row_block) {
+    if (job.w.row_scale) prefetch(job.w.row_scale + 16 * row_block);
+}
+
 CLLM_INLINE row_scales load_row_scales(const cllm_cuda_job &job, uint32_t row_block, int lane) {
     row_scales s;
 #pragma unroll

@@ -30,6 +30,7 @@ static inline uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
 
 static inline const uint32_t *at_sixteens(const uint32_t *base, uint32_t at) { return base + 4 * (size_t)at; }
 
+static inline void prefetch(const void *p) { (void)*(const volatile uint8_t *)p; }
 static inline uint32_t load_address(uint32_t address) { return *(const uint32_t *)at_shared_address(address); }
 
 static inline void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, uint32_t &next) {

@@ -350,6 +350,54 @@ static void test_folded(void **state) {
         }
 }
 
+/* Matrices that differ in their raw bits share a launch, and a kernel that no matrix alone has. */
+static void check_mixed(int tuple, int fold, int levels) {
+    enum { MOST = 5, ROWS = 40, COLS = 700 };
+    const int count = fold ? MOST : MOST - 1; /* the next one might not fit int8 */
+    coded c[MOST] = {0};
+    float *y[MOST], *x = draw_x(COLS, 1, false);
+    cllm_cuda *cuda = next_device();
+    cllm_cuda_vector *v;
+    cllm_cuda_product_job jobs[MOST];
+    for (int planes = 0; planes < count; planes++) {
+        const coding k = {"mixed", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, (fold ? 0.9f : 0.7f) / (float)(1 << planes), tuple, levels, planes, fold, fold ? 9 : 0, 0};
+        if (!encode(&c[planes], &k, ROWS, COLS, 256, false)) fail_msg("tuples of %d, %d planes: %s", tuple, planes, error.message);
+        assert_int_equal(c[planes].info.planes, planes);
+        assert_int_equal(c[planes].info.layout, 8);
+    }
+    need(cllm_cuda_vector_new(cuda, COLS, 1, &v, &error), "mixed");
+    need(cllm_cuda_vector_set(v, c[0].d, x, COLS, NULL, &error), "mixed");
+    for (int i = 0; i < count; i++) {
+        y[i] = (float *)(void *)guarded(ROWS * sizeof(float));
+        for (int r = 0; r < ROWS; r++) y[i][r] = 1;
+        jobs[i] = (cllm_cuda_product_job){c[i].d, v, y[i], ROWS};
+    }
+    const long before = gpu_launches;
+    need(cllm_cuda_product(cuda, jobs, (uint32_t)count, NULL, &error), "mixed");
+    assert_int_equal(gpu_launches - before, 1);
+    need(cllm_cuda_check(cuda, NULL, &error), "mixed");
+    for (int i = 0; i < count; i++) {
+        float w[ROWS * COLS];
+        need(cllm_tensor_decode(c[i].t, 0, ROWS, CLLM_DTYPE_F32, w, sizeof w, 1, &error), c[i].name);
+        check_sums(&c[i], w, x, y[i], 1);
+        free_guarded((uint8_t *)y[i], ROWS * sizeof(float), c[i].name);
+        drop_tensor(&c[i]);
+    }
+    cllm_cuda_vector_free(v);
+    free(x);
+}
+
+static void test_mixed(void **state) {
+    (void)state;
+    for (int round = 0; round < 2; round++) { /* on both devices */
+        check_mixed(2, 0, 16);
+        check_mixed(3, 0, 8);
+        check_mixed(4, 0, 6);
+        check_mixed(0, 1, 0);
+        next_device();
+    }
+}
+
 static void test_wide_integers(void **state) {
     (void)state;
     for (int planes = 4; planes <= 8; planes++) {
@@ -616,8 +664,10 @@ static void test_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_tuples),           cmocka_unit_test(test_folded),   cmocka_unit_test(test_wide_integers), cmocka_unit_test(test_lossless),
-        cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers), cmocka_unit_test(test_together),      cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_tuples),        cmocka_unit_test(test_folded),
+        cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers), cmocka_unit_test(test_lossless),
+        cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers), cmocka_unit_test(test_together),
+        cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
