@@ -138,21 +138,23 @@ CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t step
     }
 }
 
-/* What a warp has of its first group in a kernel before x is there: as many steps as registers hold. */
-enum { STEPS_AHEAD = 2 };
-typedef struct ahead_steps {
+/* What a warp has of its first group in a kernel before x is there: as many steps as registers hold, which is none where a kernel has cases for several
+ * numbers of planes. */
+template <int N, int R, bool ALIKE> struct ahead_steps {
+    enum { MOST = R < 5 ? 2 : 1, COUNT = N >= CODING_FOLD && ALIKE ? MOST : 0 };
     bool any;
-    uint32_t a[STEPS_AHEAD][2][4];
-} ahead_steps;
+    uint32_t a[MOST][2][4];
+};
 
-template <int N, int R> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps &ahead) {
+template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps<N, R, ALIKE> &ahead) {
 #pragma unroll
-    for (int i = 0; i < STEPS_AHEAD; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
+    for (int i = 0; i < ahead_steps<N, R, ALIKE>::COUNT; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
 }
 
 /* All outliers of a pair, and the steps ahead. The first outliers are found before x is waited for; what is read of x then is on its way at once. */
-template <int NB>
-CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps &ahead, pair_sums<NB> &s) {
+template <int N, int R, int NB, bool ALIKE>
+CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps<N, R, ALIKE> &ahead, pair_sums<NB> &s) {
+    enum { steps = ahead_steps<N, R, ALIKE>::COUNT };
     const uint32_t col0 = first_column(t, k), width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
     uint32_t position[2] = {~0u, ~0u}, i = 0;
 #pragma unroll 1
@@ -163,10 +165,10 @@ CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, co
         x_ready(t);
         const bool now = ahead.any && i == 0;
         if (i == 0) load_scales<NB>(t, s);
-        step_x<NB> b[STEPS_AHEAD];
+        step_x<NB> b[steps ? steps : 1];
         if (now)
 #pragma unroll
-            for (int n = 0; n < STEPS_AHEAD; n++) b[n] = load_step<NB>(x, n);
+            for (int n = 0; n < steps; n++) b[n] = load_step<NB>(x, n);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
             multiply_outliers(t.job->x, col0, n, f);
@@ -174,18 +176,18 @@ CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, co
         }
         if (now)
 #pragma unroll
-            for (int n = 0; n < STEPS_AHEAD; n++) multiply_step<NB>(ahead.a[n], b[n], s.acc);
+            for (int n = 0; n < steps; n++) multiply_step<NB>(ahead.a[n], b[n], s.acc);
         i += 64;
     } while (i < most);
     __syncwarp();
 }
 
 /* The rest of a group of which some steps were ahead. */
-template <int N, int R, int NB>
+template <int N, int R, int NB, bool ALIKE>
 CLLM_INLINE void multiply_rest(const tile_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { group = step_group<N, R>::steps };
 #pragma unroll
-    for (int i = STEPS_AHEAD; i < group; i++) {
+    for (int i = ahead_steps<N, R, ALIKE>::COUNT; i < group; i++) {
         uint32_t a[2][4];
         decode_pair_step<N, R>(t, digits, p, i, a);
         multiply_step<NB>(a, load_step<NB>(x, i), s.acc);
@@ -196,7 +198,7 @@ CLLM_INLINE void multiply_rest(const tile_job &t, const uint2 *x, const digit_by
 }
 
 /* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
-template <int N, int R, int NB>
+template <int N, int R, int NB, bool ALIKE>
 CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { columns = 2 * NB, group = step_group<N, R>::steps, words = 8 * NB };
     const cllm_cuda_job &job = *t.job;
@@ -208,15 +210,15 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     s.at = own_words(t);
     s.outliers = parts[0].entries | parts[1].entries;
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * words + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
-    ahead_steps ahead;
-    ahead.any = N >= CODING_FOLD && t.shape->ahead && t.first && left >= group;
+    ahead_steps<N, R, ALIKE> ahead;
+    ahead.any = ahead_steps<N, R, ALIKE>::COUNT && t.shape->ahead && t.first && left >= group;
     if (ahead.any) {
         if (left == group) raw_turn(t, k, p.raw);
-        decode_ahead<N, R>(t, digits, p, ahead);
+        decode_ahead(t, digits, p, ahead);
     }
-    multiply_outliers_and_ahead<NB>(t, k, parts, x, ahead, s);
+    multiply_outliers_and_ahead(t, k, parts, x, ahead, s);
     if (ahead.any) {
-        multiply_rest<N, R, NB>(t, x, digits, p, s);
+        multiply_rest<N, R, NB, ALIKE>(t, x, digits, p, s);
         x += group * words;
         left -= group;
     }
@@ -233,7 +235,8 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     if (!ragged) s.ok &= ends_at(p.r[0], end[0]) && ends_at(p.r[1], end[1]);
 }
 
-template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+/* ALIKE: of a kernel for this number of planes alone. */
+template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
     const cllm_cuda_job &job = *t.job;
     const digit_bytes digits = digit_values<N, R, odd_rows<N, R>::left>(job.w.hi_min);
     pair_streams<N, R> p = {};
@@ -246,7 +249,7 @@ template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pai
         s.ok = walk_arrive(t, k, stages, parts);
         const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
         if (rows_end) prefetch_row_scales(job, row_block(t, k));
-        if (sound) multiply_pair<N, R, NB>(t, k, parts, digits, p, s);
+        if (sound) multiply_pair<N, R, NB, ALIKE>(t, k, parts, digits, p, s);
         else {
             x_ready(t);
             raw_turn(t, k, p.raw);
@@ -261,13 +264,13 @@ template <int N, int R, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pai
 template <int N, int NB> struct multiply_job {
     CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const {
         switch (t.job->w.planes) {
-        case 0: return multiply_pairs<N, 0, NB>(t, k, s);
-        case 1: return multiply_pairs<N, 1, NB>(t, k, s);
-        case 2: return multiply_pairs<N, 2, NB>(t, k, s);
-        case 3: return multiply_pairs<N, 3, NB>(t, k, s);
-        case 4: return multiply_pairs<N, 4, NB>(t, k, s);
+        case 0: return multiply_pairs<N, 0, NB, false>(t, k, s);
+        case 1: return multiply_pairs<N, 1, NB, false>(t, k, s);
+        case 2: return multiply_pairs<N, 2, NB, false>(t, k, s);
+        case 3: return multiply_pairs<N, 3, NB, false>(t, k, s);
+        case 4: return multiply_pairs<N, 4, NB, false>(t, k, s);
         default:
-            if (N >= CODING_FOLD) multiply_pairs<N, N >= CODING_FOLD ? 5 : 4, NB>(t, k, s);
+            if (N >= CODING_FOLD) multiply_pairs<N, N >= CODING_FOLD ? 5 : 4, NB, false>(t, k, s);
         }
     }
 };
@@ -279,7 +282,7 @@ template <int N, int NB> __global__ void __launch_bounds__(32 * (NB > 1 ? CLLM_C
 
 /* And one for each, of one vector: a fifth of the code, where a launch is over before much of it has been fetched. */
 template <int N, int R> struct multiply_alike {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { multiply_pairs<N, R, 1>(t, k, s); }
+    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { multiply_pairs<N, R, 1, true>(t, k, s); }
 };
 
 template <int N, int R> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product_alike(const __grid_constant__ cllm_cuda_launch p) {
