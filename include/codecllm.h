@@ -105,6 +105,8 @@ typedef struct cllm_encode_params {
     const float *col_weight; /* rd: `cols` importances c > 0, or NULL; rounded to what the format stores */
     const float *row_weight; /* rd: `rows` importances c > 0, or NULL: s_row = step / c */
     int threads;             /* 0 = one per core; the bytes do not depend on it */
+    uint32_t rows_together;  /* fast: rows of all matrices that one vector is multiplied with at a time, these among them (of queries, keys
+                              * and values; of gate and up), for which tiles are chosen; 0 = these alone */
     /* Forced choices, for tests and experiments; 0 (or -1 for planes and fold) lets the encoder choose from the data. fold: 0 signed
      * digits, 1 digits of magnitudes with the sign a raw bit (tuple 4, 4 levels, planes up to 5). */
     int tuple, levels, planes, max_length, tile_cols, fold;

@@ -302,7 +302,8 @@ static void tiles_suit_the_profile(void **state) {
     static const uint32_t expected[][4] = {/* rows, cols, fast, small */
                                            {2048, 2048, 128, 1024},   {4096, 4096, 256, 1024},  {14336, 4096, 512, 1024},
                                            {4096, 14336, 512, 1024},  {32000, 2048, 512, 1024}, {128256, 4096, 512, 1024},
-                                           {5632, 2048, 384, 1024},   {1024, 4096, 256, 1024},  {1, 1, 128, 128},
+                                           {5632, 2048, 256, 1024},   {1024, 4096, 128, 1024},  {1, 1, 128, 128},
+                                           {11264, 2048, 512, 1024},  {6144, 4096, 384, 1024},  {28672, 4096, 640, 1024},
                                            {100, 700, 128, 768},      {200000, 1100, 640, 640}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         assert_int_equal(cllm_choose_tile_cols(expected[i][0], expected[i][1], CLLM_PROFILE_FAST), expected[i][2]);

@@ -348,6 +348,46 @@ static void test_shards(void **state) {
     }
 }
 
+/* With profile fast, tiles of matrices that are multiplied together are as wide as a GPU wants them for all their rows. */
+static void test_tiles_of_groups(void **state) {
+    (void)state;
+    enum { ROWS = 11500, COLS = 256, COUNT = 3 };
+    static const char *const names[COUNT] = {"layers.0.mlp.gate_proj.weight", "layers.0.mlp.up_proj.weight",
+                                             "layers.0.mlp.down_proj.weight"};
+    static const int widths[COUNT] = {256, 256, 128};
+    struct fixture f = setup();
+    cllm_error err = {0};
+    cllm_buf b = {0};
+    cllm_st_tensor t[COUNT] = {0};
+    for (int i = 0; i < COUNT; i++)
+        t[i] = (cllm_st_tensor){.name = names[i], .dtype = "BF16", .ndim = 2, .shape = {ROWS, COLS}, .bytes = 2 * ROWS * COLS};
+    must(cllm_safetensors_header(t, COUNT, &b, &err), &err);
+    for (uint32_t i = 0, x = 1; i < COUNT * ROWS * COLS; i++) {
+        x = x * 1664525 + 1013904223;
+        const uint16_t h = cllm_f32_to_bf16((float)(x >> 24) * (float)(x >> 16 & 255) * 1e-6f);
+        assert_true(cllm_buf_append(&b, &h, 2));
+    }
+    temp_write(f.in, "model.safetensors", b.data, b.size);
+    cllm_buf_free(&b);
+    cllm_compress_params p = params_of(CLLM_MODE_INT8);
+    p.profile = CLLM_PROFILE_FAST;
+    must(cllm_compress(f.in, f.out, &p, NULL, &err), &err);
+    cllm_dir *d;
+    must(cllm_dir_open(f.out, &d, &err), &err);
+    for (int i = 0; i < COUNT; i++) {
+        const cllm_entry *e = cllm_dir_find(d, names[i]);
+        cllm_tensor *tensor;
+        cllm_tensor_info info;
+        assert_true(e && e->compressed);
+        must(cllm_tensor_open(e->data, (size_t)e->bytes, &tensor, &err), &err);
+        cllm_tensor_get_info(tensor, &info);
+        assert_int_equal(info.tile_cols, widths[i]);
+        cllm_tensor_close(tensor);
+    }
+    cllm_dir_close(d);
+    temp_remove(f.root);
+}
+
 static void test_unaligned_source(void **state) {
     (void)state;
     struct fixture f = setup();
@@ -694,6 +734,7 @@ int main(void) {
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_tiles_of_groups),
         cmocka_unit_test(test_unaligned_source),
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_arguments),

@@ -282,21 +282,18 @@ static uint32_t equal_width(uint32_t cols, uint32_t most) {
     return (width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS;
 }
 
-/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU walks fastest (fast), each of its warps taking
- * turns with two of them at a time: they cost it so many steps of 32 columns, and about twelve more. */
+/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU multiplies fastest (fast). There each warp takes turns with
+ * two tiles at a time, which cost it so many steps of 32 columns, and about twelve more. Half of what that takes is a warp's own time, whose last
+ * turn may be short of tiles, and half is what the warps share. Both by measurement: docs/SPEED.md. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
     if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
-    /* keys and values of grouped attention are multiplied together with the queries, which are as many as columns; the tall matrices of a
-     * feed-forward network go two at a time, which counts where both can do with one turn */
-    const bool few = (uint64_t)4 * rows <= cols, tall = rows > (uint64_t)2 * cols && rows < (uint64_t)6 * cols;
-    uint64_t pairs = ((few ? cols : rows) + (uint64_t)2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
-    if (tall && 2 * pairs * ((cols + WIDEST_FAST - 1) / WIDEST_FAST) <= GPU_WARPS) pairs *= 2;
+    const uint64_t pairs = (rows + (uint64_t)2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
     uint64_t least = UINT64_MAX;
     uint32_t best = CLLM_MIN_TILE_COLS;
     for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
         const uint32_t width = equal_width(cols, most);
         const uint64_t units = pairs * ((cols + (uint64_t)width - 1) / width), turns = (units + GPU_WARPS - 1) / GPU_WARPS;
-        const uint64_t cost = turns * (width / 32 + 12);
+        const uint64_t cost = (turns * GPU_WARPS + units) * (width / 32 + 12);
         if (cost >= least) continue;
         least = cost;
         best = width;
@@ -328,7 +325,8 @@ cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, in
     h->fold = a.fold;
     h->stand_in = a.stand_in;
     h->max_length = cllm_code_limit(&limits, a.fold);
-    h->tile_cols = p->tile_cols ? p->tile_cols : (int)cllm_choose_tile_cols(h->rows, h->cols, p->profile);
+    const uint32_t rows = p->rows_together > h->rows ? p->rows_together : h->rows;
+    h->tile_cols = p->tile_cols ? p->tile_cols : (int)cllm_choose_tile_cols(rows, h->cols, p->profile);
     e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
     e->col_blocks = (uint32_t)((h->cols + (size_t)h->tile_cols - 1) / (size_t)h->tile_cols);
     uint64_t tiles = (uint64_t)e->row_blocks * e->col_blocks;

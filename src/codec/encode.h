@@ -19,7 +19,7 @@ cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, ui
                             cllm_error *err);
 /* Chooses alphabet and tile width for a quantizer that is ready; max_abs bounds its integers. */
 cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err);
-/* Columns of a tile for a matrix. */
+/* Columns of a tile for matrices of so many rows together. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile);
 cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err);
 void cllm_encoder_free(cllm_encoder *e);

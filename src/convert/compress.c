@@ -68,6 +68,25 @@ static cllm_status check_source(const cllm_dir *dir, cllm_error *err) {
     return CLLM_OK;
 }
 
+/* Rows of the matrices that one vector is multiplied with together, by the names that models of transformers have; 0: of this one alone. */
+static uint32_t rows_together(const cllm_dir *dir, const cllm_entry *e) {
+    static const char *const groups[][3] = {{"q_proj.", "k_proj.", "v_proj."}, {"gate_proj.", "up_proj.", NULL}};
+    for (int g = 0; g < 2; g++)
+        for (int i = 0; i < 3 && groups[g][i]; i++) {
+            const char *at = strstr(e->name, groups[g][i]);
+            if (!at) continue;
+            uint64_t rows = 0;
+            for (int k = 0; k < 3 && groups[g][k]; k++) {
+                char name[512];
+                const int n = snprintf(name, sizeof name, "%.*s%s%s", (int)(at - e->name), e->name, groups[g][k], at + strlen(groups[g][i]));
+                const cllm_entry *part = n > 0 && (size_t)n < sizeof name ? cllm_dir_find(dir, name) : NULL;
+                if (part && part->ndim == 2 && part->shape[1] == e->shape[1]) rows += part->shape[0];
+            }
+            return rows < UINT32_MAX ? (uint32_t)rows : 0;
+        }
+    return 0;
+}
+
 static cllm_status make_plan(cllm_job *job, cllm_error *err) {
     size_t n = job->count = cllm_dir_count(job->dir);
     job->items = cllm_alloc_zero(n, sizeof *job->items);
@@ -82,6 +101,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
         item->params.mode = job->p->mode;
         item->params.profile = job->p->profile;
         item->params.threads = job->p->threads;
+        if (item->coded) item->params.rows_together = rows_together(job->dir, item->entry);
         job->progress.total += item->entry->bytes;
         if (!item->coded && item->entry->type == CLLM_DTYPE_F32 && item->entry->ndim == 2) kept += item->entry->bytes;
     }

@@ -135,9 +135,9 @@ static void take_prompt(taker *t) {
     if (rows <= CLLM_CUDA_MAX_BATCH) return;
     s->tokens = (int32_t *)take(t, kind, rows, sizeof *s->tokens, "token ids");
     s->normed = (__half *)take(t, kind, rows, most(n->hidden, n->q) * sizeof(__half), "activations of a prompt");
-    s->qkv = (__half *)take(t, kind, rows, (n->q_cols + 2 * n->kv_cols) * sizeof(__half), "activations of a prompt");
+    /* what attention takes in is of no use any more where the feed-forward network has its activations */
+    s->qkv = s->act = (__half *)take(t, kind, rows, most(n->q_cols + 2 * n->kv_cols, n->ffn) * sizeof(__half), "activations of a prompt");
     s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
-    s->act = (__half *)take(t, kind, rows, n->ffn * sizeof(__half), "activations of a prompt");
     for (int i = 0; i < GPU_SLOTS && n->slot_bytes; i++) s->slots[i] = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->slot_bytes, "a slot of the ring");
 }
 

@@ -5,41 +5,36 @@
 
 #include "cuda/lanes.cuh"
 
-/* A table on its way to shared memory: entries of a thread, of which consecutive threads have consecutive ones. */
+/* A table on its way to shared memory: pieces of 16 bytes, which are one entry or a few. Consecutive threads take consecutive pieces. */
 typedef struct table_load {
     enum { AT_ONCE = 2 };
-    uint32_t entry[AT_ONCE];
+    uint4 piece[AT_ONCE];
 } table_load;
 
-/* Entries i, i + the block's threads... */
+CLLM_INLINE uint32_t table_pieces(const cllm_cuda_view &w) { return (1u << (w.max_length + table_shift(w.max_length))) / 16; }
+
+/* Pieces i, i + the block's threads... */
 CLLM_INLINE void table_begin(const cllm_cuda_view &w, uint32_t i, table_load &t) {
+    const uint32_t shift = table_shift(w.max_length), pieces = table_pieces(w);
 #pragma unroll
-    for (int j = 0; j < table_load::AT_ONCE; j++, i += blockDim.x)
-        if (i < 1u << w.max_length) t.entry[j] = __ldg(w.lut + i);
-}
-
-/* All copies of entry i, 16 bytes at a time where there are so many; each lane begins with others, so that few meet in a bank. */
-CLLM_INLINE void store_copies(uint32_t at, uint32_t i, uint32_t entry, uint32_t shift) {
-    at += i << shift;
-    if (shift < 4) {
-        store_shared(at, entry);
-        if (shift == 3) store_shared(at + 4, entry);
-        return;
+    for (int j = 0; j < table_load::AT_ONCE; j++, i += blockDim.x) {
+        if (i >= pieces) break;
+        if (shift >= 4) t.piece[j].x = __ldg(w.lut + (i >> (shift - 4)));
+        else if (shift == 3) *(uint2 *)&t.piece[j] = __ldg((const uint2 *)w.lut + i);
+        else t.piece[j] = __ldg((const uint4 *)w.lut + i);
     }
-    const uint32_t pieces = 1u << (shift - 4), first = i >> (7 - shift);
-#pragma unroll 1
-    for (uint32_t j = 0; j < pieces; j++) *(uint4 *)(shared_memory + at + 16 * (first + j & pieces - 1)) = make_uint4(entry, entry, entry, entry);
 }
 
-/* Stores the table, those entries first that were loaded. */
+/* Stores all copies of the table, those pieces first that were loaded. */
 CLLM_INLINE void table_finish(const cllm_cuda_view &w, uint32_t at, table_load &t) {
-    const uint32_t shift = table_shift(w.max_length), entries = 1u << w.max_length;
+    const uint32_t shift = table_shift(w.max_length), pieces = table_pieces(w);
     for (uint32_t first = threadIdx.x;; table_begin(w, first, t)) {
         uint32_t i = first;
 #pragma unroll
         for (int j = 0; j < table_load::AT_ONCE; j++, i += blockDim.x) {
-            if (i >= entries) return;
-            store_copies(at, i, t.entry[j], shift);
+            if (i >= pieces) return;
+            const uint4 v = t.piece[j];
+            ((uint4 *)(shared_memory + at))[i] = shift >= 4 ? make_uint4(v.x, v.x, v.x, v.x) : shift == 3 ? make_uint4(v.x, v.x, v.y, v.y) : v;
         }
         first = i;
     }

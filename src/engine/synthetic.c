@@ -144,7 +144,7 @@ typedef struct drawn {
 } drawn;
 
 typedef struct matrix_shape {
-    uint32_t rows, cols;
+    uint32_t rows, cols, together; /* together: as cllm_encode_params has it */
     unsigned uses;
     drawn drawn[CLLM_SYNTHETIC_DISTINCT];
 } matrix_shape;
@@ -176,7 +176,8 @@ static void adopt(builder *b, void *p) {
     b->out->vectors[b->out->n_vectors++] = p;
 }
 
-static cllm_status draw(builder *b, uint32_t rows, uint32_t cols, unsigned variant, drawn *d) {
+static cllm_status draw(builder *b, const matrix_shape *k, unsigned variant, drawn *d) {
+    const uint32_t rows = k->rows, cols = k->cols;
     const cllm_synthetic_params *p = b->params;
     uint64_t seed = mix(((uint64_t)rows << 32) + cols, variant);
     uint16_t *numbers = cllm_alloc((size_t)rows * cols, sizeof *numbers);
@@ -194,24 +195,26 @@ static cllm_status draw(builder *b, uint32_t rows, uint32_t cols, unsigned varia
     encode.bpw = p->bpw;
     encode.profile = p->profile;
     encode.threads = p->threads;
+    encode.rows_together = k->together;
     cllm_status s = cllm_encode(numbers, CLLM_DTYPE_BF16, rows, cols, &encode, &d->bytes, &d->size, b->err);
     cllm_free(numbers);
     if (!s) adopt(b, d->bytes);
     return s;
 }
 
-/* Matrices of one shape take turns among the drawn ones. */
-static drawn *next_drawn(builder *b, uint32_t rows, uint32_t cols) {
+/* Matrices of one shape and use take turns among the drawn ones. */
+static drawn *next_drawn(builder *b, uint32_t rows, uint32_t cols, uint32_t together) {
     int i = 0;
-    while (i < b->n_kinds && (b->kinds[i].rows != rows || b->kinds[i].cols != cols)) i++;
+    while (i < b->n_kinds && (b->kinds[i].rows != rows || b->kinds[i].cols != cols || b->kinds[i].together != together))
+        i++;
     matrix_shape *k = &b->kinds[i];
     if (i == b->n_kinds) {
-        *k = (matrix_shape){.rows = rows, .cols = cols};
+        *k = (matrix_shape){.rows = rows, .cols = cols, .together = together};
         b->n_kinds++;
     }
     unsigned variant = k->uses++ % CLLM_SYNTHETIC_DISTINCT;
     drawn *d = &k->drawn[variant];
-    if (!d->bytes) b->status = draw(b, rows, cols, variant, d);
+    if (!d->bytes) b->status = draw(b, k, variant, d);
     return d;
 }
 
@@ -232,9 +235,10 @@ static void open_matrix(builder *b, drawn *d, uint8_t *bytes, cllm_matrix *m) {
     if (bytes == d->bytes) d->tensor = t;
 }
 
-static void make_matrix(builder *b, int layer, const char *name, uint32_t rows, uint32_t cols, cllm_matrix *m) {
+static void make_matrix(builder *b, int layer, const char *name, uint32_t rows, uint32_t cols, uint32_t together,
+                        cllm_matrix *m) {
     if (b->status) return;
-    drawn *d = next_drawn(b, rows, cols);
+    drawn *d = next_drawn(b, rows, cols, together);
     if (b->status) return;
     uint8_t *bytes = d->bytes;
     if (b->params->copies && d->used) {
@@ -275,13 +279,13 @@ static void make_layer(builder *b, int i, cllm_layer *l) {
     uint32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     make_vector(b, c->hidden, 1, 0, &l->attn_norm);
     make_vector(b, c->hidden, 1, 0, &l->ffn_norm);
-    make_matrix(b, i, "q_proj", q, c->hidden, &l->q);
-    make_matrix(b, i, "k_proj", kv, c->hidden, &l->k);
-    make_matrix(b, i, "v_proj", kv, c->hidden, &l->v);
-    make_matrix(b, i, "o_proj", c->hidden, q, &l->o);
-    make_matrix(b, i, "gate_proj", c->ffn, c->hidden, &l->gate);
-    make_matrix(b, i, "up_proj", c->ffn, c->hidden, &l->up);
-    make_matrix(b, i, "down_proj", c->hidden, c->ffn, &l->down);
+    make_matrix(b, i, "q_proj", q, c->hidden, q + 2 * kv, &l->q);
+    make_matrix(b, i, "k_proj", kv, c->hidden, q + 2 * kv, &l->k);
+    make_matrix(b, i, "v_proj", kv, c->hidden, q + 2 * kv, &l->v);
+    make_matrix(b, i, "o_proj", c->hidden, q, 0, &l->o);
+    make_matrix(b, i, "gate_proj", c->ffn, c->hidden, 2 * c->ffn, &l->gate);
+    make_matrix(b, i, "up_proj", c->ffn, c->hidden, 2 * c->ffn, &l->up);
+    make_matrix(b, i, "down_proj", c->hidden, c->ffn, 0, &l->down);
     if (c->qkv_bias) {
         make_vector(b, q, 0, BIAS_DEVIATION, &l->q_bias);
         make_vector(b, kv, 0, BIAS_DEVIATION, &l->k_bias);
@@ -305,11 +309,11 @@ static void build(builder *b) {
     out->set.layers = out->layers;
     out->set.tied = c->tie == CLLM_TIE_YES;
     b->total = count_weights(c);
-    make_matrix(b, -1, "embedding", c->vocab, c->hidden, &out->set.embedding);
+    make_matrix(b, -1, "embedding", c->vocab, c->hidden, 0, &out->set.embedding);
     if (out->set.tied)
         out->set.head = out->set.embedding;
     else
-        make_matrix(b, -1, "head", c->vocab, c->hidden, &out->set.head);
+        make_matrix(b, -1, "head", c->vocab, c->hidden, 0, &out->set.head);
     make_vector(b, c->hidden, 1, 0, &out->set.final_norm);
     for (uint32_t i = 0; i < c->layers && !b->status; i++) make_layer(b, (int)i, &out->layers[i]);
 }
