@@ -37,8 +37,8 @@ class CError(Structure):
 class EncodeParams(Structure):
     _fields_ = [
         ("mode", c_int), ("profile", c_int), ("step", c_float), ("bpw", c_float), ("col_weight", POINTER(c_float)),
-        ("row_weight", POINTER(c_float)), ("threads", c_int), ("rows_together", c_uint32), ("tuple", c_int), ("levels", c_int), ("planes", c_int), ("max_length", c_int),
-        ("tile_cols", c_int), ("fold", c_int),
+        ("row_weight", POINTER(c_float)), ("threads", c_int), ("rows_together", c_uint32), ("tuple", c_int), ("levels", c_int),
+        ("planes", c_int), ("max_length", c_int), ("tile_cols", c_int), ("fold", c_int),
     ]
 
 

@@ -37,7 +37,9 @@ def new_array(shape: tuple[int, int], dtype) -> np.ndarray:
         raise OutOfMemory(f"no memory for {shape[0]} x {shape[1]} numbers of {np.dtype(dtype).itemsize} bytes") from None
 
 
-def encode_params(*, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, col_weight=None, row_weight=None) -> n.EncodeParams:
+def encode_params(
+    *, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, rows_together=0, col_weight=None, row_weight=None
+) -> n.EncodeParams:
     p = n.EncodeParams()
     n.lib().cllm_encode_params_default(ctypes.byref(p))
     if mode not in n.MODES:
@@ -45,6 +47,7 @@ def encode_params(*, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0,
     if profile not in n.PROFILES:
         raise ArgumentError(f"'{profile}' is no profile; there are {', '.join(n.PROFILES)}")
     p.mode, p.profile, p.threads, p.bpw, p.step = n.MODES[mode], n.PROFILES[profile], threads, bpw, step
+    p.rows_together = rows_together
     for name, values in (("col_weight", col_weight), ("row_weight", row_weight)):
         if values is not None:
             setattr(p, name, values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
@@ -58,11 +61,13 @@ def _matrix(array: np.ndarray) -> np.ndarray:
 
 
 def encode(
-    array: np.ndarray, *, mode: str = "rd", bpw: float = 4.5, dtype=None, profile: str = "small", threads: int = 0, col_weight=None
+    array: np.ndarray, *, mode: str = "rd", bpw: float = 4.5, dtype=None, profile: str = "small", threads: int = 0,
+    rows_together: int = 0, col_weight=None,
 ) -> bytes:
     """Encodes a rows x cols matrix of float32, float16, or bfloat16 (bits as uint16 and dtype="bfloat16") to a tile blob.
 
     mode: "rd" (bpw bits per weight), "int8" or "lossless". col_weight: `cols` importances above 0 (rd). threads: 0 = one per core.
+    rows_together: of profile "fast", rows of all matrices that one vector is multiplied with at a time, these among them; 0 = these alone.
     Falls back to mode "raw" where coding does not shrink. Raises ArgumentError for NaN, infinity and other types.
     """
     array = _matrix(array)
@@ -73,7 +78,9 @@ def encode(
         col_weight = np.ascontiguousarray(col_weight, np.float32)
         if col_weight.shape != array.shape[1:]:
             raise ArgumentError(f"col_weight has {col_weight.size} numbers for {array.shape[1]} columns")
-    p = encode_params(mode=mode, bpw=bpw if mode == "rd" else 0.0, profile=profile, threads=threads, col_weight=col_weight)
+    p = encode_params(
+        mode=mode, bpw=bpw if mode == "rd" else 0.0, profile=profile, threads=threads, rows_together=rows_together, col_weight=col_weight
+    )
     out, size = ctypes.c_void_p(), ctypes.c_size_t()
     n.call("cllm_encode", array.ctypes.data, code, *array.shape, ctypes.byref(p), ctypes.byref(out), ctypes.byref(size))
     return n.take_bytes(out, size.value)

@@ -65,7 +65,8 @@ class _Context:
         self.pointer = z.ZSTD_createDCtx()
         if not self.pointer:
             raise OutOfMemory("no memory for a zstd decoder")
-        weakref.finalize(self, z.ZSTD_freeDCtx, self.pointer)
+        # not when the interpreter ends: a thread may be decoding with it still
+        weakref.finalize(self, z.ZSTD_freeDCtx, self.pointer).atexit = False
 
 
 _contexts = threading.local()

@@ -60,7 +60,7 @@ typedef struct cllm_cuda_job {
 /* What a launch is besides its jobs. */
 typedef struct cllm_cuda_shape {
     uint32_t jobs, units; /* units: pairs of tiles */
-    uint32_t ahead; /* about one pair a warp: products decode before they wait for x, which is more code to fetch but hides it */
+    uint32_t ahead; /* about one pair a warp: products of folded integers alike decode before they wait for x, which is more code but hides it */
     uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */
     uint32_t stage_bytes, own_words; /* shared memory: one stage; words that each warp has for outlier sums, or for what it writes */
     uint32_t listed; /* decode: entries of a tile that a warp lists at a time, a multiple of 64 */

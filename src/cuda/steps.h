@@ -2,10 +2,10 @@
  * float32 begin at multiples of 16 bytes.
  *
  * Order of kernels: each waits for the one before it (wait_for_previous_kernel) before it touches anything that a
- * kernel wrote, so that past its wait all earlier ones are done. Products, norms and SwiGLU let the next kernel start
- * even before that, which hides its beginning; the others only afterwards. What was written before one of the others
- * may therefore be read before the wait: so attend_step reads the position, which is why the first norm of a step is
- * one of them, too. */
+ * kernel wrote, so that past its wait all earlier ones are done. Whatever walks tiles (products, the coded embedding),
+ * norms and SwiGLU let the next kernel start even before that, which hides its beginning; the others only afterwards.
+ * What was written before one of the others may therefore be read before the wait: so attend_step reads the position,
+ * which is why the first norm of a step is one of them, too. */
 #ifndef CLLM_CUDA_STEPS_H
 #define CLLM_CUDA_STEPS_H
 

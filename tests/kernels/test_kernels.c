@@ -351,12 +351,11 @@ static void test_folded(void **state) {
 }
 
 /* Matrices that differ in their raw bits share a launch, and a kernel that no matrix alone has. */
-static void check_mixed(int tuple, int fold, int levels) {
-    enum { MOST = 5, ROWS = 40, COLS = 700 };
-    const int count = fold ? MOST : MOST - 1; /* the next one might not fit int8 */
+static void check_mixed(cllm_cuda *cuda, int tuple, int fold, int levels) {
+    enum { MOST = 6, ROWS = 40, COLS = 700 };
+    const int count = fold ? MOST : 4; /* with the next one tuples might not fit int8 */
     coded c[MOST] = {0};
     float *y[MOST], *x = draw_x(COLS, 1, false);
-    cllm_cuda *cuda = next_device();
     cllm_cuda_vector *v;
     cllm_cuda_product_job jobs[MOST];
     for (int planes = 0; planes < count; planes++) {
@@ -389,12 +388,13 @@ static void check_mixed(int tuple, int fold, int levels) {
 
 static void test_mixed(void **state) {
     (void)state;
-    for (int round = 0; round < 2; round++) { /* on both devices */
-        check_mixed(2, 0, 16);
-        check_mixed(3, 0, 8);
-        check_mixed(4, 0, 6);
-        check_mixed(0, 1, 0);
-        next_device();
+    for (int i = 0; i < 4; i++) {
+        next_device(); /* for its orders */
+        cllm_cuda *cuda = i % 2 ? narrow : wide;
+        check_mixed(cuda, 2, 0, 16);
+        check_mixed(cuda, 3, 0, 8);
+        check_mixed(cuda, 4, 0, 6);
+        check_mixed(cuda, 0, 1, 0);
     }
 }
 

@@ -6,6 +6,7 @@ import io
 import pickle
 import re
 import unittest
+import unittest.mock
 import warnings
 
 import support
@@ -248,6 +249,28 @@ class Models(Base):
         self.assertEqual(len(text.splitlines()), 22 + 1)
         self.assertIn("13 compressed, 9 kept", text)
         self.assertIn("q_proj", repr(model))
+
+    def test_rows_together(self):
+        """Each matrix is encoded for the rows of all that are multiplied in one launch with it."""
+        seen = {}
+        encode = CodedWeight.encode
+
+        def spy(weight, **arguments):
+            seen[id(weight)] = arguments["rows_together"]
+            return encode(weight, **arguments)
+
+        network = Network(layers=1)
+        layer = network.layers[0]
+        wanted = {m.weight: rows for m, rows in (
+            (layer.attention.q_proj, 128), (layer.attention.k_proj, 128), (layer.attention.v_proj, 128), (layer.attention.o_proj, 0),
+            (layer.gate_proj, 192), (layer.up_proj, 192), (layer.down_proj, 0), (network.head, 0),
+        )}
+        with unittest.mock.patch.object(CodedWeight, "encode", spy):
+            compress_model(network)
+        self.assertEqual(seen, {id(w): rows for w, rows in wanted.items()})
+        wide = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+        tiles = [codecllm.Tensor(codecllm.encode(wide, mode="int8", profile="fast", rows_together=rows)).info.tile_cols for rows in (0, 23000)]
+        self.assertEqual(tiles, [128, 256])
 
     def test_tied(self):
         model = Network(tied=True).eval()

@@ -113,6 +113,17 @@ def link(model: nn.Module) -> None:
                     m._siblings, m._place = group, i
 
 
+def _rows_together(model: nn.Module) -> dict[int, int]:
+    """Of linears that fused multiplies in one launch: the rows of all, by the id of each."""
+    rows = {}
+    for module in model.modules():
+        for names in SIBLINGS:
+            found = [module._modules.get(name) for name in names]
+            if all(isinstance(m, nn.Linear) for m in found) and len({m.in_features for m in found}) == 1:
+                rows.update((id(m), sum(m.out_features for m in found)) for m in found)
+    return rows
+
+
 def set_path(model: nn.Module, path: str) -> None:
     """Lets every compressed module of the model take another path. Memory of the block paths is given back."""
     gpus = gpus_of(model)
@@ -175,6 +186,7 @@ def compress_model(
         if isinstance(m, nn.Embedding):
             shared[id(m.weight)] = name
     work = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) or (embeddings and isinstance(m, nn.Embedding))]
+    together = _rows_together(model)
     done: dict[int, tuple[str, CodedWeight]] = {}  # coded weights by the parameter they were made from
     for index, (name, m) in enumerate(work):
         weight = m.weight
@@ -196,7 +208,9 @@ def compress_model(
             try:
                 first = done.get(id(weight))
                 if first is None:
-                    made = CodedWeight.encode(weight, mode=mode, bpw=bpw, codec_name=codec, profile=profile, threads=threads)
+                    made = CodedWeight.encode(
+                        weight, mode=mode, bpw=bpw, codec_name=codec, profile=profile, threads=threads, rows_together=together.get(id(m), 0)
+                    )
                     done[id(weight)] = (name, made)
                 else:
                     made = first[1]

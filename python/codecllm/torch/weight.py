@@ -162,8 +162,10 @@ class CodedWeight:
     # ---- making one ----
 
     @classmethod
-    def encode(cls, weight: torch.Tensor, *, mode: str, bpw: float, codec_name: str, profile: str, threads: int, level: int = 3) -> CodedWeight:
-        """Encodes a two-dimensional float tensor of any device. Raises Unsupported where it does not shrink, ArgumentError for NaN."""
+    def encode(
+        cls, weight: torch.Tensor, *, mode: str, bpw: float, codec_name: str, profile: str, threads: int, level: int = 3, rows_together: int = 0
+    ) -> CodedWeight:
+        """Encodes a two-dimensional float tensor of any device; rows_together: see codecllm.encode. Raises Unsupported where it does not shrink, ArgumentError for NaN."""
         weight = weight.detach().to("cpu").contiguous()
         name = FROM_TORCH.get(weight.dtype)
         if name not in ("float16", "bfloat16", "float32"):
@@ -180,5 +182,5 @@ class CodedWeight:
             data, _ = codec.Encoder("zstd", level=level).encode_layer(q.numpy(), scale.numpy())
             return cls(data, "zstd")
         array = weight.view(torch.int16).numpy().view(np.uint16) if name == "bfloat16" else weight.numpy()
-        return cls(codec.encode(array, mode=mode, bpw=bpw, dtype=name, profile=profile, threads=threads))
+        return cls(codec.encode(array, mode=mode, bpw=bpw, dtype=name, profile=profile, threads=threads, rows_together=rows_together))
 
