@@ -211,7 +211,7 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
     s.outliers = parts[0].entries | parts[1].entries;
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * words + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
     ahead_steps<N, R, ALIKE> ahead;
-    ahead.any = ahead_steps<N, R, ALIKE>::COUNT && t.shape->ahead && t.first && left >= group;
+    ahead.any = ahead_steps<N, R, ALIKE>::COUNT > 0 && t.shape->ahead && t.first && left >= group;
     if (ahead.any) {
         if (left == group) raw_turn(t, k, p.raw);
         decode_ahead(t, digits, p, ahead);
