@@ -301,6 +301,11 @@ uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profil
     return best;
 }
 
+uint32_t cllm_tile_cols_of(uint32_t rows, uint32_t cols, const cllm_encode_params *p) {
+    if (p->tile_cols) return (uint32_t)p->tile_cols;
+    return cllm_choose_tile_cols(p->rows_together > rows ? p->rows_together : rows, cols, p->profile);
+}
+
 cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err) {
     cllm_header *h = &e->h;
     int16_t *elements = NULL;
@@ -325,8 +330,7 @@ cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, in
     h->fold = a.fold;
     h->stand_in = a.stand_in;
     h->max_length = cllm_code_limit(&limits, a.fold);
-    const uint32_t rows = p->rows_together > h->rows ? p->rows_together : h->rows;
-    h->tile_cols = p->tile_cols ? p->tile_cols : (int)cllm_choose_tile_cols(rows, h->cols, p->profile);
+    h->tile_cols = (int)cllm_tile_cols_of(h->rows, h->cols, p);
     e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
     e->col_blocks = (uint32_t)((h->cols + (size_t)h->tile_cols - 1) / (size_t)h->tile_cols);
     uint64_t tiles = (uint64_t)e->row_blocks * e->col_blocks;

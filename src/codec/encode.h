@@ -21,6 +21,8 @@ cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, ui
 cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err);
 /* Columns of a tile for matrices of so many rows together. */
 uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile);
+/* Of a matrix that is encoded so. */
+uint32_t cllm_tile_cols_of(uint32_t rows, uint32_t cols, const cllm_encode_params *p);
 cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err);
 void cllm_encoder_free(cllm_encoder *e);
 

@@ -174,7 +174,7 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
     if (s != CLLM_OK) return s;
     *step = sample.max_abs > 0 ? sample.max_abs / 16 : 1.0f;
     for (int i = 0; i < 12; i++) {
-        double rate = cllm_sample_rate(&sample, rows, cols, *step, p->profile, p->row_weight != NULL, p->col_weight != NULL);
+        double rate = cllm_sample_rate(&sample, rows, cols, *step, p);
         if (rate < 0) s = cllm_fail_memory(err, sample.count, "estimating a rate");
         if (rate < 0 || fabs(rate - p->bpw) < RATE_TOLERANCE * p->bpw) break;
         double change = rate - p->bpw;

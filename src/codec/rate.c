@@ -46,11 +46,11 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
 }
 
 /* Bits that are not code: lane lengths, offsets, padding, scales. */
-static double overhead_bits(uint32_t rows, uint32_t cols, cllm_profile profile, bool row_scales, bool col_scales) {
-    double width = cllm_choose_tile_cols(rows, cols, profile), tile = (cols < width ? cols : width) * CLLM_TILE_ROWS;
+static double overhead_bits(uint32_t rows, uint32_t cols, const cllm_encode_params *p) {
+    double width = cllm_tile_cols_of(rows, cols, p), tile = (cols < width ? cols : width) * CLLM_TILE_ROWS;
     double bits = 8.0 * (CLLM_TILE_HEAD_BYTES + 4 + 2 + CLLM_TILE_ALIGN / 2 - 1) / tile;
-    if (row_scales) bits += 16.0 / cols;
-    if (col_scales) bits += 16.0 / rows;
+    if (p->row_weight) bits += 16.0 / cols;
+    if (p->col_weight) bits += 16.0 / rows;
     return bits + 8.0 * (CLLM_HEADER_BYTES + 32) / ((double)rows * cols);
 }
 
@@ -66,8 +66,7 @@ static uint64_t quantize_sample(const cllm_sample *s, float step, int limit, siz
     return beyond;
 }
 
-double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, cllm_profile profile, bool row_scales,
-                        bool col_scales) {
+double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, const cllm_encode_params *p) {
     enum { NARROW = 127, WIDE = 2047 };
     const size_t count = s->count / 12 * 12;
     if (!count) return 16;
@@ -77,13 +76,13 @@ double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, floa
     int limit = cllm_needs_wide(beyond, count) ? WIDE : NARROW;
     if (beyond && limit == NARROW) quantize_sample(s, step, NARROW, count, q);
     cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1, .fold = -1,
-                              .max_abs = limit, .profile = profile};
+                              .max_abs = limit, .profile = p->profile};
     float reach = s->max_abs / step + 1;
     if (reach < (float)limit) l.max_abs = (int)reach;
     cllm_alphabet best;
     double bits = -1;
     if (cllm_alphabet_choose(q, count, &l, &best) && best.tuple)
-        bits = best.bits + overhead_bits(rows, cols, profile, row_scales, col_scales);
+        bits = best.bits + overhead_bits(rows, cols, p);
     cllm_free(q);
     return bits;
 }

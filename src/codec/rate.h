@@ -15,10 +15,9 @@ cllm_status cllm_sample_take(const void *src, cllm_dtype dtype, uint32_t rows, u
                              const float *row_weight, size_t most, cllm_sample *out, cllm_error *err);
 void cllm_sample_free(cllm_sample *s);
 
-/* Estimated bits per weight of the blob with this quantizer step, everything counted, as cllm_encode would choose. Negative: out of
- * memory. */
-double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, cllm_profile profile,
-                        bool row_scales, bool col_scales);
+/* Estimated bits per weight of the blob with this quantizer step, everything counted, as cllm_encode would choose with these params.
+ * Negative: out of memory. */
+double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, const cllm_encode_params *p);
 
 /* Whether a tensor is given 16-bit integers: enough of its weights lie beyond +-127. Fewer get a coarser step for their row instead. */
 static inline bool cllm_needs_wide(uint64_t beyond, uint64_t weights) { return beyond > weights / 5000; }

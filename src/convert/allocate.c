@@ -48,8 +48,7 @@ static cllm_status sample_curve(const cllm_plan_item *item, double guess, curve 
     c->weights = (double)rows * cols;
     for (int i = 0; i < POINTS && s == CLLM_OK; i++) {
         c->log_step[i] = log2(p->step) + guess + DISTANCE[i];
-        c->bits[i] = cllm_sample_rate(&sample, rows, cols, (float)exp2(c->log_step[i]), p->profile, p->row_weight != NULL,
-                                      p->col_weight != NULL);
+        c->bits[i] = cllm_sample_rate(&sample, rows, cols, (float)exp2(c->log_step[i]), p);
         if (c->bits[i] < 0) s = cllm_fail_memory(err, sample.count, "sampling a rate");
     }
     cllm_sample_free(&sample);

@@ -15,7 +15,7 @@ enum {
     GPU_SLOTS = 2,        /* of the ring: one is decoded while cuBLAS reads the other */
     GPU_GROUP = 3         /* matrices that read one input */
 };
-/* Of a slot; a matrix that is larger goes through in slices of rows, and cuBLAS leaves processors idle where those are few. */
+/* Of a slot; a matrix that is larger goes through in slices of rows, and prompts are slower where those are few (docs/SPEED.md). */
 #define GPU_SLOT_BYTES ((size_t)32 << 20)
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
