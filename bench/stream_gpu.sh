@@ -7,15 +7,16 @@
 # Parts (all of them, in this order, if none is named; each takes at most a few minutes):
 #   tests      the same tokens at every budget, what memory is taken, every allocation failing once: test_gpu_stream
 #   stream-1b  TinyLlama-1.1B's shape with nothing resident, beside its FP16 form through the same ring: what is held, how much of the bus is used,
-#              and where the time of a step goes
+#              and where the time of a step goes; beside it transformers' eager mode with all resident, where Python has it and this package
 #   stream-8b  Llama-3-8B's shape with 1 GB, the same
 #   sweep-8b   Llama-3-8B's shape from the smallest budget to all resident: speed must not fall, the plan and the driver's figure must not exceed it
 #   disk       TinyLlama-1.1B's shape, twice as large as the memory it may take, from files: on the CPU, and on the GPU
 #   disk-8b    the same for Llama-3-8B's shape, which writes 5 GB
 #
 # --build: where the programs are (default build-gpu; bench/gpu.sh builds them). --files: a folder of the disk that is to be measured (default the
-# build's); a drawn model is written there and removed again.
+# build's); a drawn model is written there and removed again. CLLM_PYTHON: the interpreter (default python3).
 set -u
+python=${CLLM_PYTHON:-python3}
 build=build-gpu files="" repeat=3 parts=""
 all="tests stream-1b stream-8b sweep-8b disk disk-8b"
 
@@ -92,6 +93,11 @@ part_stream_1b() {
     check 'col("device_used_mb") <= col("budget_mb")' "the driver's figure exceeds the budget" || bad=1
     check 'col("share_of_bus") >= 85' "less than 85 % of the bus" || bad=1
     say "$codecllm" bench model --synthetic tinyllama-1.1b --bpw 4.25 --device cuda -p 0 -n 32 -r 1 --max-vram full --timeline || bad=1
+    if "$python" -c "import torch, transformers, codecllm" 2>/dev/null; then
+        say "$python" -B examples/torch_inference.py --synthetic tinyllama --tokens 128 --codecs || bad=1
+    else
+        echo "skipped: transformers' eager mode: $python lacks torch, transformers or codecllm"
+    fi
     return $bad
 }
 

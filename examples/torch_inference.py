@@ -43,7 +43,7 @@ def parse_arguments():
     p.add_argument("--tokens", type=int, nargs="+", default=[10, 128], help="how many to generate; a table for each")
     p.add_argument("--bpw", type=float, default=4.2, help="bits per weight of codec tile (mode rd)")
     p.add_argument("--paths", nargs="+", default=list(PATHS), choices=PATHS)
-    p.add_argument("--codecs", nargs="+", default=["tile", "zstd"], choices=("tile", "zstd"))
+    p.add_argument("--codecs", nargs="*", default=["tile", "zstd"], choices=("tile", "zstd"), help="without any, only the uncompressed model is measured")
     p.add_argument("--embeddings", action=argparse.BooleanOptionalAction, default=True, help="compress the embedding too (codec tile)")
     p.add_argument("--repeat", type=int, default=3, help="the fastest of so many generations counts; no other begins after 5 s")
     p.add_argument("--profile", metavar="PATH", nargs="+", default=[], help="print what the GPU does in 3 tokens of these paths")
@@ -177,12 +177,14 @@ class Table:
         row = dict(codec=codec, path=path, tokens=self.tokens, seconds=seconds, tokens_per_s=self.tokens / seconds, torch_bytes=torch_peak,
                    our_bytes=our_peak, speed=self.rows[0]["seconds"] / seconds if self.rows else 1.0, ids=ids, same="")
         self.rows.append(row)
-        say(f"   {codec:5} {path:12} {self.tokens:4} tokens  {seconds:8.3f} s  {row['tokens_per_s']:8.1f} tokens/s  {row['speed']:6.2f}x")
+        say(f"   {codec:5} {path:12} {self.tokens:4} tokens  {seconds:8.3f} s  {row['tokens_per_s']:8.1f} tokens/s  {row['speed']:6.2f}x"
+            f"  {torch_peak / 1e9:.3f} + {our_peak / 1e9:.3f} GB")
 
     def reference(self, codec, ids):
         for row in self.rows:
             if row["codec"] == codec:
                 row["same"] = same_text(row["ids"], ids)
+                say(f"   {codec:5} {row['path']:12} {self.tokens:4} tokens  text of the decoded weights: {row['same']}")
 
     def show(self):
         say(f"\n{self.tokens} tokens")
@@ -224,15 +226,16 @@ def main():
     where = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else codecllm.device_info("cpu")["name"]
     say(f"torch {torch.__version__}, transformers {transformers.__version__}, codecllm {codecllm.__version__}, {where}, {a.dtype}")
     tables = [Table(n) for n in a.tokens]
-    for i, codec in enumerate(a.codecs):
-        model, ids = load(a)
-        if i == 0:
-            linears = sum(isinstance(m, nn.Linear) for m in model.modules())
-            say(f"== {a.model or a.synthetic}: {linears} linears, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights; uncompressed")
-            for table in tables:
-                table.add("-", "baseline", *measure(a, model, ids, table.tokens, a.repeat))
+    model, ids = load(a)
+    linears = sum(isinstance(m, nn.Linear) for m in model.modules())
+    say(f"== {a.model or a.synthetic}: {linears} linears, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights; uncompressed")
+    for table in tables:
+        table.add("-", "baseline", *measure(a, model, ids, table.tokens, a.repeat))
+    for codec in a.codecs:
+        if model is None:
+            model, ids = load(a)
         run_codec(a, codec, model, ids, tables)
-        del model
+        model = None
         gc.collect()
     for table in tables:
         table.show()
