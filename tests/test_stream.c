@@ -120,6 +120,27 @@ static void test_plan_overflow(void **state) {
     assert_int_equal(cllm_plan_settle(&l, items, 2, &err), CLLM_ERR_MEMORY);
 }
 
+/* However small its pieces may be, a model is not cut into very many of them. */
+static void test_plan_slots(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t pass, largest, most, least, wanted;
+    } cases[] = {
+        {1 << 20, 5000, 8 << 20, 8192, 1 << 16},         /* one block of rows is more than a 1024th */
+        {4000ull << 20, 100000, 8 << 20, 4096000, 8 << 20}, /* a 1024th */
+        {64000ull << 20, 100000, 8 << 20, 8 << 20, 8 << 20}, /* it would be more than is wanted */
+        {1 << 20, 100001, 8 << 20, 102400, 102400},
+        {0, 1, 8 << 20, 4096, 4096},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cllm_plan_item items[2] = {{.pass = cases[i].pass / 2}, {.pass = cases[i].pass - cases[i].pass / 2}};
+        cllm_plan_level l = {0};
+        cllm_plan_slots(&l, items, 2, cases[i].largest, cases[i].most);
+        assert_int_equal(l.slot_least, cases[i].least);
+        assert_int_equal(l.slot_wanted, cases[i].wanted);
+    }
+}
+
 /* ---- the reader ---- */
 
 enum { FILE_BYTES = 300007, PIECES = 23, SLOT = 64 << 10, SLOTS = 4 };
@@ -501,6 +522,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan),         cmocka_unit_test(test_plan_order),    cmocka_unit_test(test_plan_overflow),
+        cmocka_unit_test(test_plan_slots),
         cmocka_unit_test(test_reader),       cmocka_unit_test(test_reader_errors), cmocka_unit_test(test_tiny),
         cmocka_unit_test(test_networks),     cmocka_unit_test(test_refused),       cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_corrupt_tile), cmocka_unit_test(test_out_of_memory),

@@ -26,7 +26,7 @@ typedef struct cllm_plan_level {
     uint64_t fixed;       /* needed anyway */
     uint32_t slots;       /* of the ring, at least 1 */
     uint64_t slot_wanted; /* bytes of a slot where there is room */
-    uint64_t slot_least;  /* ... and at the very least: the largest piece that cannot be cut */
+    uint64_t slot_least;  /* ... and at the very least; no smaller than the largest piece that cannot be cut */
     uint64_t slot_extra;  /* bytes that each slot takes beside */
     /* out */
     uint64_t least;      /* the smallest budget that works */
@@ -39,10 +39,14 @@ typedef struct cllm_plan_level {
     uint32_t n_kept;
 } cllm_plan_level;
 
-enum { CLLM_PLAN_GRAIN = 4096 }; /* slots are multiples of this */
+enum {
+    CLLM_PLAN_GRAIN = 4096, /* slots are multiples of this */
+    CLLM_PLAN_PIECES = 1024 /* that even the smallest slots cut a reading of the weights into, about */
+};
 
 /* Sets slot_least for pieces of up to `largest` bytes, and slot_wanted: at most `most`, and of small models no more
- * than a sixteenth, so that a ring is not what takes most. */
+ * than a sixteenth, so that a ring is not what takes most. What smaller slots than CLLM_PLAN_PIECES asks for would save
+ * is less than what they cost: a piece takes some 6 KB of a GPU's memory in a captured step, and two launches. */
 void cllm_plan_slots(cllm_plan_level *level, const cllm_plan_item *items, size_t count, uint64_t largest,
                      uint64_t most);
 
