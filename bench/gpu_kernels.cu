@@ -658,9 +658,11 @@ int main(int argc, char **argv) {
         if (argc > 6) cllm_cuda_tune(cuda, atoi(argv[5]), atoi(argv[6]));
         time_decode(14336, 4096, &c, argc > 4 && !strcmp(argv[4], "bf16") ? CLLM_DTYPE_BF16 : CLLM_DTYPE_I8);
     } else if (!strcmp(what, "decode")) {
-        for (int i = 0; i < 4; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_I8);
-        if (argc > 2)
-            for (int i = 0; i < 5; i++) time_decode(14336, 4096, &table[i], CLLM_DTYPE_BF16);
+        static const uint32_t rows[] = {14336, 128256};
+        for (int s = 0; s < 2; s++) {
+            for (int i = 0; i < 4; i++) time_decode(rows[s], 4096, &table[i], CLLM_DTYPE_I8);
+            for (int i = 0; i < 5 && argc > 2; i++) time_decode(rows[s], 4096, &table[i], CLLM_DTYPE_BF16);
+        }
     } else bad = 1;
     cllm_cuda_close(cuda);
     return bad != 0;

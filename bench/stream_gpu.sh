@@ -112,12 +112,14 @@ part_stream_8b() {
 # Speeds of one budget differ by a percent or so from one measurement to the next.
 part_sweep_8b() {
     bad=0
-    measure_csv "$codecllm" bench model --synthetic llama-3-8b --bpw 4.25 --device cuda -p 0 -n 32 -r "$repeat" \
+    say "$codecllm" bench model --synthetic llama-3-8b --bpw 4.25 --save "$work/llama-3-8b" || return 1
+    measure_csv "$codecllm" bench model "$work/llama-3-8b" --device cuda -p 0 -n 32 -r "$repeat" \
         --max-vram min,full,10%,25%,50%,75%,90%,98%,100% --csv || return 1
     check 'col("planned_mb") <= col("budget_mb")' "the plan exceeds the budget" || bad=1
     check 'col("device_used_mb") <= col("budget_mb")' "the driver's figure exceeds the budget" || bad=1
     check 'col("tokens_per_s") >= 0.98 * last' "speed falls" || bad=1
-    say "$codecllm" bench model --synthetic llama-3-8b --bpw 4.25 --device cuda -p 0 -n 16 -r 1 --max-vram 1G,50% --timeline || bad=1
+    say "$codecllm" bench model "$work/llama-3-8b" --device cuda -p 0 -n 16 -r 1 --max-vram 1G,50% --timeline || bad=1
+    rm -rf "${work:?}/llama-3-8b"
     return $bad
 }
 

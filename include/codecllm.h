@@ -250,7 +250,7 @@ typedef struct cllm_session cllm_session;
 typedef struct cllm_memory {
     uint64_t weights; /* coded or not, with their tables and scales */
     uint64_t kv;      /* keys and values of the tokens in the context */
-    uint64_t ring;    /* slots that hold a decoded matrix while a prompt is multiplied with it, and slots that weights stream through */
+    uint64_t ring;    /* decoded matrices, while a prompt is multiplied with them, and slots that weights stream through */
     uint64_t scratch; /* activations, logits, workspaces of libraries */
     uint64_t graph;   /* captured decode steps */
     uint64_t pinned;  /* of a GPU: memory of the host, not of the device, that weights stream from */

@@ -108,7 +108,7 @@ static cllm_status multiply(gpu_session *s, const step_input *in, float *const y
     if (n) st = cllm_cuda_product(s->cuda, jobs, n, s->stream, err);
     for (uint32_t i = 0; i < in->count && !st; i++)
         if (in->reads[i] < 0 && !in->m[i]->streamed) st = multiply_plain(s, in, in->m[i], y[i], stride[i], err);
-    return st || !n_streamed ? st : gpu_stream_walk(s, rows, n_streamed, 0, multiply_pieces, &streamed, err);
+    return st || !n_streamed ? st : gpu_stream_walk(s, rows, n_streamed, multiply_pieces, &streamed, err);
 }
 
 /* ---- the step ---- */

@@ -12,11 +12,11 @@
 
 enum {
     GPU_MAX_TOKENS = 512, /* of one call */
-    GPU_SLOTS = 2,        /* of the ring: one is decoded while cuBLAS reads the other */
     GPU_GROUP = 3         /* matrices that read one input */
 };
-/* Of a slot; a matrix that is larger goes through in slices of rows, and prompts are slower where those are few (docs/SPEED.md). */
-#define GPU_SLOT_BYTES ((size_t)32 << 20)
+/* Of what is decoded for cuBLAS at a time. Matrices that are larger go in slices of rows, and prompts are slower where those are small: they leave
+ * warps without a pair of tiles, and processors without a piece of the product (docs/SPEED.md). */
+#define GPU_DECODED_BYTES ((size_t)44 << 20)
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
 
@@ -81,7 +81,7 @@ typedef struct gpu_sizes {
     uint32_t heads_of_block, head_blocks, splits; /* decode attention */
     uint32_t widest;                       /* columns of the longest vector that a product reads */
     uint32_t slice;                        /* ffn rows whose gate and up are computed at a time */
-    size_t slot_bytes;                     /* 0 where nothing is coded */
+    size_t decoded_bytes;                  /* 0 where nothing is coded */
 } gpu_sizes;
 
 /* Tokens of a batch have blocks of their own, so that each needs fewer splits. */
@@ -98,8 +98,7 @@ typedef struct gpu_session {
     cllm_cuda *cuda; /* its own error word: another session's corrupt tile is not ours */
     gpu_heap heap;
     cublasHandle_t blas;
-    cudaStream_t stream, side; /* side: decoding for prompts */
-    cudaEvent_t filled[GPU_SLOTS], used[GPU_SLOTS];
+    cudaStream_t stream;
     uint32_t n_ctx, max_tokens;
     gpu_sizes n;
     uint8_t *keys, *values; /* [layer][kv head][n_ctx][n.row] */
@@ -122,8 +121,7 @@ typedef struct gpu_session {
     /* prompts: up to max_tokens rows */
     int32_t *tokens;
     __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
-    uint8_t *slots[GPU_SLOTS];
-    uint32_t slot; /* the next to fill */
+    uint8_t *decoded; /* matrices or slices of them as FP16, until cuBLAS has read them */
 
     gpu_stream weights; /* what of the weights is not resident comes through it */
     uint64_t planned_bytes; /* of the model's room */
@@ -207,9 +205,8 @@ typedef struct gpu_piece {
 } gpu_piece;
 /* Queues work that reads the pieces; all of them lie in one load, in the order of the walk's list. */
 typedef cllm_status (*gpu_visit)(void *ctx, const gpu_piece *pieces, uint32_t n, cllm_error *err);
-/* Brings rows of streamed matrices, in the order of the list, and visits them load by load. reader: 0 where the work goes to the session's stream,
- * 1 where it goes to the side stream. */
-cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count, int reader, gpu_visit visit, void *ctx, cllm_error *err);
+/* Brings rows of streamed matrices, in the order of the list, and visits them load by load; the work goes to the session's stream. */
+cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count, gpu_visit visit, void *ctx, cllm_error *err);
 
 /* decode.cu: up to CLLM_CUDA_MAX_BATCH tokens, products fused with decoding. */
 /* `rows` logits of s->x[from...] in s->logits. */
@@ -218,7 +215,7 @@ cllm_status gpu_decode_tokens(gpu_session *s, uint32_t position, const int32_t *
                               float *logits, cllm_error *err);
 cllm_status gpu_greedy(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
 
-/* prompt.cu: more tokens, matrices decoded to the ring and multiplied by cuBLAS. */
+/* prompt.cu: more tokens, matrices decoded to FP16 and multiplied by cuBLAS. */
 cllm_status gpu_prompt_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                               float *logits, cllm_error *err);
 

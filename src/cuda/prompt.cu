@@ -1,5 +1,6 @@
-/* Many tokens at once: a matrix is decoded to FP16 in a slot of the ring by a side stream while cuBLAS multiplies with
- * the one before it. The residual stream stays float32, activations between products are FP16. */
+/* Many tokens at once: matrices are decoded to FP16, as many rows at a time as there is room for, and multiplied by cuBLAS. One after the other: a
+ * product of cuBLAS leaves no shared memory for decoding beside it, and a second buffer is better spent on larger slices. The residual stream stays
+ * float32, activations between products are FP16. */
 #include "cuda/gpu.h"
 
 #include <string.h>
@@ -20,24 +21,10 @@ static cllm_status multiply_rows(gpu_session *s, gpu_gemm *g, const __half *w, u
     return st;
 }
 
-static cllm_status through_slot(gpu_session *s, const cllm_cuda_decode_job *jobs, uint32_t count, uint32_t rows, gpu_gemm *g, cllm_error *err) {
-    const uint32_t slot = s->slot;
-    s->slot = (slot + 1) % GPU_SLOTS;
-    cudaError_t e = cudaStreamWaitEvent(s->side, s->used[slot], 0);
-    cllm_status st = e == cudaSuccess ? cllm_cuda_decode(s->cuda, jobs, count, CLLM_DTYPE_F16, s->side, err) : CLLM_OK;
-    if (st) return st;
-    if (e == cudaSuccess) e = cudaEventRecord(s->filled[slot], s->side);
-    if (e == cudaSuccess) e = cudaStreamWaitEvent(s->stream, s->filled[slot], 0);
-    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "the ring of decoded matrices");
-    st = multiply_rows(s, g, (const __half *)s->slots[slot], rows, err);
-    e = cudaEventRecord(s->used[slot], s->stream);
-    return st || e == cudaSuccess ? st : cllm_cuda_fail(err, e, "the ring of decoded matrices");
-}
-
-/* Coded parts, in slices that fit a slot; a slice may have rows of several parts. */
+/* Coded parts, in slices that there is room for; a slice may have rows of several parts. */
 static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
     const size_t row_bytes = g->cols * sizeof(__half);
-    const uint32_t room = (uint32_t)(s->n.slot_bytes / row_bytes / 16 * 16);
+    const uint32_t room = (uint32_t)(s->n.decoded_bytes / row_bytes / 16 * 16);
     uint32_t total = 0, i = 0, at = 0;
     for (uint32_t j = 0; j < count; j++) total += parts[j].rows;
     /* equal slices, at whole row blocks */
@@ -47,12 +34,13 @@ static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t co
         uint32_t n = 0, rows = 0;
         while (i < count && rows < each) {
             const uint32_t left = parts[i].rows - at, take = left < each - rows ? left : each - rows;
-            jobs[n++] = {parts[i].m->coded, parts[i].row0 + at, take, s->slots[s->slot] + rows * row_bytes};
+            jobs[n++] = {parts[i].m->coded, parts[i].row0 + at, take, s->decoded + rows * row_bytes};
             rows += take;
             at += take;
             if (at == parts[i].rows) i++, at = 0;
         }
-        cllm_status st = through_slot(s, jobs, n, rows, g, err);
+        cllm_status st = cllm_cuda_decode(s->cuda, jobs, n, CLLM_DTYPE_F16, s->stream, err);
+        if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, rows, err);
         if (st) return st;
     }
     return CLLM_OK;
@@ -78,10 +66,9 @@ static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t 
     return multiply_run(p->s, parts, n, p->g, err);
 }
 
-/* Coded ones are read by the side stream, which decodes them, plain ones by cuBLAS. */
 static cllm_status multiply_streamed(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
     streamed_parts ctx = {s, g};
-    return gpu_stream_walk(s, parts, count, parts->m->coded ? 1 : 0, multiply_pieces, &ctx, err);
+    return gpu_stream_walk(s, parts, count, multiply_pieces, &ctx, err);
 }
 
 /* g says what is multiplied and where the result goes; w and rows are set here. */
@@ -214,7 +201,6 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
 cllm_status gpu_prompt_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
                               cllm_error *err) {
     cllm_status st = prompt_tokens(s, position, tokens, n, want, logits, err);
-    if (st) cudaStreamSynchronize(s->side); /* a slot may have been filled that nobody waits for */
     cllm_status finished = gpu_finish(s, st ? NULL : err);
     return st ? st : finished;
 }

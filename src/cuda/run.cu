@@ -225,17 +225,17 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
     return CLLM_OK;
 }
 
-/* NULL where a tensor cannot become that type. */
-static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as) {
+/* NULL where a tensor cannot become that type. planes: see launch.h. */
+static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as, int planes) {
     const cllm_header *h = &t->h;
     const int out = as == CLLM_DTYPE_BF16 ? 1 : as == CLLM_DTYPE_F16 ? 2 : 0;
     if (h->mode == CLLM_MODE_LOSSLESS) {
         if (as == h->dtype) return cllm_cuda_decode16_kernel(kind16(t), 0);
         return h->dtype == CLLM_DTYPE_BF16 && as == CLLM_DTYPE_F16 ? cllm_cuda_decode16_kernel(kind16(t), out) : NULL;
     }
-    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), 3) : NULL;
+    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), CLLM_OUT_I8, planes) : NULL;
     if (!out && as != CLLM_DTYPE_I16) return NULL;
-    return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), out) : cllm_cuda_decode16_kernel(kind16(t), out);
+    return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), out, planes) : cllm_cuda_decode16_kernel(kind16(t), out);
 }
 
 /* Matrices that share a kernel go out together, whatever their order. */
@@ -245,14 +245,16 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
     cllm_status s = done && p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
     for (uint32_t first = 0; s == CLLM_OK && first < count; first++) {
         if (done[first]) continue;
-        const void *kernel = decode_kernel(jobs[first].tensor, as);
+        const void *kernel = decode_kernel(jobs[first].tensor, as, CLLM_CUDA_PLANES_DIFFER);
+        int planes = jobs[first].tensor->h.planes;
         memset(&p->shape, 0, sizeof p->shape);
         if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
         for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             const cllm_cuda_decode_job *j = jobs + i;
             const cllm_cuda_tensor *u = j->tensor;
-            if (done[i] || decode_kernel(u, as) != kernel) continue;
+            if (done[i] || decode_kernel(u, as, CLLM_CUDA_PLANES_DIFFER) != kernel) continue;
             done[i] = 1;
+            if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
             if (j->row0 > u->h.rows || j->nrows > u->h.rows - j->row0)
                 s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows %u to %u of a matrix of %u", j->row0, j->row0 + j->nrows, u->h.rows);
             if (s != CLLM_OK || !j->nrows) continue;
@@ -264,7 +266,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             make_staging(&p->shape, u);
             add_job(&p->shape, p->job, u, blocks, &job);
         }
-        if (s == CLLM_OK) s = launch(c, kernel, &p->shape, p->job, p, stream, err);
+        if (s == CLLM_OK) s = launch(c, decode_kernel(jobs[first].tensor, as, planes), &p->shape, p->job, p, stream, err);
     }
     cllm_free(p);
     cllm_free(done);

@@ -10,11 +10,11 @@ static uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1)
 
 /* ---- sizes ---- */
 
-/* Bytes of what one GEMM of a prompt would read, were the slot large enough. */
+/* Bytes of what one GEMM of a prompt would read, were there room enough. */
 static size_t largest_group(const gpu_model *m) {
     const cllm_config *c = m->config;
     const size_t hidden = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
-    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * c->ffn, hidden * c->vocab};
+    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * c->ffn};
     size_t n = 0;
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) n = groups[i] > n ? groups[i] : n;
     return n * sizeof(__half);
@@ -32,7 +32,7 @@ static void size_attention(gpu_session *s) {
     n->splits = least(n->splits, (s->n_ctx + GPU_KEYS - 1) / GPU_KEYS);
 }
 
-static void size_ring(gpu_session *s) {
+static void size_decoded(gpu_session *s) {
     const gpu_model *m = s->model;
     const cllm_config *c = m->config;
     gpu_sizes *n = &s->n;
@@ -40,10 +40,10 @@ static void size_ring(gpu_session *s) {
     if (!m->any_coded) return;
     /* no larger than what it is for, no smaller than two row blocks */
     const size_t group = largest_group(m), two_blocks = 32 * sizeof(__half) * n->widest;
-    n->slot_bytes = group < GPU_SLOT_BYTES ? group : GPU_SLOT_BYTES;
-    if (n->slot_bytes < two_blocks) n->slot_bytes = two_blocks;
-    if (m->any_plain || m->planned) return; /* matrices that need no slot go out whole; streamed ones come one after the other */
-    const uint32_t rows = (uint32_t)(n->slot_bytes / sizeof(__half) / c->hidden / 32) * 16;
+    n->decoded_bytes = group < GPU_DECODED_BYTES ? group : GPU_DECODED_BYTES;
+    if (n->decoded_bytes < two_blocks) n->decoded_bytes = two_blocks;
+    if (m->any_plain || m->planned) return; /* matrices that are not decoded go out whole; streamed ones come one after the other */
+    const uint32_t rows = (uint32_t)(n->decoded_bytes / sizeof(__half) / c->hidden / 32) * 16;
     if (rows >= n->slice || !rows) return;
     const uint32_t slices = (c->ffn + rows - 1) / rows;
     n->slice = up_to((c->ffn + slices - 1) / slices, 16);
@@ -61,7 +61,7 @@ static void find_sizes(gpu_session *s) {
     n->ffn = up_to(c->ffn, 8);
     n->widest = most(n->hidden, most(n->q, n->ffn));
     size_attention(s);
-    size_ring(s);
+    size_decoded(s);
 }
 
 /* ---- memory ---- */
@@ -138,18 +138,13 @@ static void take_prompt(taker *t) {
     /* what attention takes in is of no use any more where the feed-forward network has its activations */
     s->qkv = s->act = (__half *)take(t, kind, rows, most(n->q_cols + 2 * n->kv_cols, n->ffn) * sizeof(__half), "activations of a prompt");
     s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
-    for (int i = 0; i < GPU_SLOTS && n->slot_bytes; i++) s->slots[i] = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->slot_bytes, "a slot of the ring");
+    if (n->decoded_bytes) s->decoded = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->decoded_bytes, "a prompt's decoded matrices");
 }
 
 /* ---- streams, cuBLAS ---- */
 
 static cllm_status open_streams(gpu_session *s, cllm_error *err) {
     cudaError_t e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&s->side, cudaStreamNonBlocking);
-    for (int i = 0; i < GPU_SLOTS && e == cudaSuccess; i++) {
-        e = cudaEventCreateWithFlags(&s->filled[i], cudaEventDisableTiming);
-        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&s->used[i], cudaEventDisableTiming);
-    }
     if (e == cudaSuccess) e = cllm_cuda_malloc_host((void **)&s->host, sizeof *s->host);
     return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "a session's streams");
 }
@@ -243,17 +238,11 @@ void gpu_session_free(void *session) {
     if (!s) return;
     cudaSetDevice(s->model->device);
     if (s->stream) cudaStreamSynchronize(s->stream);
-    if (s->side) cudaStreamSynchronize(s->side);
     if (s->graph) cudaGraphExecDestroy(s->graph);
     gpu_stream_close(s);
     if (s->blas) cublasDestroy(s->blas);
-    for (int i = 0; i < GPU_SLOTS; i++) {
-        if (s->filled[i]) cudaEventDestroy(s->filled[i]);
-        if (s->used[i]) cudaEventDestroy(s->used[i]);
-    }
     cllm_cuda_free_host(s->host);
     gpu_heap_free(&s->heap);
-    if (s->side) cudaStreamDestroy(s->side);
     if (s->stream) cudaStreamDestroy(s->stream);
     cllm_cuda_close(s->cuda);
     gpu_room_give(s->model, s->planned_bytes);

@@ -36,7 +36,7 @@ cllm_status gpu_stream_open(gpu_session *s, cllm_error *err) {
     CHECKED(cudaEventCreateWithFlags(&w->begin, cudaEventDisableTiming), ring);
     for (int i = 0; i < STREAM_SLOTS; i++) {
         CHECKED(cudaEventCreateWithFlags(&w->filled[i], cudaEventDisableTiming), ring);
-        for (int j = 0; j < STREAM_READERS; j++) CHECKED(cudaEventCreateWithFlags(&w->used[i][j], cudaEventDisableTiming), ring);
+        CHECKED(cudaEventCreateWithFlags(&w->used[i], cudaEventDisableTiming), ring);
     }
     cllm_status st = gpu_take_zero(&s->heap, CLLM_MEMORY_RING, STREAM_SLOTS, slot, ring, (void **)&memory, err);
     if (st) return st;
@@ -52,8 +52,7 @@ void gpu_stream_close(gpu_session *s) {
         if (w->copied[i]) cudaEventDestroy(w->copied[i]);
     for (int i = 0; i < STREAM_SLOTS; i++) {
         if (w->filled[i]) cudaEventDestroy(w->filled[i]);
-        for (int j = 0; j < STREAM_READERS; j++)
-            if (w->used[i][j]) cudaEventDestroy(w->used[i][j]);
+        if (w->used[i]) cudaEventDestroy(w->used[i]);
     }
     if (w->begin) cudaEventDestroy(w->begin);
     if (w->copies) cudaStreamDestroy(w->copies);
@@ -62,8 +61,7 @@ void gpu_stream_close(gpu_session *s) {
 
 /* ---- passes and loads ---- */
 
-/* The session's stream waits for its side stream wherever that reads slots, so everything of the pass before is behind `begin`. What was recorded
- * then is not looked at again: a capture could not wait for it. */
+/* Everything of the pass before is behind `begin`. What was recorded then is not looked at again: a capture could not wait for it. */
 cllm_status gpu_stream_begin(gpu_session *s, cllm_error *err) {
     gpu_stream *w = &s->weights;
     if (!w->copies) return CLLM_OK;
@@ -96,10 +94,8 @@ static cllm_status copy_load(gpu_session *s, uint32_t number, uint32_t slot, cll
     const gpu_load *load = &s->model->tape.loads[number];
     const uint8_t *from = NULL;
     w->load[slot] = 0;
-    for (int i = 0; i < STREAM_READERS; i++) {
-        if (w->busy[slot][i]) CHECKED(cudaStreamWaitEvent(w->copies, w->used[slot][i], 0), ring);
-        w->busy[slot][i] = w->waited[slot][i] = false;
-    }
+    if (w->busy[slot]) CHECKED(cudaStreamWaitEvent(w->copies, w->used[slot], 0), ring);
+    w->busy[slot] = w->waited[slot] = false;
     cllm_status st = find_bytes(s, load, &from, err);
     if (st) return st;
     gpu_profile_mark(w->profile, number, GPU_COPY_BEGIN, w->copies);
@@ -115,8 +111,8 @@ static cllm_status copy_load(gpu_session *s, uint32_t number, uint32_t slot, cll
     return CLLM_OK;
 }
 
-/* The slot that has a load; work on reader's stream that is queued from now on finds it there. */
-static cllm_status arrive(gpu_session *s, uint32_t number, int reader, uint32_t *slot, cllm_error *err) {
+/* The slot that has a load; work that is queued from now on finds it there. */
+static cllm_status arrive(gpu_session *s, uint32_t number, uint32_t *slot, cllm_error *err) {
     gpu_stream *w = &s->weights;
     uint32_t i = 0;
     while (i < STREAM_SLOTS && w->load[i] != number + 1) i++;
@@ -127,9 +123,9 @@ static cllm_status arrive(gpu_session *s, uint32_t number, int reader, uint32_t 
         if (st) return st;
     }
     *slot = i;
-    if (w->waited[i][reader]) return CLLM_OK;
-    CHECKED(cudaStreamWaitEvent(reader ? s->side : s->stream, w->filled[i], 0), ring);
-    w->waited[i][reader] = true;
+    if (w->waited[i]) return CLLM_OK;
+    CHECKED(cudaStreamWaitEvent(s->stream, w->filled[i], 0), ring);
+    w->waited[i] = true;
     return CLLM_OK;
 }
 
@@ -158,22 +154,21 @@ static bool cut_rows(const gpu_rows *want, const gpu_cut *cut, const uint8_t *sl
 }
 
 /* A kernel that waits for a copy cannot begin before the one before it has ended. */
-static cllm_status visit_load(gpu_session *s, const gpu_piece *pieces, uint32_t n, uint32_t slot, int reader, gpu_visit visit, void *ctx, cllm_error *err) {
+static cllm_status visit_load(gpu_session *s, const gpu_piece *pieces, uint32_t n, uint32_t slot, gpu_visit visit, void *ctx, cllm_error *err) {
     const bool dependent = s->cuda->dependent_launch;
     const uint32_t load = s->weights.load[slot] - 1;
-    const cudaStream_t stream = reader ? s->side : s->stream;
-    gpu_profile_mark(s->weights.profile, load, GPU_READ_BEGIN, stream);
+    gpu_profile_mark(s->weights.profile, load, GPU_READ_BEGIN, s->stream);
     s->cuda->dependent_launch = false;
     cllm_status st = visit(ctx, pieces, n, err);
     s->cuda->dependent_launch = dependent;
     if (st) return st;
-    gpu_profile_mark(s->weights.profile, load, GPU_READ_END, stream);
-    CHECKED(cudaEventRecord(s->weights.used[slot][reader], stream), ring);
-    s->weights.busy[slot][reader] = true;
+    gpu_profile_mark(s->weights.profile, load, GPU_READ_END, s->stream);
+    CHECKED(cudaEventRecord(s->weights.used[slot], s->stream), ring);
+    s->weights.busy[slot] = true;
     return CLLM_OK;
 }
 
-cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count, int reader, gpu_visit visit, void *ctx, cllm_error *err) {
+cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count, gpu_visit visit, void *ctx, cllm_error *err) {
     gpu_piece pieces[GPU_GROUP];
     uint32_t n = 0, load = 0, slot = 0;
     cllm_status st = CLLM_OK;
@@ -183,15 +178,15 @@ cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count
             const gpu_cut *cut = &s->model->tape.cuts[m->cut0 + c];
             if (!cut_rows(&rows[i], cut, NULL, NULL)) continue;
             if (n && (cut->load != load || n == GPU_GROUP)) {
-                st = visit_load(s, pieces, n, slot, reader, visit, ctx, err);
+                st = visit_load(s, pieces, n, slot, visit, ctx, err);
                 n = 0;
             }
             load = cut->load;
-            if (!st) st = arrive(s, load, reader, &slot, err);
+            if (!st) st = arrive(s, load, &slot, err);
             if (st) break;
             pieces[n].part = i;
             cut_rows(&rows[i], cut, s->weights.slot[slot], &pieces[n++]);
         }
     }
-    return st || !n ? st : visit_load(s, pieces, n, slot, reader, visit, ctx, err);
+    return st || !n ? st : visit_load(s, pieces, n, slot, visit, ctx, err);
 }

@@ -18,7 +18,6 @@ extern "C" {
 
 enum {
     STREAM_SLOTS = 3,
-    STREAM_READERS = 2,    /* streams that kernels read slots from: a session's own, and its side stream */
     STREAM_DISK_SLOTS = 8, /* pinned buffers that files are read to; two of them are being copied from */
     STREAM_DISK_HELD = 2,
     STREAM_DISK_THREADS = 6
@@ -50,11 +49,11 @@ typedef struct gpu_profile gpu_profile;
 /* A session's ring. */
 typedef struct gpu_stream {
     cudaStream_t copies;
-    cudaEvent_t begin, filled[STREAM_SLOTS], used[STREAM_SLOTS][STREAM_READERS];
+    cudaEvent_t begin, filled[STREAM_SLOTS], used[STREAM_SLOTS];
     uint8_t *slot[STREAM_SLOTS];
     /* of the pass that is going on */
     uint32_t load[STREAM_SLOTS]; /* that lies there, + 1; 0: none */
-    bool waited[STREAM_SLOTS][STREAM_READERS], busy[STREAM_SLOTS][STREAM_READERS];
+    bool waited[STREAM_SLOTS], busy[STREAM_SLOTS];
     uint32_t next;
     /* from files */
     cllm_reader *reader;

@@ -67,7 +67,9 @@ static void know_products() {
 
 static void know_decoders() {
     for (int coding = 2; coding <= 6; coding++) {
-        for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_I8; out++) know(cllm_cuda_decode8_kernel(coding, out), call<cllm_cuda_decode_launch>, out == CLLM_OUT_I8 ? MANY : FEW);
+        for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_I8; out++)
+            for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= (coding == 5 ? 5 : CLLM_CUDA_PLANES_DIFFER); planes++)
+                know(cllm_cuda_decode8_kernel(coding, out, planes), call<cllm_cuda_decode_launch>, out == CLLM_OUT_I8 ? MANY : FEW);
         know(cllm_cuda_rows8_kernel(coding), call<cllm_cuda_decode_launch>, FEW);
     }
     for (int kind = 15; kind <= 17; kind++) { /* 15: wide integers have one kernel, whatever their planes */
