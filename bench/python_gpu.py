@@ -168,7 +168,7 @@ def part_zstd(a):
         return
     for rows, cols in ((1, 1), (77, 1000), (2048, 5632)):
         q = np.clip(np.round(weights(rows, cols) * 1000), -128, 127).astype(np.int8)
-        for chunk in (64 << 10, 256 << 10):
+        for chunk in (blob.DEFAULT_CHUNK, 64 << 10, 256 << 10):
             data, ratio = codecllm.Encoder("zstd", chunk_bytes=chunk).encode_layer(q)
             t = codecllm.Decoder(strict=True).decode_layer_to_gpu(data)
             passed(f"zstd {rows} x {cols}, chunks of {chunk >> 10} KiB, ratio {ratio:.3f}", np.array_equal(t.numpy(), q))

@@ -51,6 +51,8 @@ def parse_arguments():
     a = p.parse_args()
     if (a.model is None) == (a.synthetic is None):
         p.error("a model directory, or --synthetic")
+    if a.profile and not a.codecs:
+        p.error("--profile is of paths, which need a codec")
     return a
 
 

@@ -120,22 +120,23 @@ static void test_plan_overflow(void **state) {
     assert_int_equal(cllm_plan_settle(&l, items, 2, &err), CLLM_ERR_MEMORY);
 }
 
-/* However small its pieces may be, a model is not cut into very many of them. */
+/* However small its pieces may be, a model is not cut into more than is asked for. */
 static void test_plan_slots(void **state) {
     (void)state;
     static const struct {
-        uint64_t pass, largest, most, least, wanted;
+        uint64_t pass, largest, most, pieces, least, wanted;
     } cases[] = {
-        {1 << 20, 5000, 8 << 20, 8192, 1 << 16},         /* one block of rows is more than a 1024th */
-        {4000ull << 20, 100000, 8 << 20, 4096000, 8 << 20}, /* a 1024th */
-        {64000ull << 20, 100000, 8 << 20, 8 << 20, 8 << 20}, /* it would be more than is wanted */
-        {1 << 20, 100001, 8 << 20, 102400, 102400},
-        {0, 1, 8 << 20, 4096, 4096},
+        {1 << 20, 5000, 8 << 20, 1024, 8192, 1 << 16},             /* one block of rows is more than a 1024th */
+        {4000ull << 20, 100000, 8 << 20, 1024, 4096000, 8 << 20},  /* a 1024th */
+        {4000ull << 20, 100000, 8 << 20, 0, 102400, 8 << 20},      /* any number */
+        {64000ull << 20, 100000, 8 << 20, 1024, 8 << 20, 8 << 20}, /* it would be more than is wanted */
+        {1 << 20, 100001, 8 << 20, 1024, 102400, 102400},
+        {0, 1, 8 << 20, 1024, 4096, 4096},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         cllm_plan_item items[2] = {{.pass = cases[i].pass / 2}, {.pass = cases[i].pass - cases[i].pass / 2}};
         cllm_plan_level l = {0};
-        cllm_plan_slots(&l, items, 2, cases[i].largest, cases[i].most);
+        cllm_plan_slots(&l, items, 2, cases[i].largest, cases[i].most, cases[i].pieces);
         assert_int_equal(l.slot_least, cases[i].least);
         assert_int_equal(l.slot_wanted, cases[i].wanted);
     }

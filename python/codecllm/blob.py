@@ -21,7 +21,7 @@ CODEC_NAMES = {v: k for k, v in CODECS.items()}
 FLAG_SCALES = 1  # zstd: a float32 for each row stands before the table of chunks
 FRAME_ALIGN = 16  # of each part of a zstd payload: GPU decoders want their input aligned
 MAX_CHUNK = 16 << 20
-# nvCOMP decodes a chunk by one warp, so small chunks keep a GPU busy; of 16 KiB they cost 0.4 % of the bytes against 64 KiB.
+# nvCOMP decodes a chunk by one warp, so small chunks keep a GPU busy; of 16 KiB they cost at most 0.4 % of the bytes against 64 KiB.
 DEFAULT_CHUNK = 16 << 10
 
 _HEADER = struct.Struct("<4sBBBBIIQIIII24s")

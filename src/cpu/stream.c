@@ -187,7 +187,7 @@ static cllm_status settle(cpu_model *m, uint32_t context, cllm_plan_level *l, cl
         const uint64_t block = largest_block(x);
         if (block > largest) largest = block;
     }
-    cllm_plan_slots(l, items, cpu_pair_count(m), largest, CPU_STREAM_SLOT_BYTES);
+    cllm_plan_slots(l, items, cpu_pair_count(m), largest, CPU_STREAM_SLOT_BYTES, 0);
     s = cllm_plan_settle(l, items, cpu_pair_count(m), err);
     if (!s && l->slot_bytes && !m->weights->dir)
         s = cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,

@@ -33,7 +33,8 @@ const void *cllm_cuda_product16_kernel(int kind, int max_length, int batch);
 /* What decoding writes: 16-bit elements as they are (the integers of layout 8 as int16), weights, or (layout 8 only) int8;
  * F32 is for single rows. */
 enum { CLLM_OUT_BITS = 0, CLLM_OUT_BF16 = 1, CLLM_OUT_F16 = 2, CLLM_OUT_I8 = 3, CLLM_OUT_F32 = 4 };
-/* These take one cllm_cuda_decode_launch by value. planes: as above; folded integers with short codes have smaller kernels where they do not differ. */
+/* These take one cllm_cuda_decode_launch by value. planes: as above; folded integers with short codes have smaller kernels to int8 and weights
+ * where they do not differ. */
 const void *cllm_cuda_decode8_kernel(int coding, int out, int planes);
 const void *cllm_cuda_decode16_kernel(int kind, int out);
 /* The same to F32. */

@@ -1,6 +1,6 @@
-/* Many tokens at once: matrices are decoded to FP16, as many rows at a time as there is room for, and multiplied by cuBLAS. One after the other: a
- * product of cuBLAS leaves no shared memory for decoding beside it, and a second buffer is better spent on larger slices. The residual stream stays
- * float32, activations between products are FP16. */
+/* Many tokens at once: matrices are decoded to FP16, as many rows at a time as there is room for, and multiplied by cuBLAS, one after the
+ * other on one stream: a second buffer, decoded to beside a product, gains less than larger slices do (docs/SPEED.md). The residual stream stays float32,
+ * activations between products are FP16. */
 #include "cuda/gpu.h"
 
 #include <string.h>

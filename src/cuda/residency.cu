@@ -113,7 +113,7 @@ static cllm_status plan_device(residency *r, uint32_t context, cllm_error *err) 
     r->vram.budget = m->max_vram;
     r->vram.fixed = fixed + session + DRIVER_BYTES + 2 * ROUNDING;
     r->vram.slots = STREAM_SLOTS;
-    cllm_plan_slots(&r->vram, r->items, r->count, largest, STREAM_SLOT_BYTES);
+    cllm_plan_slots(&r->vram, r->items, r->count, largest, STREAM_SLOT_BYTES, STREAM_PIECES);
     r->vram.slot_extra = CLLM_CUDA_BEHIND;
     m->plan.vram_budget = m->max_vram;
     st = cllm_plan_settle(&r->vram, r->items, r->count, err);

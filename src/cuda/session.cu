@@ -14,7 +14,7 @@ static uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1)
 static size_t largest_group(const gpu_model *m) {
     const cllm_config *c = m->config;
     const size_t hidden = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
-    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * c->ffn};
+    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * up_to(c->ffn, 16)};
     size_t n = 0;
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) n = groups[i] > n ? groups[i] : n;
     return n * sizeof(__half);

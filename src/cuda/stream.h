@@ -18,6 +18,7 @@ extern "C" {
 
 enum {
     STREAM_SLOTS = 3,
+    STREAM_PIECES = 1024, /* of a step, at the smallest budgets: each takes some 6 KB of device memory in a captured step, more than smaller slots save */
     STREAM_DISK_SLOTS = 8, /* pinned buffers that files are read to; two of them are being copied from */
     STREAM_DISK_HELD = 2,
     STREAM_DISK_THREADS = 6

@@ -57,7 +57,7 @@ typedef struct cllm_weight_set {
 typedef enum cllm_memory_kind {
     CLLM_MEMORY_WEIGHTS, /* coded or not, with their tables and scales */
     CLLM_MEMORY_KV,
-    CLLM_MEMORY_RING, /* slots that hold a decoded matrix while a prompt is multiplied with it, or streamed weights */
+    CLLM_MEMORY_RING, /* matrices decoded for a prompt's products, and slots that weights stream through */
     CLLM_MEMORY_SCRATCH, /* activations, logits, workspaces of libraries */
     CLLM_MEMORY_GRAPH, /* captured steps */
     CLLM_MEMORY_PINNED, /* of the host: what a device's copies read; not in the device's memory */

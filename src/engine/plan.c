@@ -78,12 +78,14 @@ static void add_up(cllm_plan_level *l, const cllm_plan_item *items, size_t count
     }
 }
 
-void cllm_plan_slots(cllm_plan_level *l, const cllm_plan_item *items, size_t count, uint64_t largest, uint64_t most) {
+void cllm_plan_slots(cllm_plan_level *l, const cllm_plan_item *items, size_t count, uint64_t largest, uint64_t most,
+                     uint64_t pieces) {
     uint64_t pass = 0;
     for (size_t i = 0; i < count; i++)
         if (!add64(pass, items[i].pass, &pass)) pass = UINT64_MAX; /* which cllm_plan_settle refuses */
     l->slot_wanted = pass / 16 < most ? pass / 16 / CLLM_PLAN_GRAIN * CLLM_PLAN_GRAIN : most;
-    l->slot_least = pass / CLLM_PLAN_PIECES < l->slot_wanted ? pass / CLLM_PLAN_PIECES : l->slot_wanted;
+    l->slot_least = pieces ? pass / pieces : 0;
+    if (l->slot_least > l->slot_wanted) l->slot_least = l->slot_wanted;
     if (l->slot_least < largest) l->slot_least = largest;
     if (l->slot_least % CLLM_PLAN_GRAIN) l->slot_least += CLLM_PLAN_GRAIN - l->slot_least % CLLM_PLAN_GRAIN;
     if (l->slot_wanted < l->slot_least) l->slot_wanted = l->slot_least;

@@ -39,16 +39,13 @@ typedef struct cllm_plan_level {
     uint32_t n_kept;
 } cllm_plan_level;
 
-enum {
-    CLLM_PLAN_GRAIN = 4096, /* slots are multiples of this */
-    CLLM_PLAN_PIECES = 1024 /* that even the smallest slots cut a reading of the weights into, about */
-};
+enum { CLLM_PLAN_GRAIN = 4096 }; /* slots are multiples of this */
 
 /* Sets slot_least for pieces of up to `largest` bytes, and slot_wanted: at most `most`, and of small models no more
- * than a sixteenth, so that a ring is not what takes most. What smaller slots than CLLM_PLAN_PIECES asks for would save
- * is less than what they cost: a piece takes some 6 KB of a GPU's memory in a captured step, and two launches. */
-void cllm_plan_slots(cllm_plan_level *level, const cllm_plan_item *items, size_t count, uint64_t largest,
-                     uint64_t most);
+ * than a sixteenth, so that a ring is not what takes most. Where each piece costs something itself, a reading of the
+ * weights is cut into about `pieces` at the most, unless slots would be larger than wanted then; 0: into any number. */
+void cllm_plan_slots(cllm_plan_level *level, const cllm_plan_item *items, size_t count, uint64_t largest, uint64_t most,
+                     uint64_t pieces);
 
 /* Settles items[].stays and the level's results. A budget below `least` is CLLM_ERR_ARGUMENT with that number in the
  * message (`least`, `full` and `whole` are set then, too); sums that overflow are CLLM_ERR_MEMORY. */
