@@ -24,7 +24,7 @@ enable_language(CXX)
 
 set(folder ${PROJECT_SOURCE_DIR}/tests/kernels)
 set(kernel_sources)
-foreach(name IN ITEMS decode8 decode16 rows_f32 product_fold product_tuples product16 quantize run tensor memory)
+foreach(name IN ITEMS decode8_fold decode8_tuples decode16 rows_f32 product_fold product_tuples product16 quantize run tensor memory)
     list(APPEND kernel_sources ${PROJECT_SOURCE_DIR}/src/cuda/${name}.cu)
 endforeach()
 set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX)

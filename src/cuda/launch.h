@@ -35,7 +35,8 @@ const void *cllm_cuda_product16_kernel(int kind, int max_length, int batch);
 enum { CLLM_OUT_BITS = 0, CLLM_OUT_BF16 = 1, CLLM_OUT_F16 = 2, CLLM_OUT_I8 = 3, CLLM_OUT_F32 = 4 };
 /* These take one cllm_cuda_decode_launch by value. planes: as above; folded integers with short codes have smaller kernels to int8 and weights
  * where they do not differ. */
-const void *cllm_cuda_decode8_kernel(int coding, int out, int planes);
+const void *cllm_cuda_decode8_fold_kernel(bool long_codes, int out, int planes);
+const void *cllm_cuda_decode8_tuples_kernel(int tuple, int out);
 const void *cllm_cuda_decode16_kernel(int kind, int out);
 /* The same to F32. */
 const void *cllm_cuda_rows8_kernel(int coding);

@@ -225,6 +225,10 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
     return CLLM_OK;
 }
 
+static const void *decode8_kernel(const cllm_cuda_tensor *t, int out, int planes) {
+    return t->h.fold ? cllm_cuda_decode8_fold_kernel(t->h.max_length > 9, out, planes) : cllm_cuda_decode8_tuples_kernel(t->h.tuple, out);
+}
+
 /* NULL where a tensor cannot become that type. planes: see launch.h. */
 static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as, int planes) {
     const cllm_header *h = &t->h;
@@ -233,9 +237,9 @@ static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as, int p
         if (as == h->dtype) return cllm_cuda_decode16_kernel(kind16(t), 0);
         return h->dtype == CLLM_DTYPE_BF16 && as == CLLM_DTYPE_F16 ? cllm_cuda_decode16_kernel(kind16(t), out) : NULL;
     }
-    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), CLLM_OUT_I8, planes) : NULL;
+    if (as == CLLM_DTYPE_I8) return h->layout == 8 ? decode8_kernel(t, CLLM_OUT_I8, planes) : NULL;
     if (!out && as != CLLM_DTYPE_I16) return NULL;
-    return h->layout == 8 ? cllm_cuda_decode8_kernel(coding8(t), out, planes) : cllm_cuda_decode16_kernel(kind16(t), out);
+    return h->layout == 8 ? decode8_kernel(t, out, planes) : cllm_cuda_decode16_kernel(kind16(t), out);
 }
 
 /* Matrices that share a kernel go out together, whatever their order. */

@@ -26,7 +26,7 @@ extern "C" {
 #include "tempdir.h"
 }
 
-enum { CONTEXT = 128, PROMPT = 60, BUDGETS = 6, MAX_KERNELS = 512 };
+enum { CONTEXT = 128, PROMPT = 60, BUDGETS = 6, MAX_KERNELS = 256 };
 
 static char temp[64];
 static const cllm_backend *backend;
@@ -66,11 +66,12 @@ static void list_kernels(void) {
         for (int k : kinds)
             for (int l : lengths) add_kernel(cllm_cuda_product16_kernel(k, l, b), PRODUCT);
     }
-    for (int c = 2; c <= 6; c++) {
-        for (int o = 0; o < 4; o++)
-            for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++) add_kernel(cllm_cuda_decode8_kernel(c, o, planes), DECODE);
-        add_kernel(cllm_cuda_rows8_kernel(c), ROWS);
+    for (int o = 0; o < 4; o++) {
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++)
+            for (int l = 0; l < 2; l++) add_kernel(cllm_cuda_decode8_fold_kernel(l, o, planes), DECODE);
+        for (int t = 2; t <= 4; t++) add_kernel(cllm_cuda_decode8_tuples_kernel(t, o), DECODE);
     }
+    for (int c = 2; c <= 6; c++) add_kernel(cllm_cuda_rows8_kernel(c), ROWS);
     for (int k : kinds) {
         for (int o = 0; o < 3; o++) add_kernel(cllm_cuda_decode16_kernel(k, o), DECODE);
         add_kernel(cllm_cuda_rows16_kernel(k), ROWS);

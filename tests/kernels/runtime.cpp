@@ -66,12 +66,13 @@ static void know_products() {
 }
 
 static void know_decoders() {
-    for (int coding = 2; coding <= 6; coding++) {
-        for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_I8; out++)
-            for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= (coding == 5 ? 5 : CLLM_CUDA_PLANES_DIFFER); planes++)
-                know(cllm_cuda_decode8_kernel(coding, out, planes), call<cllm_cuda_decode_launch>, out == CLLM_OUT_I8 ? MANY : FEW);
-        know(cllm_cuda_rows8_kernel(coding), call<cllm_cuda_decode_launch>, FEW);
+    for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_I8; out++) {
+        const int warps = out == CLLM_OUT_I8 ? MANY : FEW;
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++) know(cllm_cuda_decode8_fold_kernel(false, out, planes), call<cllm_cuda_decode_launch>, warps);
+        know(cllm_cuda_decode8_fold_kernel(true, out, CLLM_CUDA_PLANES_DIFFER), call<cllm_cuda_decode_launch>, warps);
+        for (int tuple = 2; tuple <= 4; tuple++) know(cllm_cuda_decode8_tuples_kernel(tuple, out), call<cllm_cuda_decode_launch>, warps);
     }
+    for (int coding = 2; coding <= 6; coding++) know(cllm_cuda_rows8_kernel(coding), call<cllm_cuda_decode_launch>, FEW);
     for (int kind = 15; kind <= 17; kind++) { /* 15: wide integers have one kernel, whatever their planes */
         for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_F16; out++) know(cllm_cuda_decode16_kernel(kind, out), call<cllm_cuda_decode_launch>, kind == 16 ? MANY : FEW);
         know(cllm_cuda_rows16_kernel(kind), call<cllm_cuda_decode_launch>, FEW);
