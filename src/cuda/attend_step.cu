@@ -1,5 +1,7 @@
 /* Attention of a decode step, RoPE and cache included. A block does up to four query heads of one kv head over one
- * split of the context; splits meet in whichever warp is last to finish a chunk of 256 columns of the output. */
+ * split of the context; splits meet in whichever warp is last to finish a chunk of 256 columns of the output.
+ *
+ * A step runs this code once a layer, so that fetching it is most of the time: what is rare is not unrolled, and nothing is there twice. */
 #include "cuda/heads.cuh"
 
 /* Which positions a block looks at, and how many blocks share that work. */
@@ -35,10 +37,11 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
 }
 
 /* Turns the block's queries into shared memory, and the keys that are new in its range (with their values) into the
- * cache. Blocks that share new keys store the same numbers, so none needs to wait for another. */
+ * cache. Blocks that share new keys store the same numbers, so none needs to wait for another. `angles` are those of the block's position. */
 template <typename T, int PAIRS>
-CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const head_angles<PAIRS> &angles, float *queries) {
+CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, head_angles<PAIRS> &angles, float *queries) {
     const int lane = threadIdx.x & 31;
+    uint32_t placed = r.position; /* what the angles are of */
     const uint32_t dim = p.cache.dim, half = dim / 2, row_length = p.cache.row, fresh = r.from > r.base ? r.from : r.base;
     const uint32_t keys = r.to > fresh ? r.to - fresh : 0;
     for (uint32_t task = threadIdx.x >> 5; task < heads.count + 2 * keys; task += GPU_THREADS / 32) {
@@ -55,11 +58,10 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
             h.a[j] = from[i];
             h.b[j] = from[half + i];
         }
-        if (kind < 2 && at == r.position) turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, angles, lane, h);
-        if (kind == 1 && at != r.position) {
-            head_angles<PAIRS> other;
-            head_turns(p.turn, at, lane, other);
-            turn_head(p.turn, p.turn.k_norm, other, lane, h);
+        if (kind < 2) {
+            if (at != placed) head_turns(p.turn, at, lane, angles);
+            placed = at;
+            turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, angles, lane, h);
         }
         T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * row_length;
 #pragma unroll
@@ -91,10 +93,8 @@ CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t co
             cache_load8(keys + (size_t)key * row + col, k);
 #pragma unroll
             for (int h = 0; h < HB; h++) {
-                float q[8];
-                load8(queries + h * row, col, row, q);
-#pragma unroll
-                for (int j = 0; j < 8; j++) sum[h] += q[j] * k[j];
+                const float4 *q = (const float4 *)(queries + h * row + col), a = q[0], b = q[1];
+                sum[h] += a.x * k[0] + a.y * k[1] + a.z * k[2] + a.w * k[3] + b.x * k[4] + b.y * k[5] + b.z * k[6] + b.w * k[7];
             }
         }
     }
@@ -127,7 +127,7 @@ CLLM_INLINE float soften(float *scores, head_state &s, int lane) {
  * heads, and a warp's rows of a tile are on their way together. */
 template <typename T, int HB, int NP>
 CLLM_INLINE void add_values(const T *values, uint32_t row, const float *weights, uint32_t key, uint32_t count, int lane, float2 acc[HB][NP]) {
-#pragma unroll 8
+#pragma unroll 4
     for (; key < count; key += GPU_THREADS / 32) {
 #pragma unroll
         for (int i = 0; i < NP; i++) {
@@ -162,7 +162,7 @@ CLLM_INLINE void combine8(const gpu_attend_step &p, uint32_t col, uint32_t activ
     const head_parts h = find_parts(p, col / p.cache.dim, active);
     const float *partial = h.partial + col % p.cache.dim;
     float sum = 0;
-#pragma unroll 4
+#pragma unroll 2
     for (uint32_t s = 0; s < active; s++) {
         const float2 m = __ldcg((const float2 *)h.meta + s);
         const float4 *from = (const float4 *)(partial + (size_t)s * p.cache.row), a = __ldcg(from), b = __ldcg(from + 1);
@@ -180,6 +180,7 @@ CLLM_INLINE void combine8(const gpu_attend_step &p, uint32_t col, uint32_t activ
 CLLM_INLINE float combine1(const gpu_attend_step &p, uint32_t col, uint32_t active) {
     const head_parts h = find_parts(p, col / p.cache.dim, active);
     float v = 0, sum = 0;
+#pragma unroll 1
     for (uint32_t s = 0; s < active; s++) {
         const float2 m = __ldcg((const float2 *)h.meta + s);
         const float w = exp2f(m.x - h.most);
@@ -189,18 +190,18 @@ CLLM_INLINE float combine1(const gpu_attend_step &p, uint32_t col, uint32_t acti
     return v / sum;
 }
 
-/* Chunk `chunk` of token blockIdx.z from the partial results of all splits; a warp. */
-CLLM_INLINE void combine_chunk(const gpu_attend_step &p, uint32_t chunk, uint32_t active, int lane) {
-    const uint32_t col = chunk * CLLM_CUDA_CHUNK + 8 * lane;
-    float v[8] = {};
+/* Columns from `col` on of token blockIdx.z, from the partial results of all splits. */
+CLLM_INLINE void combine(const gpu_attend_step &p, uint32_t col, uint32_t active, float v[8]) {
     if (p.cache.dim % 8 == 0) {
         if (col < p.to.cols) combine8(p, col, active, v);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (col + i < p.to.cols) v[i] = combine1(p, col + i, active);
+        return;
     }
-    store_chunk(p.to, v, chunk, blockIdx.z, lane);
+#pragma unroll 1
+    for (uint32_t i = 0; i < 8; i++) { /* v stays in registers only as long as its places are known */
+        const float one = col + i < p.to.cols ? combine1(p, col + i, active) : 0.0f;
+#pragma unroll
+        for (uint32_t j = 0; j < 8; j++) v[j] = i == j ? one : v[j];
+    }
 }
 
 /* Blocks (of one split) whose heads have columns in a chunk. */
@@ -211,48 +212,60 @@ template <int HB> CLLM_INLINE uint32_t blocks_of_chunk(const gpu_attend_step &p,
     return (b / group * p.head_blocks + b % group / HB) - (a / group * p.head_blocks + a % group / HB) + 1;
 }
 
-/* Adds up what the warps have; results: [warp][head][row]. */
-template <int HB> CLLM_INLINE float result_at(const float *results, uint32_t row, uint32_t head, uint32_t col) {
-    float v = 0;
+/* Adds up what the warps have in four columns from `at` on; results: [warp][head][row]. */
+template <int HB> CLLM_INLINE float4 sum_warps(const float *results, uint32_t row, uint32_t at) {
+    float4 v = make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int w = 0; w < GPU_THREADS / 32; w++) v += results[(w * HB + head) * row + col];
+    for (int w = 0; w < GPU_THREADS / 32; w++) {
+        const float4 a = *(const float4 *)(results + w * HB * row + at);
+        v.x += a.x, v.y += a.y, v.z += a.z, v.w += a.w;
+    }
     return v;
 }
 
-/* One split: nothing to combine, the block's heads go out at once. */
+/* What other blocks are to find. */
 template <int HB>
-CLLM_INLINE void store_alone(const gpu_attend_step &p, const attend_heads &heads, const float *results, const head_state *states, int lane) {
-    const uint32_t dim = p.cache.dim, first = heads.first * dim / CLLM_CUDA_CHUNK, columns = heads.count * dim;
-    for (uint32_t c = (threadIdx.x >> 5) * CLLM_CUDA_CHUNK; c < columns; c += GPU_THREADS / 32 * CLLM_CUDA_CHUNK) {
-        const uint32_t col = c + 8 * lane, head = col / dim;
-        float v[8] = {};
-        if (col < columns)
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = result_at<HB>(results, p.cache.row, head, col % dim + i) / states[head].sum;
-        store_chunk(p.to, v, first + c / CLLM_CUDA_CHUNK, blockIdx.z, lane);
-    }
-}
-
-template <int HB>
-CLLM_INLINE void store_partial(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const float *results, const head_state *states, int lane) {
-    const uint32_t dim = p.cache.dim, row = p.cache.row;
-    for (uint32_t i = threadIdx.x; i < heads.count * row; i += GPU_THREADS) {
-        const uint32_t head = i / row, col = i % row;
-        const size_t at = ((size_t)blockIdx.z * p.cache.heads + heads.first + head) * p.splits + blockIdx.y;
-        p.partial[at * row + col] = result_at<HB>(results, row, head, col);
-        if (col == 0) ((float2 *)p.meta)[at] = make_float2(states[head].most, states[head].sum);
-    }
+CLLM_INLINE void store_partial(const gpu_attend_step &p, const attend_heads &heads, const float *results, const head_state *states) {
+    const uint32_t row = p.cache.row;
+    const size_t at = ((size_t)blockIdx.z * p.cache.heads + heads.first) * p.splits + blockIdx.y;
+#pragma unroll 1
+    for (uint32_t i = 4 * threadIdx.x; i < heads.count * row; i += 4 * GPU_THREADS)
+        *(float4 *)(p.partial + (at + (size_t)(i / row) * p.splits) * row + i % row) = sum_warps<HB>(results, row, i);
+    if (threadIdx.x < heads.count) ((float2 *)p.meta)[at + (size_t)threadIdx.x * p.splits] = make_float2(states[threadIdx.x].most, states[threadIdx.x].sum);
     __threadfence();
     __syncthreads();
-    const uint32_t first = heads.first * dim / CLLM_CUDA_CHUNK, last = ((heads.first + heads.count) * dim - 1) / CLLM_CUDA_CHUNK;
-    uint32_t *arrived = p.arrived + blockIdx.z * target_chunks(p.to);
+}
+
+/* A warp: whether this block is the last of those whose results are in the chunk. */
+template <int HB> CLLM_INLINE bool last_of_chunk(const gpu_attend_step &p, uint32_t active, uint32_t chunk, int lane) {
+    uint32_t *arrived = p.arrived + blockIdx.z * target_chunks(p.to) + chunk, before = 0;
+    if (lane == 0) before = atomicAdd(arrived, 1u);
+    if (__shfl_sync(~0u, before, 0) + 1 != active * blocks_of_chunk<HB>(p, chunk)) return false;
+    __threadfence();
+    if (lane == 0) *arrived = 0;
+    return true;
+}
+
+/* Chunks that the block's heads have columns in: at once, if nothing of others is in them, or by the last block that has. */
+template <int HB>
+CLLM_INLINE void store_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, const float *results, const head_state *states, int lane) {
+    const uint32_t dim = p.cache.dim, row = p.cache.row, first = heads.first * dim / CLLM_CUDA_CHUNK, last = ((heads.first + heads.count) * dim - 1) / CLLM_CUDA_CHUNK;
+    const bool alone = r.active == 1 && p.whole_chunks; /* then heads are of a multiple of eight numbers */
+    if (!alone) store_partial<HB>(p, heads, results, states);
+#pragma unroll 1
     for (uint32_t c = first + (threadIdx.x >> 5); c <= last; c += GPU_THREADS / 32) {
-        uint32_t before = 0;
-        if (lane == 0) before = atomicAdd(arrived + c, 1u);
-        if (__shfl_sync(~0u, before, 0) + 1 != r.active * blocks_of_chunk<HB>(p, c)) continue;
-        __threadfence();
-        if (lane == 0) arrived[c] = 0;
-        combine_chunk(p, c, r.active, lane);
+        float v[8] = {};
+        if (alone) {
+            const uint32_t col = (c - first) * CLLM_CUDA_CHUNK + 8 * lane, head = col / dim, at = head * row + col % dim;
+            const float inverse = 1.0f / states[head].sum;
+            const float4 a = sum_warps<HB>(results, row, at), b = sum_warps<HB>(results, row, at + 4);
+            v[0] = inverse * a.x, v[1] = inverse * a.y, v[2] = inverse * a.z, v[3] = inverse * a.w;
+            v[4] = inverse * b.x, v[5] = inverse * b.y, v[6] = inverse * b.z, v[7] = inverse * b.w;
+        } else {
+            if (!last_of_chunk<HB>(p, r.active, c, lane)) continue;
+            combine(p, c * CLLM_CUDA_CHUNK + 8 * lane, r.active, v);
+        }
+        store_chunk(p.to, v, c, blockIdx.z, lane);
     }
 }
 
@@ -306,8 +319,7 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
             if (col < row) *(float2 *)(results + (warp * HB + h) * row + col) = acc[h][i];
         }
     __syncthreads();
-    if (r.active == 1 && p.whole_chunks) store_alone<HB>(p, heads, results, states, lane);
-    else store_partial<HB>(p, r, heads, results, states, lane);
+    store_heads<HB>(p, r, heads, results, states, lane);
 }
 
 template <typename T, int HB> static const void *choose_row(uint32_t row) {

@@ -16,14 +16,21 @@ template <int PAIRS> struct head_angles {
     float cosine[PAIRS], sine[PAIRS];
 };
 
+/* Sine and cosine. Not inline: exact for large angles too, it is long, and a step has to fetch its code. */
+static __device__ __noinline__ float2 sine_cosine(float angle) {
+    float2 v;
+    sincosf(angle, &v.x, &v.y);
+    return v;
+}
+
 template <int PAIRS> CLLM_INLINE void head_turns(const gpu_turn &t, uint32_t position, int lane, head_angles<PAIRS> &w) {
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
         const uint32_t i = lane + 32 * j;
         if (i >= t.dim / 2) break;
-        sincosf((float)position * t.freq[i], &w.sine[j], &w.cosine[j]);
-        w.cosine[j] *= t.rope_scale;
-        w.sine[j] *= t.rope_scale;
+        const float2 v = sine_cosine((float)position * t.freq[i]);
+        w.sine[j] = t.rope_scale * v.x;
+        w.cosine[j] = t.rope_scale * v.y;
     }
 }
 
