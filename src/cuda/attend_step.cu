@@ -36,10 +36,50 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
     return h;
 }
 
+/* The first positions of a block's range in shared memory, where they are before the kernel before ends: as many as 44 KB hold, so that a block needs no more
+ * than any GPU has. */
+template <typename T> struct first_tile {
+    T *keys, *values;
+    uint32_t stride, count; /* of a row: two of them lie in different banks */
+};
+
+enum { TILE_BYTES = 44 << 10, TILE_GAP = 64 };
+static inline __host__ __device__ uint32_t tile_keys(uint32_t row_bytes) {
+    const uint32_t most = TILE_BYTES / (2 * (row_bytes + TILE_GAP));
+    return most < GPU_KEYS ? most : GPU_KEYS;
+}
+
+template <typename T> CLLM_INLINE first_tile<T> find_tile(const gpu_attend_step &p, void *at) {
+    first_tile<T> t;
+    t.stride = p.cache.row + TILE_GAP / sizeof(T);
+    t.count = tile_keys(p.cache.row * sizeof(T));
+    t.keys = (T *)at;
+    t.values = t.keys + t.count * t.stride;
+    return t;
+}
+
+/* Brings what earlier calls cached there, zeros for what is new, and prefetches what comes behind it: by now a step's weights have pushed it out of L2. */
+template <typename T> CLLM_INLINE void load_tile(const gpu_attend_step &p, const attend_range &r, const T *keys, const T *values, const first_tile<T> &t) {
+    enum { piece = 16 / sizeof(T) };
+    const uint32_t row = p.cache.row, pieces = row / piece, old = min(r.to, max(r.from, r.base)) - r.from, count = min(r.to - r.from, t.count);
+    for (uint32_t i = threadIdx.x; i < count * pieces; i += GPU_THREADS) {
+        const uint32_t key = i / pieces, col = i % pieces * piece;
+        const size_t from = (size_t)(r.from + key) * row + col;
+        uint4 k = make_uint4(0, 0, 0, 0), v = k;
+        if (key < old) k = *(const uint4 *)(keys + from), v = *(const uint4 *)(values + from);
+        *(uint4 *)(t.keys + key * t.stride + col) = k;
+        *(uint4 *)(t.values + key * t.stride + col) = v;
+    }
+    for (size_t i = (size_t)(r.from + count) * row + 128 / sizeof(T) * threadIdx.x; i < (size_t)(r.from + old) * row; i += 128 / sizeof(T) * GPU_THREADS) {
+        prefetch(keys + i);
+        prefetch(values + i);
+    }
+}
+
 /* Turns the block's queries into shared memory, and the keys that are new in its range (with their values) into the
- * cache. Blocks that share new keys store the same numbers, so none needs to wait for another. `angles` are those of the block's position. */
+ * cache and the first tile. Blocks that share new keys store the same numbers, so none needs to wait for another. `angles` are those of the block's position. */
 template <typename T, int PAIRS>
-CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, head_angles<PAIRS> &angles, float *queries) {
+CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, const attend_heads &heads, head_angles<PAIRS> &angles, float *queries, const first_tile<T> &tile) {
     const int lane = threadIdx.x & 31;
     uint32_t placed = r.position; /* what the angles are of */
     const uint32_t dim = p.cache.dim, half = dim / 2, row_length = p.cache.row, fresh = r.from > r.base ? r.from : r.base;
@@ -64,6 +104,7 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
             turn_head(p.turn, kind ? p.turn.k_norm : p.turn.q_norm, angles, lane, h);
         }
         T *to = (T *)(kind == 1 ? p.cache.keys : p.cache.values) + ((size_t)heads.kv * p.cache.n_ctx + at) * row_length;
+        T *near = (kind == 1 ? tile.keys : tile.values) + (at - r.from) * tile.stride;
 #pragma unroll
         for (int j = 0; j < PAIRS; j++) {
             const uint32_t i = lane + 32 * j;
@@ -71,17 +112,20 @@ CLLM_INLINE void place_heads(const gpu_attend_step &p, const attend_range &r, co
             if (kind == 0) {
                 queries[task * row_length + i] = h.a[j] * p.scale;
                 queries[task * row_length + half + i] = h.b[j] * p.scale;
-            } else {
-                cache_store(to + i, h.a[j]);
-                cache_store(to + half + i, h.b[j]);
+                continue;
             }
+            cache_store(to + i, h.a[j]);
+            cache_store(to + half + i, h.b[j]);
+            if (at - r.from >= tile.count) continue;
+            cache_store(near + i, h.a[j]);
+            cache_store(near + half + i, h.b[j]);
         }
     }
 }
 
-/* scores[head][key] of up to GPU_KEYS keys from `keys` on; four threads share a key. */
+/* scores[head][key] of up to GPU_KEYS keys from `keys` on, `stride` apart; four threads share a key. */
 template <typename T, int HB, int NP>
-CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t count, const float *queries, float *scores) {
+CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t stride, uint32_t count, const float *queries, float *scores) {
     const uint32_t key = threadIdx.x >> 2, part = threadIdx.x & 3, row = p.cache.row;
     float sum[HB] = {};
     if (key < count) {
@@ -90,7 +134,7 @@ CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t co
             const uint32_t col = 8 * (part + 4 * i);
             if (col >= row) break;
             float k[8];
-            cache_load8(keys + (size_t)key * row + col, k);
+            cache_load8(keys + key * stride + col, k);
 #pragma unroll
             for (int h = 0; h < HB; h++) {
                 const float4 *q = (const float4 *)(queries + h * row + col), a = q[0], b = q[1];
@@ -126,14 +170,14 @@ CLLM_INLINE float soften(float *scores, head_state &s, int lane) {
 /* acc (columns 2 * lane + 64 * i of each head) += weights times the values of every eighth key: a row of values is read once for all
  * heads, and a warp's rows of a tile are on their way together. */
 template <typename T, int HB, int NP>
-CLLM_INLINE void add_values(const T *values, uint32_t row, const float *weights, uint32_t key, uint32_t count, int lane, float2 acc[HB][NP]) {
+CLLM_INLINE void add_values(const T *values, uint32_t stride, uint32_t row, const float *weights, uint32_t key, uint32_t count, int lane, float2 acc[HB][NP]) {
 #pragma unroll 4
     for (; key < count; key += GPU_THREADS / 32) {
 #pragma unroll
         for (int i = 0; i < NP; i++) {
             const uint32_t col = 2 * lane + 64 * i;
             if (col >= row) break;
-            const float2 v = cache_load2(values + (size_t)key * row + col);
+            const float2 v = cache_load2(values + key * stride + col);
 #pragma unroll
             for (int h = 0; h < HB; h++) {
                 const float w = weights[h * GPU_KEYS + key];
@@ -272,31 +316,36 @@ CLLM_INLINE void store_heads(const gpu_attend_step &p, const attend_range &r, co
 template <typename T, int HB, int NP> static __global__ void __launch_bounds__(GPU_THREADS) attend_step(const __grid_constant__ gpu_attend_step p) {
     __shared__ float scores[HB * GPU_KEYS], factors[HB];
     __shared__ head_state states[HB];
-    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.row; /* results: [warps][HB][row] */
+    float *queries = (float *)shared_memory, *results = queries + HB * p.cache.row; /* results: [warps][HB][row], where the tile was */
+    const first_tile<T> tile = find_tile<T>(p, results);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const uint32_t row = p.cache.row;
     /* The position changes only behind the last kernel of a step. */
     const attend_range r = find_range(p);
     const attend_heads heads = find_heads<HB>(p);
     if (blockIdx.y >= r.active) return;
+    const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * row, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * row;
+    load_tile(p, r, keys, values, tile);
     head_angles<NP> angles;
     head_turns(p.turn, r.position, lane, angles);
     for (uint32_t i = threadIdx.x; i < HB * row; i += GPU_THREADS)
         if (i >= heads.count * row || i % row >= p.cache.dim) queries[i] = 0; /* nobody else writes there */
+    __syncthreads();
     wait_for_previous_kernel();
     let_next_kernel_start();
     if (p.add.bias && blockIdx.y == 0) {
         float *y = p.add.y + (size_t)blockIdx.z * p.add.stride;
         for (uint32_t i = blockIdx.x * GPU_THREADS + threadIdx.x; i < p.add.count; i += gridDim.x * GPU_THREADS) y[i] += p.add.bias[i];
     }
-    place_heads<T, NP>(p, r, heads, angles, queries);
+    place_heads<T, NP>(p, r, heads, angles, queries, tile);
     __syncthreads();
-    const T *keys = (const T *)p.cache.keys + (size_t)heads.kv * p.cache.n_ctx * row, *values = (const T *)p.cache.values + (size_t)heads.kv * p.cache.n_ctx * row;
     head_state state = {-INFINITY, 0};
     float2 acc[HB][NP] = {};
-    for (uint32_t at = r.from; at < r.to; at += GPU_KEYS) {
-        const uint32_t count = r.to - at < GPU_KEYS ? r.to - at : GPU_KEYS;
-        score_keys<T, HB, NP>(p, keys + (size_t)at * row, count, queries, scores);
+    for (uint32_t at = r.from, count; at < r.to; at += count) {
+        const bool near = at == r.from;
+        const uint32_t stride = near ? tile.stride : row;
+        count = min(r.to - at, near ? tile.count : GPU_KEYS);
+        score_keys<T, HB, NP>(p, near ? tile.keys : keys + (size_t)at * row, stride, count, queries, scores);
         __syncthreads();
         if (warp < HB) {
             const float factor = soften(scores + warp * GPU_KEYS, state, lane);
@@ -307,7 +356,7 @@ template <typename T, int HB, int NP> static __global__ void __launch_bounds__(G
         for (int h = 0; h < HB; h++)
 #pragma unroll
             for (int i = 0; i < NP; i++) acc[h][i].x *= factors[h], acc[h][i].y *= factors[h];
-        add_values<T, HB, NP>(values + (size_t)at * row, row, scores, warp, count, lane, acc);
+        add_values<T, HB, NP>(near ? tile.values : values + (size_t)at * row, stride, row, scores, warp, count, lane, acc);
         __syncthreads();
     }
     if (warp < HB && lane == 0) states[warp] = state;
@@ -333,7 +382,9 @@ template <typename T> static const void *choose_heads(int heads, uint32_t row) {
 }
 
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared) {
-    *shared = (size_t)(1 + GPU_THREADS / 32) * heads * row * sizeof(float);
+    const size_t row_bytes = row * (f32 ? sizeof(float) : sizeof(__half)), tile = 2 * tile_keys((uint32_t)row_bytes) * (row_bytes + TILE_GAP);
+    const size_t results = (size_t)GPU_THREADS / 32 * heads * row * sizeof(float);
+    *shared = (size_t)heads * row * sizeof(float) + (tile > results ? tile : results);
     if (row > GPU_MAX_HEAD) return NULL;
     return f32 ? choose_heads<float>(heads, row) : choose_heads<__half>(heads, row);
 }

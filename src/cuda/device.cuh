@@ -45,6 +45,12 @@ CLLM_INLINE uint32_t load_address(uint32_t address) {
     return v;
 }
 
+/* Stores 16 bytes if `yes`, without a branch that would keep the compiler from working on several of them at a time. */
+CLLM_INLINE void store_if(bool yes, void *to, const uint4 &v) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %0, 0;\n@p st.global.v4.u32 [%1], {%2, %3, %4, %5};\n}" ::"r"((uint32_t)yes), "l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 /* A window of 64 bits of which `used` are gone moves on by a word of shared memory, if it can. Written out because the compiler copies the window
  * around the load. */
 CLLM_INLINE void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, uint32_t &next) {

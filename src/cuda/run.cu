@@ -90,7 +90,7 @@ static uint32_t outlier_words(const cllm_cuda_tensor *t, uint32_t batch) {
 /* Places things in a block's shared memory (barriers first) and returns its size. The table lies at a multiple of its own size. */
 static size_t place_shared(const cllm_cuda *c, cllm_cuda_shape *p, int warps) {
     const size_t stages = 4 * (size_t)p->stage_bytes; /* of a warp: two pairs of tiles */
-    p->sums_at = 32 * warps;
+    p->sums_at = (32 * warps + 127) / 128 * 128;
     p->stages_at = (p->sums_at + 4 * p->own_words * warps + 127) / 128 * 128;
     p->table_at = CLLM_CUDA_TABLE - c->reserved_shared;
     while (p->table_at < p->stages_at) p->table_at += CLLM_CUDA_TABLE;

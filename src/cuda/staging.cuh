@@ -96,11 +96,11 @@ template <int STEPS, int PIECE> struct row_pieces {
     enum { lanes = staging<STEPS>::row / PIECE, apart = 32 / lanes, count = 32 / apart };
 };
 typedef struct rows_out {
-    uint8_t *to;        /* the first row's first column of the lane; not to be touched where `there` says no */
-    const float *scale; /* of the first row; NULL: none */
-    uint32_t there;     /* a bit for each of the lane's rows: whether it is wanted */
-    uint32_t columns;   /* elements of the matrix right of the lane's first column, its own included */
-    bool aligned;       /* whole vectors all along */
+    uint8_t *to;      /* the first row's first column of the lane; not to be touched where `there` says no */
+    float scale;      /* of the pair's row of the lane's number, for row_scale() */
+    uint32_t there;   /* a bit for each of the lane's rows: whether it is wanted */
+    uint32_t columns; /* elements of the matrix right of the lane's first column, its own included */
+    bool aligned;     /* whole vectors all along */
 } rows_out;
 
 /* BYTES: of a staged element. */
@@ -116,7 +116,7 @@ template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_be
     o.columns = col < job.w.cols ? job.w.cols - col : 0;
     o.aligned = job.w.cols % per_piece == 0 && (uint64_t)job.out % 16 == 0;
     o.there = 0;
-    o.scale = job.w.row_scale ? job.w.row_scale + t.row0 + row : NULL;
+    o.scale = job.w.row_scale ? __ldg(job.w.row_scale + min(row_block(t, k) * 16 + t.lane, job.w.rows - 1)) : 1.0f;
 #pragma unroll
     for (uint32_t i = 0; i < p::count; i++) {
         const int64_t r = row + p::apart * i;
@@ -125,43 +125,57 @@ template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_be
     return o;
 }
 
-/* The lane's piece of its i-th row. */
-template <int STEPS, int PIECE> CLLM_INLINE uint4 load_piece(uint32_t at, int i, int lane) {
+/* Of the lane's i-th row; for all lanes. */
+template <int STEPS, int PIECE> CLLM_INLINE float row_scale(const rows_out &o, int i, int lane) {
     typedef row_pieces<STEPS, PIECE> p;
-    const uint32_t row = lane / p::lanes + p::apart * i, byte = (lane & (p::lanes - 1)) * PIECE;
-    const uint8_t *from = shared_memory + at + row / 16 * staging<STEPS>::tile + staging_at<STEPS>(row % 16, byte / 16);
+    return __shfl_sync(~0u, o.scale, lane / p::lanes + p::apart * i);
+}
+
+/* Where the lane's piece of its first row lies. The staging begins at a multiple of 128, so that the turn of a row is a matter of some bits of the address. */
+template <int STEPS, int PIECE> CLLM_INLINE uint32_t first_piece(uint32_t at, int lane) {
+    typedef row_pieces<STEPS, PIECE> p;
+    const uint32_t byte = (lane & (p::lanes - 1)) * PIECE;
+    return at + staging_at<STEPS>(lane / p::lanes, byte / 16) + byte % 16;
+}
+
+/* The lane's piece of its i-th row. */
+template <int STEPS, int PIECE> CLLM_INLINE uint4 load_piece(uint32_t first, int i) {
+    typedef row_pieces<STEPS, PIECE> p;
+    const uint8_t *from = shared_memory + (first + staging<STEPS>::row * p::apart * i ^ staging_at<STEPS>(p::apart * i, 0) % staging<STEPS>::row);
     if (PIECE == 16) return *(const uint4 *)from;
-    const uint2 v = *(const uint2 *)(from + byte % 16);
+    const uint2 v = *(const uint2 *)from;
     return make_uint4(v.x, v.y, 0, 0);
 }
 
-/* Writes a window, as far as the matrix has columns there. write(to, piece, scale, column) puts a piece to a whole vector, element(to, i, piece, scale, column) its element i. */
-template <int OUT, int STEPS, int PIECE, int BYTES, typename Write, typename Element>
-CLLM_INLINE void write_window(const tile_job &t, const pair_walk &k, const rows_out &o, uint32_t staged_at, uint32_t window, Write write, Element element) {
+/* Writes a window, as far as the matrix has columns there. vector(piece, scale, columns) makes 16 bytes of a piece whose columns have these multipliers,
+ * element(to, i, piece, scale, column) stores its element i. */
+template <int OUT, int STEPS, int PIECE, int BYTES, typename Vector, typename Element>
+CLLM_INLINE void write_window(const tile_job &t, const pair_walk &k, const rows_out &o, uint32_t staged_at, uint32_t window, Vector vector, Element element) {
     typedef row_pieces<STEPS, PIECE> p;
     enum { bytes = out_bytes<OUT>::value, per_piece = PIECE / BYTES };
-    const uint32_t ahead = window * (staging<STEPS>::row / BYTES), cols = t.job->w.cols;
+    const uint32_t ahead = window * (staging<STEPS>::row / BYTES), first = first_piece<STEPS, PIECE>(staged_at, t.lane);
     const uint32_t column = first_column(t, k) + per_piece * (t.lane & (p::lanes - 1)) + ahead;
+    const uint64_t stride = (uint64_t)t.job->w.cols * p::apart * bytes;
+    uint8_t *to = o.to + (uint64_t)ahead * bytes;
+    uint32_t there = ahead < o.columns ? o.there : 0; /* or the matrix has ended here */
     __syncwarp();
-    if (ahead >= o.columns) {
-        /* the matrix has ended here */
-    } else if (o.aligned && OUT != CLLM_OUT_F32) {
+    if (o.aligned && OUT != CLLM_OUT_F32) {
+        column_scales columns = {};
+        if ((OUT == CLLM_OUT_BF16 || OUT == CLLM_OUT_F16) && there) columns = load_column_scales(t.job->w.col_scale, column); /* a lane's rows have the same columns */
 #pragma unroll(OUT == CLLM_OUT_I8 ? p::count : 2) /* conversions are long, and code that does not fit the caches is slower than a loop */
-        for (int i = 0; i < p::count; i++) {
-            const uint4 v = load_piece<STEPS, PIECE>(staged_at, i, t.lane);
-            if (!(o.there >> i & 1)) continue;
-            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + p::apart * i) : 1.0f;
-            write(o.to + ((uint64_t)cols * p::apart * i + ahead) * bytes, v, scale, column);
+        for (int i = 0; i < p::count; i++, to += stride, there >>= 1) {
+            const uint4 v = load_piece<STEPS, PIECE>(first, i);
+            const float scale = OUT != CLLM_OUT_I8 ? row_scale<STEPS, PIECE>(o, i, t.lane) : 1.0f;
+            store_if(there & 1, to, vector(v, scale, columns));
         }
     } else {
 #pragma unroll 1
-        for (int i = 0; i < p::count; i++) {
-            const uint4 v = load_piece<STEPS, PIECE>(staged_at, i, t.lane);
-            if (!(o.there >> i & 1)) continue;
-            const float scale = OUT != CLLM_OUT_I8 && o.scale ? __ldg(o.scale + p::apart * i) : 1.0f;
+        for (int i = 0; i < p::count; i++, to += stride, there >>= 1) {
+            const uint4 v = load_piece<STEPS, PIECE>(first, i);
+            const float scale = OUT != CLLM_OUT_I8 ? row_scale<STEPS, PIECE>(o, i, t.lane) : 1.0f;
+            if (!(there & 1)) continue;
 #pragma unroll 1
-            for (uint32_t e = 0; e < per_piece && ahead + e < o.columns; e++)
-                element(o.to + ((uint64_t)cols * p::apart * i + ahead) * bytes, e, v, scale, column + e);
+            for (uint32_t e = 0; e < per_piece && ahead + e < o.columns; e++) element(to, e, v, scale, column + e);
         }
     }
     __syncwarp();

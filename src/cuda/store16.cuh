@@ -5,27 +5,28 @@
 #include "cuda/lanes16.cuh"
 #include "cuda/staging.cuh"
 
-template <int K, int OUT> CLLM_INLINE uint32_t convert(uint32_t bits, float row_scale, const uint16_t *col_scale, uint32_t col) {
+/* The bits of the number, or of the weight that its integer means. */
+template <int K, int OUT> CLLM_INLINE uint32_t convert(uint32_t bits, float row_scale, float col_scale) {
     if (K == KIND_BF16 && OUT == CLLM_OUT_F32) return bits << 16;
     if (K == KIND_F16 && OUT == CLLM_OUT_F32) return __float_as_uint(__half2float(__ushort_as_half((unsigned short)bits)));
     if (K == KIND_BF16 && OUT == CLLM_OUT_F16) return __half_as_ushort(__float2half_rn(__uint_as_float(bits << 16)));
     if (K >= KIND_BF16) return bits;
-    return dequantize<OUT>((int)(int16_t)bits, row_scale, col_scale, col);
+    return weight_bits<OUT>((int)(int16_t)bits, row_scale, col_scale);
 }
 
 /* Eight numbers of a row. */
-template <int K, int OUT> CLLM_INLINE void write_eight(const cllm_cuda_job &job, uint8_t *to, uint4 v, float scale, uint32_t column) {
+template <int K, int OUT> CLLM_INLINE uint4 eight_out(const uint4 &v, float scale, const column_scales &columns) {
     uint32_t two[4] = {v.x, v.y, v.z, v.w};
     if (K < KIND_BF16 || OUT != CLLM_OUT_BITS)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            two[i] = convert<K, OUT>(two[i] & 0xffff, scale, job.w.col_scale, column + 2 * i) | convert<K, OUT>(two[i] >> 16, scale, job.w.col_scale, column + 2 * i + 1) << 16;
-    *(uint4 *)to = make_uint4(two[0], two[1], two[2], two[3]);
+            two[i] = convert<K, OUT>(two[i] & 0xffff, scale, columns.of[2 * i]) | convert<K, OUT>(two[i] >> 16, scale, columns.of[2 * i + 1]) << 16;
+    return make_uint4(two[0], two[1], two[2], two[3]);
 }
 
 template <int K, int OUT> CLLM_INLINE void write_number(const cllm_cuda_job &job, uint8_t *to, uint32_t i, uint4 v, float scale, uint32_t column) {
     const uint32_t two = i < 4 ? (i < 2 ? v.x : v.y) : i < 6 ? v.z : v.w;
-    store_element<OUT>(to, i, convert<K, OUT>(two >> 16 * (i % 2) & 0xffff, scale, job.w.col_scale, column));
+    store_element<OUT>(to, i, convert<K, OUT>(two >> 16 * (i % 2) & 0xffff, scale, column_scale(job.w.col_scale, column)));
 }
 
 /* See correct_integer in store8.cuh; here it may be an exponent. */
@@ -71,7 +72,7 @@ template <int K, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const p
             const bool listed = correct_window<window, 2>(t, k, parts, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_number<K>(job.w, staged_at + place, lacks); });
             ok &= listed;
             write_window<OUT, window, 16, 2>(
-                t, k, out, staged_at, at, [&](uint8_t *to, uint4 v, float scale, uint32_t column) { write_eight<K, OUT>(job, to, v, scale, column); },
+                t, k, out, staged_at, at, [](const uint4 &v, float scale, const column_scales &columns) { return eight_out<K, OUT>(v, scale, columns); },
                 [&](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_number<K, OUT>(job, to, e, v, scale, column); });
         }
 #pragma unroll

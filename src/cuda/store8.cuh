@@ -7,17 +7,15 @@
 /* Byte i of v, a signed one, as float: exact, and without the slow conversion. v has its sign bits flipped. */
 CLLM_INLINE float flipped_byte(uint32_t v, int i) { return __uint_as_float(permute(v, 0x4b000000u, 0x7440u | i)) - 8388736.0f; }
 
-template <int OUT> CLLM_INLINE uint2 widen(uint32_t v, float row_scale, const uint16_t *col_scale, uint32_t col) {
+/* Four integers; `columns` are their columns' multipliers. Each product is rounded, as FORMAT.md 1.9 says. */
+template <int OUT> CLLM_INLINE uint2 widen(uint32_t v, float row_scale, const float columns[4]) {
     uint32_t r[2];
     if (OUT == CLLM_OUT_BITS) return make_uint2(permute(v, v, 0x9180), permute(v, v, 0xb3a2));
     v ^= 0x80808080u;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        float a = __fmul_rn(flipped_byte(v, 2 * i), row_scale), b = __fmul_rn(flipped_byte(v, 2 * i + 1), row_scale);
-        if (col_scale) {
-            a = __fmul_rn(a, __uint_as_float((uint32_t)__ldg(col_scale + col + 2 * i) << 16));
-            b = __fmul_rn(b, __uint_as_float((uint32_t)__ldg(col_scale + col + 2 * i + 1) << 16));
-        }
+        const float a = __fmul_rn(__fmul_rn(flipped_byte(v, 2 * i), row_scale), columns[2 * i]);
+        const float b = __fmul_rn(__fmul_rn(flipped_byte(v, 2 * i + 1), row_scale), columns[2 * i + 1]);
         r[i] = pack<OUT>(a, b);
     }
     return make_uint2(r[0], r[1]);
@@ -26,19 +24,16 @@ template <int OUT> CLLM_INLINE uint2 widen(uint32_t v, float row_scale, const ui
 /* A piece of a row: sixteen integers as they are, or eight that become 16 bits each, so that lanes write side by side either way. */
 template <int OUT> struct piece_of { enum { bytes = OUT == CLLM_OUT_I8 ? 16 : 8 }; };
 
-template <int OUT> CLLM_INLINE void write_piece(const cllm_cuda_job &job, uint8_t *to, uint4 v, float scale, uint32_t column) {
-    if (OUT == CLLM_OUT_I8) {
-        *(uint4 *)to = v;
-        return;
-    }
-    const uint2 a = widen<OUT>(v.x, scale, job.w.col_scale, column), b = widen<OUT>(v.y, scale, job.w.col_scale, column + 4);
-    *(uint4 *)to = make_uint4(a.x, a.y, b.x, b.y);
+template <int OUT> CLLM_INLINE uint4 piece_out(const uint4 &v, float scale, const column_scales &columns) {
+    if (OUT == CLLM_OUT_I8) return v;
+    const uint2 a = widen<OUT>(v.x, scale, columns.of), b = widen<OUT>(v.y, scale, columns.of + 4);
+    return make_uint4(a.x, a.y, b.x, b.y);
 }
 
 template <int OUT> CLLM_INLINE void write_integer(const cllm_cuda_job &job, uint8_t *to, uint32_t i, uint4 v, float scale, uint32_t column) {
     const uint32_t four = i < 8 ? (i < 4 ? v.x : v.y) : i < 12 ? v.z : v.w;
     const int q = (int8_t)(four >> 8 * (i % 4));
-    store_element<OUT>(to, i, OUT == CLLM_OUT_I8 ? (uint32_t)q : dequantize<OUT>(q, scale, job.w.col_scale, column));
+    store_element<OUT>(to, i, OUT == CLLM_OUT_I8 ? (uint32_t)q : weight_bits<OUT>(q, scale, column_scale(job.w.col_scale, column)));
 }
 
 /* An outlier gets what its digit lacks; false if the digit is not the stand-in, or the sum is none of the integers. */
@@ -81,7 +76,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, 
             const bool listed = correct_window<window, 1>(t, k, parts, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_integer<N, R>(job.w, staged_at + place, lacks); });
             ok &= listed;
             write_window<OUT, window, piece, 1>(
-                t, k, out, staged_at, at, [&](uint8_t *to, uint4 v, float scale, uint32_t column) { write_piece<OUT>(job, to, v, scale, column); },
+                t, k, out, staged_at, at, [](const uint4 &v, float scale, const column_scales &columns) { return piece_out<OUT>(v, scale, columns); },
                 [&](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_integer<OUT>(job, to, e, v, scale, column); });
         }
 #pragma unroll

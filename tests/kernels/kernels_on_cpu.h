@@ -42,6 +42,9 @@ static inline void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, 
     used &= 31;
 }
 
+static inline void store_if(bool yes, void *to, const uint4 &v) {
+    if (yes) *(uint4 *)to = v;
+}
 static inline void store_matrices(uint32_t address, const uint32_t a[4]) {
     const int lane = threadIdx.x % WARP;
     if (address % 16) gpu_fault("stmatrix to %u", address);
