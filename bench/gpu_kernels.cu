@@ -139,8 +139,8 @@ static bool check_decode(const cllm_tensor *t, const cllm_cuda_tensor *d, uint32
     need(cllm_tensor_decode(t, row0, nrows, as, expected, bytes, 0, &error));
     CUDA(cudaMalloc((void **)&out, bytes + 2 * CANARY));
     CUDA(cudaMemset(out, 0xa5, bytes + 2 * CANARY));
-    cllm_cuda_decode_job job = {d, row0, nrows, out + CANARY};
-    need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+    cllm_cuda_decode_job job = {d, row0, nrows, out + CANARY, 0, 0};
+    need(cllm_cuda_decode(cuda, &job, 1, as, false, stream, &error));
     need(cllm_cuda_check(cuda, stream, &error));
     CUDA(cudaMemcpy(got, out, bytes + 2 * CANARY, cudaMemcpyDeviceToHost));
     bool ok = memcmp(got + CANARY, expected, bytes) == 0;
@@ -349,9 +349,9 @@ static int run_corrupt(const corpus *c, uint8_t *out, float *y, const float *x) 
             need(cllm_cuda_vector_new(cuda, c->cols, 1, &v, &error));
             need(cllm_cuda_vector_set(v, d, x, c->cols, stream, &error));
             cllm_cuda_product_job product = {d, v, y + CANARY, c->rows};
-            cllm_cuda_decode_job decode = {d, 0, c->rows, out + CANARY};
+            cllm_cuda_decode_job decode = {d, 0, c->rows, out + CANARY, 0, 0};
             need(cllm_cuda_product(cuda, &product, 1, stream, &error));
-            need(cllm_cuda_decode(cuda, &decode, 1, as, stream, &error));
+            need(cllm_cuda_decode(cuda, &decode, 1, as, false, stream, &error));
             cllm_status s = cllm_cuda_check(cuda, stream, &error);
             if (s != CLLM_ERR_FORMAT) need(s);
             result = s == CLLM_OK ? 2 : 1;
@@ -614,14 +614,14 @@ static void time_decode(uint32_t rows, uint32_t cols, const coding *c, cllm_dtyp
     size_t each = n * (as == CLLM_DTYPE_I8 ? 1 : 2), targets = ROTATED / each + 2;
     CUDA(cudaMalloc((void **)&out, each * targets));
     cudaGraph_t graph;
-    cllm_cuda_decode_job job = {r.tensor[0], 0, rows, out};
-    need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+    cllm_cuda_decode_job job = {r.tensor[0], 0, rows, out, 0, 0};
+    need(cllm_cuda_decode(cuda, &job, 1, as, false, stream, &error));
     need(cllm_cuda_check(cuda, stream, &error));
     CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     for (int i = 0; i < r.calls; i++) {
         job.tensor = r.tensor[i % r.copies];
         job.out = out + each * (i % targets);
-        need(cllm_cuda_decode(cuda, &job, 1, as, stream, &error));
+        need(cllm_cuda_decode(cuda, &job, 1, as, false, stream, &error));
     }
     CUDA(cudaStreamEndCapture(stream, &graph));
     float us = time_graph(graph, r.calls);

@@ -169,7 +169,7 @@ static cllm_status api_decode(void *p, const cllm_gpu_ops_decode *jobs, uint32_t
             const cllm_gpu_ops_decode *j = jobs + at + i;
             list[i] = {(const cllm_cuda_tensor *)j->tensor, j->row0, j->nrows, j->out};
         }
-        cllm_status s = cllm_cuda_decode(g->cuda, list, n, as, stream, err);
+        cllm_status s = cllm_cuda_decode(g->cuda, list, n, as, false, stream, err);
         if (s) return s;
     }
     return CLLM_OK;
@@ -446,7 +446,7 @@ static cllm_status api_multiply(void *q, const cllm_gpu_ops_multiply *jobs, uint
 static cllm_status api_rows(void *p, void *tensor, const int32_t *ids, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
     api_gpu *g = (api_gpu *)p;
     ON_DEVICE(g);
-    return cllm_cuda_embed(g->cuda, (const cllm_cuda_tensor *)tensor, ids, n, out, stride, stream, err);
+    return cllm_cuda_embed(g->cuda, (const cllm_cuda_tensor *)tensor, ids, n, out, stride, false, stream, err);
 }
 
 /* ---- the table ---- */

@@ -32,19 +32,45 @@ CLLM_INLINE uint4 load_halves(const float *from) {
 enum { QUERIES = 64, THREADS = 128 };
 
 /* HD: head_dim rounded up to what there is a kernel for; the columns behind it are zeros. Rows in shared memory are 16
- * bytes apart from a multiple of 128, so that eight of them lie in different banks. */
+ * bytes apart from a multiple of 128, so that eight of them lie in different banks. A stage has a tile of keys and one of values. */
 template <int HD> struct attend_shape {
-    enum { keys = HD > 128 ? 32 : 64, stride = HD + 8, bytes = 2 * keys * stride * 2 };
+    enum { keys = HD > 128 ? 32 : 64, stride = HD + 8, stage = 2 * keys * stride };
 };
 
-/* A tile of cached rows to shared memory; zeros from row `count` on. */
-template <typename T, int HD> CLLM_INLINE void load_cached(__half *to, const T *from, uint32_t row_length, uint32_t count) {
-    for (uint32_t i = threadIdx.x; i < attend_shape<HD>::keys * (HD / 8); i += THREADS) {
+/* Eight numbers to shared memory, or zeros; those that are halves already come by themselves. */
+CLLM_INLINE void fetch8(__half *to, const float *from, bool there) { *(uint4 *)to = there ? load_halves(from) : make_uint4(0, 0, 0, 0); }
+CLLM_INLINE void fetch8(__half *to, const __half *from, bool there) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
+#else
+    *(uint4 *)to = there ? load_halves(from) : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+/* Waits for all fetches of the thread but those of the last `later` (0 or 1) tiles. */
+CLLM_INLINE void fetched(bool later) {
+#if __CUDA_ARCH__ >= 800
+    if (later) asm volatile("cp.async.wait_group 1;" ::: "memory");
+    else asm volatile("cp.async.wait_group 0;" ::: "memory");
+#endif
+}
+
+/* A tile of cached keys and values on its way to a stage; zeros from row `count` on. */
+template <typename T, int HD>
+CLLM_INLINE void fetch_tile(__half *stage, const T *keys, const T *values, uint32_t row_length, uint32_t count) {
+    typedef attend_shape<HD> shape;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < shape::keys * (HD / 8); i += THREADS) {
         const uint32_t row = i / (HD / 8), col = i % (HD / 8) * 8;
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (row < count && col < row_length) v = load_halves(from + (size_t)row * row_length + col);
-        *(uint4 *)(to + row * attend_shape<HD>::stride + col) = v;
+        const bool there = row < count && col < row_length;
+        const size_t at = there ? (size_t)row * row_length + col : 0;
+        __half *to = stage + row * shape::stride + col;
+        fetch8(to, keys + at, there);
+        fetch8(to + shape::keys * shape::stride, values + at, there);
     }
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
 }
 
 /* The block's queries, which begin at any even number of their row. */
@@ -152,7 +178,7 @@ template <int HD> CLLM_INLINE void store_rows(const gpu_attend_rows &p, uint32_t
 
 template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) attend_rows(const __grid_constant__ gpu_attend_rows p) {
     enum { keys_of_tile = attend_shape<HD>::keys, stride = attend_shape<HD>::stride };
-    __half *keys = (__half *)shared_memory, *values = keys + keys_of_tile * stride;
+    __half *stage = (__half *)shared_memory, *other = stage + (p.stages - 1) * attend_shape<HD>::stage; /* the same one where there is one */
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     /* the last tokens see most: they go first, so that processors end together */
     const uint32_t head = blockIdx.x, first = (gridDim.y - 1 - blockIdx.y) * QUERIES, dim = p.cache.dim, length = p.cache.row, window = p.cache.window;
@@ -163,31 +189,39 @@ template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) 
     uint32_t q[HD / 16][4];
     attend_state<HD> a = {};
     a.most[0] = a.most[1] = -INFINITY;
-    static_assert(2 * keys_of_tile >= QUERIES, "queries lie where keys and values will");
-    load_queries<HD>(keys, p.q + (size_t)first * p.q_stride + (size_t)head * dim, p.q_stride, queries, dim);
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < HD / 16; k++) load_matrices(q[k], keys + (warp * 16 + lane % 16) * stride + lane / 16 * 8 + k * 16);
     const uint32_t earliest = p.position + first, last = earliest + queries - 1; /* positions of the block's queries */
     const uint32_t row = warp * 16 + lane / 4;
     const uint32_t seen = window && earliest + 1 > window ? earliest + 1 - window : 0;
-    for (uint32_t at = seen / keys_of_tile * keys_of_tile; at <= last; at += keys_of_tile) {
-        const uint32_t count = last + 1 - at < keys_of_tile ? last + 1 - at : keys_of_tile;
-        const bool mask = at + keys_of_tile > earliest + 1 || (window && at + window <= last);
+    uint32_t at = seen / keys_of_tile * keys_of_tile;
+    const auto fetch = [&](__half *to, uint32_t from) { fetch_tile<T, HD>(to, cached_keys + (size_t)from * length, cached_values + (size_t)from * length, length, last + 1 - from); };
+    if (p.stages > 1) fetch(stage, at);
+    static_assert(2 * keys_of_tile >= QUERIES, "queries lie where keys and values will");
+    load_queries<HD>(other, p.q + (size_t)first * p.q_stride + (size_t)head * dim, p.q_stride, queries, dim);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < HD / 16; k++) load_matrices(q[k], other + (warp * 16 + lane % 16) * stride + lane / 16 * 8 + k * 16);
+    __syncthreads();
+    for (; at <= last; at += keys_of_tile) {
+        /* with two stages this tile has been on its way since the last one, and the next one goes out before it is waited for */
+        const uint32_t next = p.stages > 1 ? at + keys_of_tile : at;
+        const bool more = next <= last, mask = at + keys_of_tile > earliest + 1 || (window && at + window <= last);
+        if (more) fetch(other, next);
+        fetched(p.stages > 1 && more);
+        __syncthreads();
         float s[keys_of_tile / 8][4];
-        __syncthreads();
-        load_cached<T, HD>(keys, cached_keys + (size_t)at * length, length, count);
-        load_cached<T, HD>(values, cached_values + (size_t)at * length, length, count);
-        __syncthreads();
-        score_tile<HD>(q, keys, p.scale, at, earliest + row, window, mask, lane, s);
+        score_tile<HD>(q, stage, p.scale, at, earliest + row, window, mask, lane, s);
         soften_tile<HD>(s, a);
-        add_tile<HD>(s, values, lane, a);
+        add_tile<HD>(s, stage + keys_of_tile * stride, lane, a);
+        __syncthreads();
+        __half *now = stage;
+        stage = other;
+        other = now;
     }
     store_rows<HD>(p, first + row, head, lane, a);
 }
 
 template <typename T, int HD> static const void *shaped(size_t *shared) {
-    *shared = attend_shape<HD>::bytes;
+    *shared = attend_shape<HD>::stage * sizeof(__half);
     return (const void *)attend_rows<T, HD>;
 }
 

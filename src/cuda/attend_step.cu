@@ -36,14 +36,14 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
     return h;
 }
 
-/* The first positions of a block's range in shared memory, where they are before the kernel before ends: as many as 44 KB hold, so that a block needs no more
+/* The first positions of a block's range in shared memory, where they are before the kernel before ends: as many as 40 KB hold, so that a block needs no more
  * than any GPU has. */
 template <typename T> struct first_tile {
     T *keys, *values;
     uint32_t stride, count; /* of a row: two of them lie in different banks */
 };
 
-enum { TILE_BYTES = 44 << 10, TILE_GAP = 64 };
+enum { TILE_BYTES = 40 << 10, TILE_GAP = 64 };
 static inline __host__ __device__ uint32_t tile_keys(uint32_t row_bytes) {
     const uint32_t most = TILE_BYTES / (2 * (row_bytes + TILE_GAP));
     return most < GPU_KEYS ? most : GPU_KEYS;

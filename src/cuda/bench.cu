@@ -387,7 +387,7 @@ static cllm_status decode_call(void *context, uint32_t index, cllm_error *err) {
         r->jobs[i].out = r->out + at;
         at += (cllm_tensor_decoded_bytes(t, t->h.rows, r->as) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
-    return cllm_cuda_decode(m->b->cuda, r->jobs, m->count, r->as, m->b->stream, err);
+    return cllm_cuda_decode(m->b->cuda, r->jobs, m->count, r->as, false, m->b->stream, err);
 }
 
 static cllm_status decode_once(decode_run *r, uint8_t *out, cllm_error *err) {

@@ -46,16 +46,21 @@ typedef struct cllm_cuda_product_job {
 cllm_status cllm_cuda_product(cllm_cuda *cuda, const cllm_cuda_product_job *jobs, uint32_t count, void *stream, cllm_error *err);
 
 /* One matrix of a launch: rows [row0, row0 + nrows) to out (device), row-major, as I8, I16, BF16 or F16 (lossless: its own type, and BF16
- * rounded to F16). Matrices that share a kernel go out together, whatever their order. */
+ * rounded to F16); all columns, or those of some column blocks, which then are all that a row of `out` has. Matrices that share a kernel go
+ * out together, whatever their order. */
 typedef struct cllm_cuda_decode_job {
     const cllm_cuda_tensor *tensor;
     uint32_t row0, nrows;
     void *out;
+    uint32_t col_block0, col_blocks; /* col_blocks 0: all */
 } cllm_cuda_decode_job;
-cllm_status cllm_cuda_decode(cllm_cuda *cuda, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream, cllm_error *err);
+/* early: the kernel launched before on the stream neither reads nor writes what is written here, and lets later ones start only once all before it are
+ * done. Then decoding runs beside it; whatever comes after the decoding still comes after both. */
+cllm_status cllm_cuda_decode(cllm_cuda *cuda, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, bool early, void *stream, cllm_error *err);
 
-/* Rows tokens[i] (device memory, written by earlier work on the stream; clamped to the matrix) as float32 to out + i * stride (device). */
-cllm_status cllm_cuda_embed(cllm_cuda *cuda, const cllm_cuda_tensor *tensor, const int32_t *tokens, uint32_t n, float *out, size_t stride,
+/* Rows tokens[i] (device memory, written by earlier work on the stream; clamped to the matrix) as float32 to out + i * stride (device). settled: the stream's
+ * last work was no kernel, so that several launches may run side by side. */
+cllm_status cllm_cuda_embed(cllm_cuda *cuda, const cllm_cuda_tensor *tensor, const int32_t *tokens, uint32_t n, float *out, size_t stride, bool settled,
                             void *stream, cllm_error *err);
 
 /* For experiments: warps a block and blocks an SM; 0 = the default. */

@@ -201,7 +201,7 @@ cllm_status gpu_head(gpu_session *s, uint32_t from, uint32_t rows, cllm_error *e
 
 static cllm_status run_layers(gpu_session *s, uint32_t batch, cllm_error *err) {
     cllm_status st = gpu_stream_begin(s, err);
-    if (!st) st = gpu_embed(s, s->step->tokens, batch, err);
+    if (!st) st = gpu_embed(s, s->step->tokens, batch, false, err);
     for (uint32_t i = 0; i < s->model->config->layers && !st; i++) {
         st = self_attention(s, i, batch, err);
         if (!st) st = feed_forward(s, i, batch, err);

@@ -122,6 +122,7 @@ typedef struct gpu_session {
     int32_t *tokens;
     __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
     uint8_t *decoded; /* matrices or slices of them as FP16, until cuBLAS has read them */
+    bool decoded_free; /* the kernel launched last does not read them, and waits for all before it before it lets others start */
 
     gpu_stream weights; /* what of the weights is not resident comes through it */
     uint64_t planned_bytes; /* of the model's room */
@@ -186,7 +187,7 @@ typedef struct gpu_gemm {
 } gpu_gemm;
 cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err);
 /* x[i] = embedding of tokens[i] (device), i < n. */
-cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err);
+cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, bool settled, cllm_error *err);
 /* Waits for the session's work; an error if a kernel failed or met a corrupt tile. */
 cllm_status gpu_finish(gpu_session *s, cllm_error *err);
 

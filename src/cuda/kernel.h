@@ -30,6 +30,7 @@ typedef struct cllm_cuda_view {
     const float *row_scale;   /* s_row; NULL with lossless */
     const uint16_t *col_scale; /* BF16 multipliers or NULL */
     uint32_t rows, cols, tile_cols, last_width, col_blocks;
+    uint32_t tile0, tiles_apart; /* of the whole tensor's tiles: the number of the first one of these, and from one row block's to the next's */
     uint32_t plane_bytes, last_plane_bytes; /* raw bits of a tile, and of one in the last column block */
     int hi_min, planes, max_length;
     int stand_in; /* the digit that outliers have in the stream */
@@ -61,6 +62,7 @@ typedef struct cllm_cuda_job {
 typedef struct cllm_cuda_shape {
     uint32_t jobs, units; /* units: pairs of tiles */
     uint32_t ahead; /* about one pair a warp: products of folded integers alike decode before they wait for x, which is more code but hides it */
+    uint32_t early; /* decode: waits for the kernel before only at its end: see cllm_cuda_decode */
     uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */
     uint32_t stage_bytes, own_words; /* shared memory: one stage; words that each warp has for outlier sums, or for what it writes */
     uint32_t listed; /* decode: entries of a tile that a warp lists at a time, a multiple of 64 */

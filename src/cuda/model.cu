@@ -69,8 +69,8 @@ static cllm_status load_plain(gpu_model *m, const cllm_matrix *from, gpu_matrix 
 static cllm_status decode_now(gpu_model *m, gpu_matrix *to, cllm_error *err) {
     cllm_status s = gpu_take(&m->heap, CLLM_MEMORY_WEIGHTS, (size_t)to->rows * to->cols, sizeof(__half), "a decoded matrix", (void **)&to->plain, err);
     if (s) return s;
-    cllm_cuda_decode_job job = {to->coded, 0, to->rows, to->plain};
-    s = cllm_cuda_decode(m->cuda, &job, 1, CLLM_DTYPE_F16, NULL, err);
+    cllm_cuda_decode_job job = {to->coded, 0, to->rows, to->plain, 0, 0};
+    s = cllm_cuda_decode(m->cuda, &job, 1, CLLM_DTYPE_F16, false, NULL, err);
     if (!s) s = cllm_cuda_check(m->cuda, NULL, err);
     cllm_cuda_tensor_free(to->coded);
     to->coded = NULL;

@@ -16,14 +16,53 @@ static size_t y_bytes(const gpu_gemm *g) { return g->y_half ? sizeof(__half) : s
 static cllm_status multiply_rows(gpu_session *s, gpu_gemm *g, const __half *w, uint32_t rows, cllm_error *err) {
     g->w = w;
     g->rows = rows;
+    s->decoded_free = false;
     cllm_status st = gpu_multiply(s, g, err);
     g->y = (uint8_t *)g->y + rows * y_bytes(g);
     return st;
 }
 
+/* What is decoded beside the kernel before it, where that may be, is done sooner: the small kernels of a prompt leave room. */
+static cllm_status decode(gpu_session *s, const cllm_cuda_decode_job *jobs, uint32_t n, cllm_error *err) {
+    return cllm_cuda_decode(s->cuda, jobs, n, CLLM_DTYPE_F16, s->decoded_free, s->stream, err);
+}
+
+/* One part in slices of columns, whose products add up. */
+static cllm_status multiply_columns(gpu_session *s, const part *p, uint32_t blocks_at_once, gpu_gemm *g, cllm_error *err) {
+    const cllm_cuda_view *w = &p->m->coded->view;
+    const uint32_t slices = (w->col_blocks + blocks_at_once - 1) / blocks_at_once;
+    const gpu_gemm whole = *g;
+    cllm_status st = CLLM_OK;
+    for (uint32_t i = 0; i < slices && !st; i++) {
+        const uint32_t first = w->col_blocks * i / slices, past = w->col_blocks * (i + 1) / slices, col0 = first * w->tile_cols;
+        const cllm_cuda_decode_job job = {p->m->coded, p->row0, p->rows, s->decoded, first, past - first};
+        *g = whole;
+        g->x += col0;
+        g->cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
+        if (i) g->beta = 1;
+        st = decode(s, &job, 1, err);
+        if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, p->rows, err);
+    }
+    g->x = whole.x;
+    g->cols = whole.cols;
+    g->beta = whole.beta;
+    return st;
+}
+
+/* How many column blocks of a part to decode at once: 0 where slices of rows do. Sums of slices are to be float32, and products of few rows leave processors idle. */
+static uint32_t column_slice(const gpu_session *s, const part *parts, uint32_t count, const gpu_gemm *g) {
+    enum { most_rows = 8192 };
+    const part *p = parts;
+    if (count > 1 || g->y_half || p->rows > most_rows || (size_t)p->rows * g->cols * sizeof(__half) <= s->n.decoded_bytes) return 0;
+    const uint32_t fit = (uint32_t)(s->n.decoded_bytes / ((size_t)p->rows * p->m->coded->view.tile_cols * sizeof(__half)));
+    return fit < p->m->coded->view.col_blocks ? fit : 0;
+}
+
 /* Coded parts, in slices that there is room for; a slice may have rows of several parts. */
 static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
     const size_t row_bytes = g->cols * sizeof(__half);
+    const uint32_t columns = column_slice(s, parts, count, g);
+    if (columns) return multiply_columns(s, parts, columns, g, err);
     const uint32_t room = (uint32_t)(s->n.decoded_bytes / row_bytes / 16 * 16);
     uint32_t total = 0, i = 0, at = 0;
     for (uint32_t j = 0; j < count; j++) total += parts[j].rows;
@@ -34,12 +73,12 @@ static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t co
         uint32_t n = 0, rows = 0;
         while (i < count && rows < each) {
             const uint32_t left = parts[i].rows - at, take = left < each - rows ? left : each - rows;
-            jobs[n++] = {parts[i].m->coded, parts[i].row0 + at, take, s->decoded + rows * row_bytes};
+            jobs[n++] = {parts[i].m->coded, parts[i].row0 + at, take, s->decoded + rows * row_bytes, 0, 0};
             rows += take;
             at += take;
             if (at == parts[i].rows) i++, at = 0;
         }
-        cllm_status st = cllm_cuda_decode(s->cuda, jobs, n, CLLM_DTYPE_F16, s->stream, err);
+        cllm_status st = decode(s, jobs, n, err);
         if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, rows, err);
         if (st) return st;
     }
@@ -63,6 +102,7 @@ static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t 
     const streamed_parts *p = (const streamed_parts *)ctx;
     part parts[GPU_GROUP];
     for (uint32_t i = 0; i < n; i++) parts[i] = {&pieces[i].m, pieces[i].skip, pieces[i].rows};
+    p->s->decoded_free = false; /* decoding waits for copies, too */
     return multiply_run(p->s, parts, n, p->g, err);
 }
 
@@ -96,18 +136,23 @@ static gpu_gemm to_residual(gpu_session *s, const __half *x, size_t x_stride, fl
 
 /* ---- layers ---- */
 
+/* A kernel that waits before it lets the next one start, and has nothing to do with decoded matrices. */
+static cllm_status run_rows(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument, cllm_error *err) {
+    s->decoded_free = true;
+    return gpu_start(s, kernel, grid, threads, shared, argument, err);
+}
+
 static uint32_t normed_stride(const gpu_session *s) { return s->n.hidden > s->n.q ? s->n.hidden : s->n.q; }
 
 static cllm_status norm(gpu_session *s, const float *bias, const float *weight, uint32_t tokens, cllm_error *err) {
     gpu_norm_rows p = {s->x, bias, weight, s->normed, s->n.hidden, normed_stride(s), s->model->config->hidden, s->model->config->rms_eps};
-    return gpu_start(s, gpu_norm_rows_kernel(), dim3(tokens), GPU_THREADS, 0, &p, err);
+    return run_rows(s, gpu_norm_rows_kernel(), dim3(tokens), GPU_THREADS, 0, &p, err);
 }
 
 static cllm_status place(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
-    const cllm_config *c = s->model->config;
     gpu_place_rows p = {s->qkv, s->n.q_cols + 2 * s->n.kv_cols, l->q_bias, l->k_bias, l->v_bias, gpu_layer_turn(s, layer), gpu_layer_cache(s, layer), position};
-    return gpu_start(s, gpu_place_rows_kernel(s->model->kv_f32), dim3(tokens, (c->heads + 2 * c->kv_heads + 3) / 4), 128, 0, &p, err);
+    return run_rows(s, gpu_place_rows_kernel(s->model->kv_f32), dim3(tokens), GPU_THREADS, 0, &p, err);
 }
 
 static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {
@@ -116,7 +161,10 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uin
                          (float)(1.4426950408889634 / sqrt((double)c->head_dim))};
     size_t shared = 0;
     const void *kernel = gpu_attend_rows_kernel(s->model->kv_f32, s->n.row, &shared);
-    return gpu_start(s, kernel, dim3(c->heads, (tokens + 63) / 64), 128, shared, &p, err);
+    p.stages = 3 * 2 * (shared + s->cuda->reserved_shared) <= (size_t)s->cuda->processor_shared ? 2 : 1; /* of the three blocks that registers leave room for */
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(p.stages * shared));
+    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "shared memory for attention");
+    return run_rows(s, kernel, dim3(c->heads, (tokens + 63) / 64), 128, p.stages * shared, &p, err);
 }
 
 /* `pending`: a bias that the residual stream has yet to get. */
@@ -139,7 +187,7 @@ static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0,
     cllm_status st = multiply(s, parts, 2, to_half(s->normed, normed_stride(s), s->gate_up, stride, tokens), err);
     gpu_swiglu_rows p = {s->gate_up, s->gate_up + rows, bias_from(l->gate_bias, row0), bias_from(l->up_bias, row0), s->act + row0,
                          stride,     s->n.ffn,          rows,                          GPU_ACT_SCALE};
-    return st ? st : gpu_start(s, gpu_swiglu_rows_kernel(), dim3((rows + 4 * GPU_THREADS - 1) / (4 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
+    return st ? st : run_rows(s, gpu_swiglu_rows_kernel(), dim3((rows + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
 }
 
 static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens, cllm_error *err) {
@@ -185,8 +233,9 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
     memcpy(s->host->tokens, tokens, n * sizeof *tokens);
     cudaError_t e = cudaMemcpyAsync(s->tokens, s->host->tokens, n * sizeof *tokens, cudaMemcpyHostToDevice, s->stream);
     if (e != cudaSuccess) return cllm_cuda_fail(err, e, "handing over tokens");
+    s->decoded_free = false;
     cllm_status st = gpu_stream_begin(s, err);
-    if (!st) st = gpu_embed(s, s->tokens, n, err);
+    if (!st) st = gpu_embed(s, s->tokens, n, true, err);
     for (uint32_t i = 0; i < layers && !st; i++) {
         st = self_attention(s, i, pending, position, n, err);
         if (!st) st = feed_forward(s, i, n, err);

@@ -117,10 +117,9 @@ static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int most_warps,
     return false;
 }
 
-/* Of `row_blocks` of the tensor's. */
+/* Of `row_blocks` of the tensor's; the job has its view. */
 static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t row_blocks, cllm_cuda_job *job) {
-    p->units += (row_blocks + 1) / 2 * t->view.col_blocks;
-    job->w = t->view;
+    p->units += (row_blocks + 1) / 2 * job->w.col_blocks;
     job->blocks = row_blocks;
     job->end = p->units;
     if (t->stage_bytes > p->stage_bytes) p->stage_bytes = t->stage_bytes;
@@ -211,6 +210,7 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
             if (jobs[i].x->cols != u->h.cols || jobs[i].x->padded_batch != batch)
                 return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "product %u: x has another shape than the matrix or the batch", i);
             cllm_cuda_job job = {};
+            job.w = u->view;
             job.x = jobs[i].x->x;
             job.y = jobs[i].y;
             job.batch = jobs[i].x->batch;
@@ -242,8 +242,23 @@ static const void *decode_kernel(const cllm_cuda_tensor *t, cllm_dtype as, int p
     return h->layout == 8 ? decode8_kernel(t, out, planes) : cllm_cuda_decode16_kernel(kind16(t), out);
 }
 
+/* Some column blocks as a matrix of their own. */
+static cllm_cuda_view column_part(const cllm_cuda_view *w, uint32_t first, uint32_t count) {
+    cllm_cuda_view part = *w;
+    part.tile0 += first;
+    part.offsets += first;
+    if (w->col_scale) part.col_scale += (size_t)first * w->tile_cols;
+    part.col_blocks = count;
+    part.cols -= first * w->tile_cols;
+    if (first + count == w->col_blocks) return part;
+    part.cols = count * w->tile_cols;
+    part.last_width = w->tile_cols;
+    part.last_plane_bytes = w->plane_bytes;
+    return part;
+}
+
 /* Matrices that share a kernel go out together, whatever their order. */
-cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, void *stream, cllm_error *err) {
+cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, bool early, void *stream, cllm_error *err) {
     uint8_t *done = (uint8_t *)cllm_alloc_zero(count ? count : 1, 1);
     cllm_cuda_decode_launch *p = (cllm_cuda_decode_launch *)cllm_alloc(1, sizeof *p);
     cllm_status s = done && p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
@@ -252,6 +267,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
         const void *kernel = decode_kernel(jobs[first].tensor, as, CLLM_CUDA_PLANES_DIFFER);
         int planes = jobs[first].tensor->h.planes;
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.early = early;
         if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
         for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             const cllm_cuda_decode_job *j = jobs + i;
@@ -261,9 +277,12 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
             if (j->row0 > u->h.rows || j->nrows > u->h.rows - j->row0)
                 s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows %u to %u of a matrix of %u", j->row0, j->row0 + j->nrows, u->h.rows);
+            if (j->col_block0 > u->view.col_blocks || j->col_blocks > u->view.col_blocks - j->col_block0)
+                s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "column blocks %u to %u of a matrix of %u", j->col_block0, j->col_block0 + j->col_blocks, u->view.col_blocks);
             if (s != CLLM_OK || !j->nrows) continue;
             const uint32_t block0 = j->row0 / CLLM_TILE_ROWS, blocks = (j->row0 + j->nrows - 1) / CLLM_TILE_ROWS - block0 + 1;
             cllm_cuda_job job = {};
+            job.w = j->col_blocks ? column_part(&u->view, j->col_block0, j->col_blocks) : u->view;
             job.out = (uint8_t *)j->out;
             job.row0 = j->row0;
             job.nrows = j->nrows;
@@ -277,15 +296,17 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
     return s;
 }
 
-cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32_t *tokens, uint32_t n, float *out, size_t stride, void *stream, cllm_error *err) {
+cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32_t *tokens, uint32_t n, float *out, size_t stride, bool settled, void *stream, cllm_error *err) {
     const void *kernel = t->h.layout == 16 ? cllm_cuda_rows16_kernel(kind16(t)) : cllm_cuda_rows8_kernel(coding8(t));
     cllm_cuda_decode_launch *p = (cllm_cuda_decode_launch *)cllm_alloc(1, sizeof *p);
     cllm_status s = p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
     for (uint32_t i = 0; s == CLLM_OK && i < n;) {
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.early = i && settled;
         make_staging(&p->shape, t);
         for (; i < n && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
             cllm_cuda_job job = {};
+            job.w = t->view;
             job.out = (uint8_t *)(out + i * stride);
             job.nrows = 1;
             job.row_at = tokens + i;

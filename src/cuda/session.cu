@@ -267,9 +267,9 @@ cllm_status gpu_multiply(gpu_session *s, const gpu_gemm *g, cllm_error *err) {
     return b == CUBLAS_STATUS_SUCCESS ? CLLM_OK : gpu_blas_fail(err, b, "a product of cuBLAS");
 }
 
-cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, cllm_error *err) {
+cllm_status gpu_embed(gpu_session *s, const int32_t *tokens, uint32_t n, bool settled, cllm_error *err) {
     const gpu_matrix *m = &s->model->embedding;
-    if (m->coded) return cllm_cuda_embed(s->cuda, m->coded, tokens, n, s->x, s->n.hidden, s->stream, err);
+    if (m->coded) return cllm_cuda_embed(s->cuda, m->coded, tokens, n, s->x, s->n.hidden, settled, s->stream, err);
     gpu_gather p = {m->plain, tokens, s->x, s->n.hidden, m->cols};
     return gpu_start(s, gpu_gather_kernel(), dim3((m->cols + 255) / 256, n), 256, 0, &p, err);
 }

@@ -145,8 +145,7 @@ typedef struct gpu_norm_rows {
 } gpu_norm_rows;
 const void *gpu_norm_rows_kernel(void);
 
-/* Rows of q, k, v: biases added, queries turned in place, keys and values stored; grid: rows, heads / 4 of q, k and v
- * together, four warps a block. */
+/* Rows of q, k, v: biases added, queries turned in place, keys and values stored; grid: rows. */
 typedef struct gpu_place_rows {
     __half *qkv;
     uint32_t stride;
@@ -175,8 +174,10 @@ typedef struct gpu_attend_rows {
     __half *out;
     uint32_t q_stride, out_stride, rows, position;
     gpu_cache cache;
-    float scale; /* log2(e) included */
+    float scale;     /* log2(e) included */
+    uint32_t stages; /* 1, or 2 where shared memory holds them: the next tile of keys comes while one is worked on */
 } gpu_attend_rows;
+/* *shared: bytes of one stage. */
 const void *gpu_attend_rows_kernel(bool f32, uint32_t row, size_t *shared);
 
 #endif

@@ -143,6 +143,7 @@ static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_me
     v->tile_cols = (uint32_t)t->h.tile_cols;
     v->last_width = cllm_tile_width(&t->h, t->col_blocks - 1);
     v->col_blocks = t->col_blocks;
+    v->tiles_apart = t->col_blocks;
     v->plane_bytes = plane_bytes(t, 0);
     v->last_plane_bytes = plane_bytes(t, t->col_blocks - 1);
     v->hi_min = t->h.hi_min;

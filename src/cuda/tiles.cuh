@@ -71,7 +71,7 @@ CLLM_INLINE bool has_second(const cllm_cuda_job &job, uint32_t pair) { return 2 
 
 CLLM_INLINE uint32_t load_offsets(const cllm_cuda_job &job, uint32_t block0, uint32_t pair, uint32_t col_block, int lane) {
     const uint32_t block = block0 + 2 * pair + (lane & 2 && has_second(job, pair) ? 1 : 0);
-    return __ldg(job.w.offsets + (size_t)block * job.w.col_blocks + col_block + (lane & 1));
+    return __ldg(job.w.offsets + (size_t)block * job.w.tiles_apart + col_block + (lane & 1));
 }
 
 /* Orders the pair whose offsets are there into stages `stage` and stage + stage_bytes. The host has seen to it that tiles are longer than their
@@ -117,7 +117,7 @@ typedef struct tile_job {
     uint32_t table;        /* a shared address */
     uint32_t own;          /* what the warp keeps in shared memory */
     table_load load;
-    bool first;            /* nothing of earlier kernels was read yet */
+    bool first;            /* nothing that earlier kernels write or read was touched yet */
     int lane;
 } tile_job;
 
@@ -180,7 +180,7 @@ CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
 
 /* Tells which pair is corrupt by the number of its first tile, and clears what may be left of its outlier sums. */
 CLLM_INLINE void report_corrupt(const tile_job &t, const pair_walk &k) {
-    if (t.lane == 0) atomicCAS(t.shape->error, 0u, row_block(t, k) * t.job->w.col_blocks + k.col_block + 1);
+    if (t.lane == 0) atomicCAS(t.shape->error, 0u, t.job->w.tile0 + row_block(t, k) * t.job->w.tiles_apart + k.col_block + 1);
     clear_shared(own_words(t), t.shape->own_words, t.lane);
 }
 
@@ -235,7 +235,7 @@ CLLM_INLINE void table_ready(tile_job &t) {
 
 /* Afterwards a kernel may read what earlier kernels wrote, and write. Until then it decodes, which needs nothing of them. */
 CLLM_INLINE void x_ready(tile_job &t) {
-    if (t.first) wait_for_previous_kernel();
+    if (t.first && !t.shape->early) wait_for_previous_kernel();
     t.first = false;
 }
 
@@ -293,7 +293,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
             t.block0 = job.row0 / 16;
         }
         if (ROWS && job.row_at) {
-            if (t.first) wait_for_previous_kernel();
+            if (t.first && !p.early) wait_for_previous_kernel();
             t.row0 = min((uint32_t)max(*job.row_at, 0), job.w.rows - 1);
             t.block0 = t.row0 / 16;
         }
@@ -311,7 +311,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
         __syncwarp(); /* the next job's are not stored before all lanes have these */
         at = launch.job[j].end;
     }
-    if (t.first) wait_for_previous_kernel(); /* a block without tiles still keeps the order of kernels */
+    if (t.first || p.early) wait_for_previous_kernel(); /* what has not needed to wait still keeps the order of kernels */
 }
 
 #endif

@@ -200,8 +200,8 @@ static void check_decode(const coded *c, uint32_t row0, uint32_t nrows, cllm_dty
     uint8_t *expected = malloc(bytes + 1), *out = guarded(bytes + ahead);
     cllm_cuda *cuda = next_device();
     need(cllm_tensor_decode(c->t, row0, nrows, as, expected, bytes, 1, &error), c->name);
-    const cllm_cuda_decode_job job = {c->d, row0, nrows, out + ahead};
-    need(cllm_cuda_decode(cuda, &job, 1, as, NULL, &error), c->name);
+    const cllm_cuda_decode_job job = {c->d, row0, nrows, out + ahead, 0, 0};
+    need(cllm_cuda_decode(cuda, &job, 1, as, false, NULL, &error), c->name);
     need(cllm_cuda_check(cuda, NULL, &error), c->name);
     if (!same(as, out + ahead, expected, bytes)) {
         size_t at = 0;
@@ -221,7 +221,7 @@ static void check_rows(const coded *c) {
     const size_t bytes = sizeof(float) * ((size_t)stride * (COUNT - 1) + cols);
     float *expected = malloc(cols * sizeof *expected), *out = (float *)(void *)guarded(bytes);
     cllm_cuda *cuda = next_device();
-    need(cllm_cuda_embed(cuda, c->d, tokens, COUNT, out, stride, NULL, &error), c->name);
+    need(cllm_cuda_embed(cuda, c->d, tokens, COUNT, out, stride, false, NULL, &error), c->name);
     need(cllm_cuda_check(cuda, NULL, &error), c->name);
     for (int i = 0; i < COUNT; i++) {
         const uint32_t row = tokens[i] < 0 ? 0 : tokens[i] < (int32_t)rows ? (uint32_t)tokens[i] : rows - 1;
@@ -495,17 +495,17 @@ static void check_together(coded *c, int count, cllm_dtype as) {
         int types = types_of(&c[i].info, known);
         while (types && known[types - 1] != as) types--;
         if (!types) continue;
-        if (!n) jobs[n++] = (cllm_cuda_decode_job){c[i].d, 0, 0, NULL};
+        if (!n) jobs[n++] = (cllm_cuda_decode_job){c[i].d, 0, 0, NULL, 0, 0};
         bytes[n] = cllm_tensor_decoded_bytes(c[i].t, c[i].info.rows, as);
         expected[n] = malloc(bytes[n]);
         need(cllm_tensor_decode(c[i].t, 0, c[i].info.rows, as, expected[n], bytes[n], 1, &error), c[i].name);
-        jobs[n] = (cllm_cuda_decode_job){c[i].d, 0, c[i].info.rows, guarded(bytes[n])};
+        jobs[n] = (cllm_cuda_decode_job){c[i].d, 0, c[i].info.rows, guarded(bytes[n]), 0, 0};
         of[n++] = &c[i];
     }
     assert_true(n > 2);
     for (int round = 0; round < 6; round++) {
         cllm_cuda *cuda = next_device();
-        need(cllm_cuda_decode(cuda, jobs, (uint32_t)n, as, NULL, &error), "together");
+        need(cllm_cuda_decode(cuda, jobs, (uint32_t)n, as, false, NULL, &error), "together");
         need(cllm_cuda_check(cuda, NULL, &error), "together");
         for (int i = 1; i < n; i++)
             if (!same(as, jobs[i].out, expected[i], bytes[i])) fail_msg("%s: differs in a launch of many", of[i]->name);
@@ -574,8 +574,8 @@ static void judge_decoding(const coded *c, const uint8_t *data, cllm_dtype as, v
     uint8_t *expected = malloc(bytes + 1), *out = guarded(bytes);
     cllm_cuda *cuda = next_device();
     const cllm_status cpu = cllm_tensor_decode(c->t, 0, rows, as, expected, bytes, 1, &why);
-    const cllm_cuda_decode_job job = {c->d, 0, rows, out};
-    cllm_status gpu = cllm_cuda_decode(cuda, &job, 1, as, NULL, &error);
+    const cllm_cuda_decode_job job = {c->d, 0, rows, out, 0, 0};
+    cllm_status gpu = cllm_cuda_decode(cuda, &job, 1, as, false, NULL, &error);
     if (gpu != CLLM_ERR_UNSUPPORTED) {
         need(gpu, c->name);
         gpu = cllm_cuda_check(cuda, NULL, &error);
@@ -626,7 +626,7 @@ static void survive_rows(const coded *c) {
     const size_t bytes = 2 * sizeof(float) * c->info.cols;
     float *out = (float *)(void *)guarded(bytes);
     cllm_cuda *cuda = next_device();
-    cllm_status s = cllm_cuda_embed(cuda, c->d, tokens, 2, out, c->info.cols, NULL, &error);
+    cllm_status s = cllm_cuda_embed(cuda, c->d, tokens, 2, out, c->info.cols, false, NULL, &error);
     if (s != CLLM_ERR_UNSUPPORTED) need(s, c->name);
     s = cllm_cuda_check(cuda, NULL, &error);
     if (s != CLLM_ERR_FORMAT) need(s, c->name);
