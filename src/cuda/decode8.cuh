@@ -4,16 +4,14 @@
 
 #include "cuda/store8.cuh"
 
-template <int OUT> struct decode8_warps { enum { value = OUT == CLLM_OUT_I8 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE }; };
-
 /* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
 template <int N, int OUT> struct store_job {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_planes<N, OUT>(t, k, s); }
+    CLLM_INLINE void operator()(single_job &t, const pair_walk &k, warp_stages &s) const { store_planes<N, OUT>(t, k, s); }
 };
 
 template <int N, int OUT>
-__global__ void __launch_bounds__(32 * decode8_warps<OUT>::value, 2) decode8(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_job<true>(p, store_job<N, OUT>());
+__global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) decode8(const __grid_constant__ cllm_cuda_decode_launch p) {
+    for_each_job<1, true>(p, store_job<N, OUT>());
 }
 
 template <int N> static const void *choose_out(int out) {

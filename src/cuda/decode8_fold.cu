@@ -3,12 +3,12 @@
 
 /* A kernel for each number of planes, where all have the same: less code, which small launches wait for. */
 template <int R, int OUT> struct store_alike {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { store_pairs<CODING_FOLD, R, OUT>(t, k, s); }
+    CLLM_INLINE void operator()(single_job &t, const pair_walk &k, warp_stages &s) const { store_tiles<CODING_FOLD, R, OUT>(t, k, s); }
 };
 
 template <int R, int OUT>
-__global__ void __launch_bounds__(32 * decode8_warps<OUT>::value, 2) decode8_alike(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_job<true>(p, store_alike<R, OUT>());
+__global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) decode8_alike(const __grid_constant__ cllm_cuda_decode_launch p) {
+    for_each_job<1, true>(p, store_alike<R, OUT>());
 }
 
 template <int OUT> static const void *choose_alike(int planes) {

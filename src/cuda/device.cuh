@@ -115,19 +115,20 @@ CLLM_INLINE void barrier_fence() {
 #endif
 }
 
-/* Two pieces, to `to` and to + apart, which one barrier counts. Called by a whole warp; lane 0 gives the order where the bulk engine does the work. */
-CLLM_INLINE void fetch_two(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[2], uint32_t apart, uint32_t bar, int lane) {
+/* COUNT pieces, to `to`, to + apart..., which one barrier counts. Called by a whole warp; lane 0 gives the order where the bulk engine does the work. */
+template <int COUNT> CLLM_INLINE void fetch_pieces(uint32_t to, const uint8_t *const from[], const uint32_t bytes[], uint32_t apart, uint32_t bar, int lane) {
     to = shared_address(to);
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) {
         bar = shared_address(bar);
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes[0] + bytes[1]) : "memory");
-        for (int i = 0; i < 2; i++)
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(COUNT > 1 ? bytes[0] + bytes[COUNT - 1] : bytes[0]) : "memory");
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
             asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to + i * apart), "l"(from[i]), "r"(bytes[i]), "r"(bar)
                          : "memory");
     }
 #else
-    for (int n = 0; n < 2; n++)
+    for (int n = 0; n < COUNT; n++)
         for (uint32_t i = 16 * lane; i < bytes[n]; i += 512) {
 #if __CUDA_ARCH__ >= 800
             asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + n * apart + i), "l"(from[n] + i) : "memory");

@@ -13,7 +13,8 @@ enum {
      * spills waits for L2, because L1 is nearly all shared memory. */
     CLLM_CUDA_WARPS = 8,
     CLLM_CUDA_WARPS_WIDE = 6, /* of kernels that want more registers */
-    CLLM_CUDA_STAGING_WORDS = 1024, /* of a warp that writes rows; see staging.cuh */
+    CLLM_CUDA_WARPS_SINGLE = 10, /* of those that decode: a tile a warp at a time */
+    CLLM_CUDA_STAGING_WORDS = 512, /* of a warp that writes rows; see staging.cuh */
     CLLM_CUDA_LISTED = 512,         /* most entries of a tile's outliers that are listed beside them at a time; a multiple of 64 */
     CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
     CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
@@ -54,13 +55,13 @@ typedef struct cllm_cuda_job {
     uint32_t row0, nrows; /* decode; a product takes all rows */
     uint32_t blocks;      /* row blocks that have these rows */
     const int32_t *row_at; /* or, of a job of one row: where the row's number lies; it is written by an earlier kernel, and clamped */
-    uint32_t end;   /* pairs of tiles of this job and all before it */
+    uint32_t end;   /* units of this job and all before it */
     uint32_t end_block; /* blocks of this job and all before it, where blocks keep to one job */
 } cllm_cuda_job;
 
 /* What a launch is besides its jobs. */
 typedef struct cllm_cuda_shape {
-    uint32_t jobs, units; /* units: pairs of tiles */
+    uint32_t jobs, tiles, units; /* units: of 2 tiles (products) or 1, see tiles.cuh */
     uint32_t ahead; /* about one pair a warp: products of folded integers alike decode before they wait for x, which is more code but hides it */
     uint32_t early; /* decode: waits for the kernel before only at its end: see cllm_cuda_decode */
     uint32_t apart; /* a block keeps to one job: a second table in the middle of a short launch would double its time */

@@ -297,33 +297,37 @@ template <typename Entry> CLLM_INLINE bool both_end_after(const reader r[2], uin
     return ok;
 }
 
-/* Of a pair in its stages, where staged[i] bytes of tile i arrived; false (in all lanes) if the parts of one do not add up to that. */
-CLLM_INLINE bool locate_pair(const uint32_t stage[2], const uint32_t staged[2], int lane, tile_parts p[2]) {
-    uint32_t head[2], length[2], end[2];
+/* Of the tiles in stages of `apart` bytes from `stage` on, where staged[i] bytes of tile i arrived; false (in all lanes) if the parts of one do not add up
+ * to that. */
+template <int TILES> CLLM_INLINE bool locate_tiles(uint32_t stage, uint32_t apart, const uint32_t staged[], int lane, tile_parts p[]) {
+    uint32_t head[TILES], length[TILES], end[TILES], wide = 0;
     bool ok = true;
 #pragma unroll
-    for (int i = 0; i < 2; i++) head[i] = load_shared(stage[i]);
-    const bool wide = (head[0] | head[1]) & 0x8000;
-    if (!wide) { /* 32 bytes add up to less than 2^16: both sums at once */
-        const uint32_t l0 = load_shared8(stage[0] + 4 + lane), l1 = load_shared8(stage[1] + 4 + lane), sum = scan_lanes(l0 | l1 << 16);
-        end[0] = (sum & 0xffff) + (lane + 1) * (head[0] & 0x7fff);
-        end[1] = (sum >> 16) + (lane + 1) * (head[1] & 0x7fff);
-        length[0] = l0 + (head[0] & 0x7fff);
-        length[1] = l1 + (head[1] & 0x7fff);
+    for (int i = 0; i < TILES; i++) wide |= head[i] = load_shared(stage + i * apart);
+    if (!(wide & 0x8000)) { /* 32 bytes add up to less than 2^16: two sums at once */
+        uint32_t bytes = 0;
+#pragma unroll
+        for (int i = 0; i < TILES; i++) bytes |= load_shared8(stage + i * apart + 4 + lane) << 16 * i;
+        const uint32_t sums = scan_lanes(bytes);
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+            end[i] = (sums >> 16 * i & 0xffff) + (lane + 1) * (head[i] & 0x7fff);
+            length[i] = (bytes >> 16 * i & 0xffff) + (head[i] & 0x7fff);
+        }
     } else {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            length[i] = (head[i] & 0x7fff) + (head[i] & 0x8000 ? load_shared16(stage[i] + 4 + 2 * lane) : load_shared8(stage[i] + 4 + lane));
+        for (int i = 0; i < TILES; i++) {
+            length[i] = (head[i] & 0x7fff) + (head[i] & 0x8000 ? load_shared16(stage + i * apart + 4 + 2 * lane) : load_shared8(stage + i * apart + 4 + lane));
             end[i] = scan_lanes(length[i]);
         }
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < TILES; i++) {
         const uint32_t fixed = head[i] & 0x8000 ? 68 : 36, code_bytes = (__shfl_sync(~0u, end[i], 31) + 31) / 32 * 4;
         p[i].start = end[i] - length[i];
         p[i].end = end[i];
         p[i].entries = head[i] >> 16;
-        p[i].codes = stage[i] + fixed;
+        p[i].codes = stage + i * apart + fixed;
         p[i].outliers = p[i].codes + code_bytes;
         ok &= staged[i] == ((fixed + code_bytes + 2 * p[i].entries + 15) & ~15u);
     }

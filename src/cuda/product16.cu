@@ -53,7 +53,7 @@ template <int K> CLLM_INLINE float number(uint32_t bits) {
 
 /* What the outliers of a tile differ from their stand-ins, times x, straight to y. False if the list is corrupt. */
 template <int K, int NB>
-CLLM_INLINE bool add_outliers(const tile_job &t, const tile_parts p, uint32_t row0, uint32_t col0, uint32_t width, uint32_t reciprocal) {
+CLLM_INLINE bool add_outliers(const pair_job &t, const tile_parts p, uint32_t row0, uint32_t col0, uint32_t width, uint32_t reciprocal) {
     const cllm_cuda_job &job = *t.job;
     uint32_t position = ~0u;
     bool ok = true;
@@ -115,7 +115,7 @@ CLLM_INLINE void multiply_group(reader r[2], raw16<K> raw[2], const uint32_t *ba
 }
 
 /* Sums of one chunk, which has its own scale. */
-template <int NB> CLLM_INLINE void finish_chunk(accumulators<NB> &acc, const tile_job &t, uint32_t chunk, row_sums<NB> &s) {
+template <int NB> CLLM_INLINE void finish_chunk(accumulators<NB> &acc, const pair_job &t, uint32_t chunk, row_sums<NB> &s) {
     const int column = t.lane & 3;
 #pragma unroll
     for (int half = 0; half < (NB > 4 ? 2 : 1); half++) {
@@ -133,7 +133,7 @@ template <int NB> CLLM_INLINE void finish_chunk(accumulators<NB> &acc, const til
 
 /* The pair in the stages; see multiply_pair of product_int8.cuh. */
 template <int K, bool SHORT, int NB>
-CLLM_INLINE bool multiply_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2], accumulators<NB> &acc, row_sums<NB> &s) {
+CLLM_INLINE bool multiply_pair(const pair_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2], accumulators<NB> &acc, row_sums<NB> &s) {
     enum { columns = 2 * NB, step_x = columns * 4, group = raw16<K>::group };
     const cllm_cuda_job &job = *t.job;
     const uint32_t *base = raw_base(t);
@@ -159,7 +159,7 @@ CLLM_INLINE bool multiply_pair(const tile_job &t, const pair_walk &k, const tile
     return ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1])));
 }
 
-template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(pair_job &t, pair_walk k, warp_stages &stages) {
     const cllm_cuda_job &job = *t.job;
     accumulators<NB> acc = {};
     row_sums<NB> s = {};
@@ -192,7 +192,7 @@ template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(tile_job &t
 
 /* K = 0: integers, whatever their number of planes. */
 template <int K, bool SHORT, int NB> struct multiply_job {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const {
+    CLLM_INLINE void operator()(pair_job &t, const pair_walk &k, warp_stages &s) const {
         if (K) return multiply_pairs<K ? K : 8, SHORT, NB>(t, k, s);
         switch (t.job->w.planes) {
         case 4: return multiply_pairs<4, SHORT, NB>(t, k, s);
@@ -206,7 +206,7 @@ template <int K, bool SHORT, int NB> struct multiply_job {
 
 template <int K, bool SHORT, int NB>
 __global__ void __launch_bounds__(32 * (K == KIND_BF16 && NB == 1 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE), 2) product16(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<false>(p, multiply_job<K, SHORT, NB>());
+    for_each_job<2, false>(p, multiply_job<K, SHORT, NB>());
 }
 
 template <int K, bool SHORT> static const void *choose_batch(int batch) {

@@ -30,14 +30,14 @@ template <int NB> struct pair_sums {
 /* Lanes without a batch of their own look on. */
 template <int NB> CLLM_INLINE int batch_of(int lane, int half) { return half * 4 + (NB > (lane & 3) ? lane & 3 : 0); }
 
-template <int NB> CLLM_INLINE void load_scales(const tile_job &t, pair_sums<NB> &s) {
+template <int NB> CLLM_INLINE void load_scales(const pair_job &t, pair_sums<NB> &s) {
     const cllm_cuda_x &x = t.job->x;
 #pragma unroll
     for (int half = 0; half < (NB > 4 ? 2 : 1); half++) s.scale[half] = x.scale[batch_of<NB>(t.lane, half) * x.chunks + min(s.chunk, x.chunks - 1)];
 }
 
 /* Integer sums of one chunk to float sums; columns 2t and 2t+1 of the accumulators are the planes of batch t. */
-template <int N, int R, int NB> CLLM_INLINE void finish_chunk(const tile_job &t, pair_sums<NB> &s) {
+template <int N, int R, int NB> CLLM_INLINE void finish_chunk(const pair_job &t, pair_sums<NB> &s) {
     const int g = t.lane >> 2;
 #pragma unroll
     for (int half = 0; half < (NB > 4 ? 2 : 1); half++)
@@ -91,7 +91,7 @@ template <int N, int R> struct pair_streams {
 };
 
 /* Step i of the group under way, of both tiles. */
-template <int N, int R> CLLM_INLINE void decode_pair_step(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
+template <int N, int R> CLLM_INLINE void decode_pair_step(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
 #pragma unroll
     for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
 }
@@ -119,7 +119,7 @@ template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const s
 /* The last group of a tile is multiplied whole, with zeros where the matrix has ended, except that one of six may end inside of the matrix: then it
  * has fewer `steps`. */
 template <int N, int R, int NB>
-CLLM_INLINE void multiply_group(const tile_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+CLLM_INLINE void multiply_group(const pair_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { group = step_group<N, R>::steps };
 #pragma unroll
     for (int i = 0; i < group; i++) {
@@ -146,14 +146,14 @@ template <int N, int R, bool ALIKE> struct ahead_steps {
     uint32_t a[MOST][2][4];
 };
 
-template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const tile_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps<N, R, ALIKE> &ahead) {
+template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps<N, R, ALIKE> &ahead) {
 #pragma unroll
     for (int i = 0; i < ahead_steps<N, R, ALIKE>::COUNT; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
 }
 
 /* All outliers of a pair, and the steps ahead. The first outliers are found before x is waited for; what is read of x then is on its way at once. */
 template <int N, int R, int NB, bool ALIKE>
-CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps<N, R, ALIKE> &ahead, pair_sums<NB> &s) {
+CLLM_INLINE void multiply_outliers_and_ahead(pair_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps<N, R, ALIKE> &ahead, pair_sums<NB> &s) {
     enum { steps = ahead_steps<N, R, ALIKE>::COUNT };
     const uint32_t col0 = first_column(t, k), width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
     uint32_t position[2] = {~0u, ~0u}, i = 0;
@@ -184,7 +184,7 @@ CLLM_INLINE void multiply_outliers_and_ahead(tile_job &t, const pair_walk &k, co
 
 /* The rest of a group of which some steps were ahead. */
 template <int N, int R, int NB, bool ALIKE>
-CLLM_INLINE void multiply_rest(const tile_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+CLLM_INLINE void multiply_rest(const pair_job &t, const uint2 *x, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { group = step_group<N, R>::steps };
 #pragma unroll
     for (int i = ahead_steps<N, R, ALIKE>::COUNT; i < group; i++) {
@@ -199,7 +199,7 @@ CLLM_INLINE void multiply_rest(const tile_job &t, const uint2 *x, const digit_by
 
 /* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
 template <int N, int R, int NB, bool ALIKE>
-CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
+CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { columns = 2 * NB, group = step_group<N, R>::steps, words = 8 * NB };
     const cllm_cuda_job &job = *t.job;
     const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
@@ -236,7 +236,7 @@ CLLM_INLINE void multiply_pair(tile_job &t, const pair_walk &k, const tile_parts
 }
 
 /* ALIKE: of a kernel for this number of planes alone. */
-template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
+template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(pair_job &t, pair_walk k, warp_stages &stages) {
     const cllm_cuda_job &job = *t.job;
     const digit_bytes digits = digit_values<N, R, odd_rows<N, R>::left>(job.w.hi_min);
     pair_streams<N, R> p = {};
@@ -262,7 +262,7 @@ template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(tile
 }
 
 template <int N, int NB> struct multiply_job {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const {
+    CLLM_INLINE void operator()(pair_job &t, const pair_walk &k, warp_stages &s) const {
         switch (t.job->w.planes) {
         case 0: return multiply_pairs<N, 0, NB, false>(t, k, s);
         case 1: return multiply_pairs<N, 1, NB, false>(t, k, s);
@@ -277,16 +277,16 @@ template <int N, int NB> struct multiply_job {
 
 /* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
 template <int N, int NB> __global__ void __launch_bounds__(32 * (NB > 1 ? CLLM_CUDA_WARPS_WIDE : CLLM_CUDA_WARPS), 2) product_int8(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<false>(p, multiply_job<N, NB>());
+    for_each_job<2, false>(p, multiply_job<N, NB>());
 }
 
 /* And one for each, of one vector: a fifth of the code, where a launch is over before much of it has been fetched. */
 template <int N, int R> struct multiply_alike {
-    CLLM_INLINE void operator()(tile_job &t, const pair_walk &k, warp_stages &s) const { multiply_pairs<N, R, 1, true>(t, k, s); }
+    CLLM_INLINE void operator()(pair_job &t, const pair_walk &k, warp_stages &s) const { multiply_pairs<N, R, 1, true>(t, k, s); }
 };
 
 template <int N, int R> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product_alike(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<false>(p, multiply_alike<N, R>());
+    for_each_job<2, false>(p, multiply_alike<N, R>());
 }
 
 template <int N> static const void *choose_alike(int planes) {

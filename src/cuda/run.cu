@@ -89,7 +89,7 @@ static uint32_t outlier_words(const cllm_cuda_tensor *t, uint32_t batch) {
 
 /* Places things in a block's shared memory (barriers first) and returns its size. The table lies at a multiple of its own size. */
 static size_t place_shared(const cllm_cuda *c, cllm_cuda_shape *p, int warps) {
-    const size_t stages = 4 * (size_t)p->stage_bytes; /* of a warp: two pairs of tiles */
+    const size_t stages = 2 * p->tiles * (size_t)p->stage_bytes; /* of a warp */
     p->sums_at = (32 * warps + 127) / 128 * 128;
     p->stages_at = (p->sums_at + 4 * p->own_words * warps + 127) / 128 * 128;
     p->table_at = CLLM_CUDA_TABLE - c->reserved_shared;
@@ -119,7 +119,7 @@ static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int most_warps,
 
 /* Of `row_blocks` of the tensor's; the job has its view. */
 static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t row_blocks, cllm_cuda_job *job) {
-    p->units += (row_blocks + 1) / 2 * job->w.col_blocks;
+    p->units += (row_blocks + p->tiles - 1) / p->tiles * job->w.col_blocks;
     job->blocks = row_blocks;
     job->end = p->units;
     if (t->stage_bytes > p->stage_bytes) p->stage_bytes = t->stage_bytes;
@@ -133,7 +133,7 @@ static void make_staging(cllm_cuda_shape *p, const cllm_cuda_tensor *t) {
     if (listed < at_once) listed = at_once;
     if (listed > CLLM_CUDA_LISTED) listed = CLLM_CUDA_LISTED;
     if (listed > p->listed) p->listed = listed;
-    p->own_words = CLLM_CUDA_STAGING_WORDS + 2 * p->listed;
+    p->own_words = CLLM_CUDA_STAGING_WORDS + p->listed;
 }
 
 /* Blocks for each job by its share of the pairs; false if there are too few. */
@@ -204,6 +204,7 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
         const void *kernel = shared_kernel(jobs + i);
         int planes = first->h.planes;
         cllm_cuda_launch p = {};
+        p.shape.tiles = 2;
         for (; i < count && p.shape.jobs < CLLM_CUDA_MAX_JOBS && shared_kernel(jobs + i) == kernel; i++) {
             const cllm_cuda_tensor *u = jobs[i].tensor;
             if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
@@ -267,6 +268,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
         const void *kernel = decode_kernel(jobs[first].tensor, as, CLLM_CUDA_PLANES_DIFFER);
         int planes = jobs[first].tensor->h.planes;
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.tiles = 1;
         p->shape.early = early;
         if (!kernel) s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "matrix %u cannot be decoded to that type", first);
         for (uint32_t i = first; s == CLLM_OK && i < count && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {
@@ -302,6 +304,7 @@ cllm_status cllm_cuda_embed(cllm_cuda *c, const cllm_cuda_tensor *t, const int32
     cllm_status s = p ? CLLM_OK : cllm_fail_memory(err, sizeof *p, "a launch");
     for (uint32_t i = 0; s == CLLM_OK && i < n;) {
         memset(&p->shape, 0, sizeof p->shape);
+        p->shape.tiles = 1;
         p->shape.early = i && settled;
         make_staging(&p->shape, t);
         for (; i < n && p->shape.jobs < CLLM_CUDA_MAX_DECODE_JOBS; i++) {

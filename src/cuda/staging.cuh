@@ -1,14 +1,14 @@
-/* Decoded tiles on their way to rows in device memory. A window of some steps of both tiles of a pair goes through shared memory: there outliers get
- * what they lack, and rows become runs of bytes that lanes write side by side. */
+/* A decoded tile on its way to rows in device memory. A window of some steps goes through shared memory: there outliers get what they lack, and rows
+ * become runs of bytes that lanes write side by side. */
 #ifndef CLLM_CUDA_STAGING_CUH
 #define CLLM_CUDA_STAGING_CUH
 
 #include "cuda/dequantize.cuh"
 #include "cuda/tiles.cuh"
 
-/* What a warp has for it: both tiles of a window, then a list of outliers. STEPS: of a window, 4 or 2; a step is 32 bytes of a row. */
+/* What a warp has for it: the window, then a list of outliers. STEPS: of a window, 4 or 2; a step is 32 bytes of a row. */
 template <int STEPS> struct staging {
-    enum { row = 32 * STEPS, tile = 16 * row, pieces = row / 16, list = 2 * tile };
+    enum { row = 32 * STEPS, tile = 16 * row, pieces = row / 16, list = tile };
 };
 static_assert(staging<4>::list <= 4 * CLLM_CUDA_STAGING_WORDS, "what a warp stages");
 
@@ -33,29 +33,26 @@ template <int STEPS> CLLM_INLINE void stage_step(uint32_t at, uint32_t step, int
 #define NO_OUTLIER UINT32_MAX
 enum { WINDOW_SHIFT = 20, ENTRIES_AT_ONCE = 64 /* what next_outliers takes of a list */ };
 
-/* Lists entries i .. i + ENTRIES_AT_ONCE * rounds - 1 of both tiles, whose elements are of BYTES; false if one is where the matrix has no weight. `position`: see next_outliers. */
+/* Lists entries i .. i + ENTRIES_AT_ONCE * rounds - 1 of the tile, whose elements are of BYTES; false if one is where the matrix has no weight. `position`: see next_outliers. */
 template <int STEPS, int BYTES>
-CLLM_INLINE bool list_outliers(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t i, uint32_t rounds, uint32_t list, uint32_t position[2]) {
+CLLM_INLINE bool list_outliers(const single_job &t, const pair_walk &k, const tile_parts &part, uint32_t i, uint32_t rounds, uint32_t list, uint32_t &position) {
     const cllm_cuda_view &w = t.job->w;
     const uint32_t width = width_of(w, k.col_block), reciprocal = width_reciprocal(width);
     const uint32_t cols = w.cols - first_column(t, k), rows = w.rows - 16 * row_block(t, k);
-    const bool second = has_second(*t.job, k.pair);
     bool ok = true;
 #pragma unroll 1
-    for (uint32_t to = list + 8 * t.lane; rounds; rounds--, i += ENTRIES_AT_ONCE, to += 8 * ENTRIES_AT_ONCE)
+    for (uint32_t to = list + 8 * t.lane; rounds; rounds--, i += ENTRIES_AT_ONCE, to += 4 * ENTRIES_AT_ONCE) {
+        uint32_t o[2], e[2];
+        ok &= next_outliers(part.outliers, part.entries, i, width, reciprocal, t.lane, position, o);
 #pragma unroll
-        for (int tile = 0; tile < 2; tile++) {
-            uint32_t o[2], e[2];
-            ok &= next_outliers(parts[tile].outliers, parts[tile].entries, i, width, reciprocal, t.lane, position[tile], o);
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const uint32_t row = o[j] >> 16 & 15, col = o[j] & 0xffff, byte = BYTES * col;
-                e[j] = byte / staging<STEPS>::row << WINDOW_SHIFT | (tile * staging<STEPS>::tile + staging_at<STEPS>(row, byte / 16) + byte % 16) << 8 | o[j] >> 24;
-                if (!o[j] || (tile && !second)) e[j] = NO_OUTLIER;
-                else ok &= col < cols && 16 * tile + row < rows;
-            }
-            *(uint2 *)(shared_memory + to + 4 * ENTRIES_AT_ONCE * tile) = make_uint2(e[0], e[1]);
+        for (int j = 0; j < 2; j++) {
+            const uint32_t row = o[j] >> 16 & 15, col = o[j] & 0xffff, byte = BYTES * col;
+            e[j] = byte / staging<STEPS>::row << WINDOW_SHIFT | (staging_at<STEPS>(row, byte / 16) + byte % 16) << 8 | o[j] >> 24;
+            if (!o[j]) e[j] = NO_OUTLIER;
+            else ok &= col < cols && row < rows;
         }
+        *(uint2 *)(shared_memory + to) = make_uint2(e[0], e[1]);
+    }
     __syncwarp();
     return ok;
 }
@@ -63,26 +60,26 @@ CLLM_INLINE bool list_outliers(const tile_job &t, const pair_walk &k, const tile
 /* correct(place, correction) for the listed outliers of a window. */
 template <typename Correct> CLLM_INLINE void correct_listed(uint32_t list, uint32_t rounds, uint32_t window, int lane, Correct correct) {
 #pragma unroll 1
-    for (list += 16 * lane; rounds; rounds--, list += 8 * ENTRIES_AT_ONCE) {
-        const uint4 four = *(const uint4 *)(shared_memory + list);
-        const uint32_t e[4] = {four.x, four.y, four.z, four.w};
+    for (list += 8 * lane; rounds; rounds--, list += 4 * ENTRIES_AT_ONCE) {
+        const uint2 two = *(const uint2 *)(shared_memory + list);
+        const uint32_t e[2] = {two.x, two.y};
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 2; j++)
             if (e[j] >> WINDOW_SHIFT == window) correct(e[j] >> 8 & 0xfff, (int)(int8_t)e[j]);
     }
 }
 
-/* All outliers of a window, once it is staged. They are listed once for a pair, or, where there are more than the list holds, in parts for each window. */
+/* All outliers of a window, once it is staged. They are listed once for a tile, or, where there are more than the list holds, in parts for each window. */
 template <int STEPS, int BYTES, typename Correct>
-CLLM_INLINE bool correct_window(const tile_job &t, const pair_walk &k, const tile_parts parts[2], uint32_t staged_at, uint32_t window, Correct correct) {
-    const uint32_t most = max(parts[0].entries, parts[1].entries), room = t.shape->listed, list = staged_at + staging<STEPS>::list;
-    uint32_t position[2] = {~0u, ~0u};
+CLLM_INLINE bool correct_window(const single_job &t, const pair_walk &k, const tile_parts &part, uint32_t staged_at, uint32_t window, Correct correct) {
+    const uint32_t most = part.entries, room = t.shape->listed, list = staged_at + staging<STEPS>::list;
+    uint32_t position = ~0u;
     bool ok = true;
     __syncwarp();
 #pragma unroll 1
     for (uint32_t i = 0; i < most; i += room) {
         const uint32_t rounds = (min(most - i, room) + ENTRIES_AT_ONCE - 1) / ENTRIES_AT_ONCE;
-        if (!window || most > room) ok &= list_outliers<STEPS, BYTES>(t, k, parts, i, rounds, list, position);
+        if (!window || most > room) ok &= list_outliers<STEPS, BYTES>(t, k, part, i, rounds, list, position);
         correct_listed(list, rounds, window, t.lane, correct);
         __syncwarp();
     }
@@ -91,24 +88,24 @@ CLLM_INLINE bool correct_window(const tile_job &t, const pair_walk &k, const til
 
 /* ---- writing ---- */
 
-/* What a lane has of a pair's rows: PIECE staged bytes of the row lane / lanes and every (32 / lanes)th after it. */
+/* What a lane has of a tile's rows: PIECE staged bytes of the row lane / lanes and every (32 / lanes)th after it. */
 template <int STEPS, int PIECE> struct row_pieces {
-    enum { lanes = staging<STEPS>::row / PIECE, apart = 32 / lanes, count = 32 / apart };
+    enum { lanes = staging<STEPS>::row / PIECE, apart = 32 / lanes, count = 16 / apart };
 };
 typedef struct rows_out {
     uint8_t *to;      /* the first row's first column of the lane; not to be touched where `there` says no */
-    float scale;      /* of the pair's row of the lane's number, for row_scale() */
+    float scale;      /* of the tile's row of the lane's number, for row_scale() */
     uint32_t there;   /* a bit for each of the lane's rows: whether it is wanted */
     uint32_t columns; /* elements of the matrix right of the lane's first column, its own included */
     bool aligned;     /* whole vectors all along */
 } rows_out;
 
 /* BYTES: of a staged element. */
-template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_begin(const tile_job &t, const pair_walk &k) {
+template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_begin(const single_job &t, const pair_walk &k) {
     typedef row_pieces<STEPS, PIECE> p;
     enum { bytes = out_bytes<OUT>::value, per_piece = PIECE / BYTES };
     const cllm_cuda_job &job = *t.job;
-    const uint32_t col = first_column(t, k) + per_piece * (t.lane & (p::lanes - 1)), rows = has_second(job, k.pair) ? 32 : 16;
+    const uint32_t col = first_column(t, k) + per_piece * (t.lane & (p::lanes - 1));
     const uint32_t first = t.lane / p::lanes;
     const int64_t row = (int64_t)row_block(t, k) * 16 + first - t.row0;
     rows_out o;
@@ -116,11 +113,11 @@ template <int OUT, int STEPS, int PIECE, int BYTES> CLLM_INLINE rows_out rows_be
     o.columns = col < job.w.cols ? job.w.cols - col : 0;
     o.aligned = job.w.cols % per_piece == 0 && (uint64_t)job.out % 16 == 0;
     o.there = 0;
-    o.scale = job.w.row_scale ? __ldg(job.w.row_scale + min(row_block(t, k) * 16 + t.lane, job.w.rows - 1)) : 1.0f;
+    o.scale = job.w.row_scale ? __ldg(job.w.row_scale + min(row_block(t, k) * 16 + t.lane % 16, job.w.rows - 1)) : 1.0f;
 #pragma unroll
     for (uint32_t i = 0; i < p::count; i++) {
         const int64_t r = row + p::apart * i;
-        o.there |= (uint32_t)(first + p::apart * i < rows && r >= 0 && r < job.nrows) << i;
+        o.there |= (uint32_t)(r >= 0 && r < job.nrows) << i;
     }
     return o;
 }
@@ -150,7 +147,7 @@ template <int STEPS, int PIECE> CLLM_INLINE uint4 load_piece(uint32_t first, int
 /* Writes a window, as far as the matrix has columns there. vector(piece, scale, columns) makes 16 bytes of a piece whose columns have these multipliers,
  * element(to, i, piece, scale, column) stores its element i. */
 template <int OUT, int STEPS, int PIECE, int BYTES, typename Vector, typename Element>
-CLLM_INLINE void write_window(const tile_job &t, const pair_walk &k, const rows_out &o, uint32_t staged_at, uint32_t window, Vector vector, Element element) {
+CLLM_INLINE void write_window(const single_job &t, const pair_walk &k, const rows_out &o, uint32_t staged_at, uint32_t window, Vector vector, Element element) {
     typedef row_pieces<STEPS, PIECE> p;
     enum { bytes = out_bytes<OUT>::value, per_piece = PIECE / BYTES };
     const uint32_t ahead = window * (staging<STEPS>::row / BYTES), first = first_piece<STEPS, PIECE>(staged_at, t.lane);

@@ -1,4 +1,4 @@
-/* Pairs of tiles of layout 16 to rows in device memory. */
+/* Tiles of layout 16 to rows in device memory. */
 #ifndef CLLM_CUDA_STORE16_CUH
 #define CLLM_CUDA_STORE16_CUH
 
@@ -44,70 +44,67 @@ template <int K> CLLM_INLINE bool correct_number(const cllm_cuda_view &w, uint32
     return (int16_t)old >> K == coded && q >= -2048 && q < 2048;
 }
 
-template <int K, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw16<K> raw[2]) {
+template <int K, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw16<K> &raw) {
     enum { group = raw16<K>::group, window = 4 };
     const cllm_cuda_job &job = *t.job;
     const uint32_t width = width_of(job.w, k.col_block), staged_at = own_words(t);
     const rows_out out = rows_begin<OUT, window, 16, 2>(t, k);
-    reader r[2];
-    uint32_t end[2];
-    readers_begin(t, parts, r, end);
+    reader r;
+    uint32_t end;
+    readers_begin(t, &part, &r, &end);
     const uint32_t ragged = width / 16 % group;
     bool ok = true;
     for (uint32_t left = width / 16, step = 0; left; step += group) {
         if (left <= group) {
-            raw_turn(t, k, raw);
-            if (ragged) ok &= both_end_after(r, 4 * left, end, [](uint32_t e) { return e & 15; });
+            raw_turn(t, k, &raw);
+            if (ragged) ok &= ends_after(r, 4 * left, end, [](uint32_t e) { return e & 15; });
         }
 #pragma unroll
-        for (int i = 0; i < group; i++)
-#pragma unroll
-            for (int tile = 0; tile < 2; tile++) {
-                uint32_t a[4];
-                decode_step16<K, false>(r[tile], raw[tile], raw_base(t), i, a);
-                stage_step<window>(staged_at + tile * staging<window>::tile, (step + i) % window, t.lane, a);
-            }
+        for (int i = 0; i < group; i++) {
+            uint32_t a[4];
+            decode_step16<K, false>(r, raw, raw_base(t), i, a);
+            stage_step<window>(staged_at, (step + i) % window, t.lane, a);
+        }
         if (left <= group || (step + group) % window == 0) {
             const uint32_t at = step / window;
-            const bool listed = correct_window<window, 2>(t, k, parts, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_number<K>(job.w, staged_at + place, lacks); });
+            const bool listed = correct_window<window, 2>(t, k, part, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_number<K>(job.w, staged_at + place, lacks); });
             ok &= listed;
             write_window<OUT, window, 16, 2>(
                 t, k, out, staged_at, at, [](const uint4 &v, float scale, const column_scales &columns) { return eight_out<K, OUT>(v, scale, columns); },
                 [&](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_number<K, OUT>(job, to, e, v, scale, column); });
         }
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) raw_advance(raw[tile]);
+        raw_advance(raw);
         left -= left < group ? left : group;
     }
-    return __all_sync(~0u, ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1]))));
+    return __all_sync(~0u, ok && (ragged || ends_at(r, end)));
 }
 
-template <int K, int OUT> CLLM_INLINE void store_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
-    raw16<K> raw[2];
-    raw_begin(t, k, raw);
+template <int K, int OUT> CLLM_INLINE void store_tiles(single_job &t, pair_walk k, warp_stages &stages) {
+    raw16<K> raw;
+    raw_begin(t, k, &raw);
     table_ready(t);
     x_ready(t);
     for (; k.unit < k.last; walk_next(t, k, stages)) {
-        tile_parts parts[2];
-        if (walk_arrive(t, k, stages, parts)) {
-            if (store_pair<K, OUT>(t, k, parts, raw)) continue;
+        tile_parts part;
+        if (walk_arrive(t, k, stages, &part)) {
+            if (store_tile<K, OUT>(t, k, part, raw)) continue;
         } else {
-            raw_turn(t, k, raw);
-            raw_start(t, raw);
+            raw_turn(t, k, &raw);
+            raw_start(t, &raw);
         }
         report_corrupt(t, k);
     }
 }
 
 /* K = 0: integers, whatever their number of planes. */
-template <int K, int OUT> CLLM_INLINE void store_kind(tile_job &t, const pair_walk &k, warp_stages &s) {
-    if (K) return store_pairs<K ? K : 8, OUT>(t, k, s);
+template <int K, int OUT> CLLM_INLINE void store_kind(single_job &t, const pair_walk &k, warp_stages &s) {
+    if (K) return store_tiles<K ? K : 8, OUT>(t, k, s);
     switch (t.job->w.planes) {
-    case 4: return store_pairs<4, OUT>(t, k, s);
-    case 5: return store_pairs<5, OUT>(t, k, s);
-    case 6: return store_pairs<6, OUT>(t, k, s);
-    case 7: return store_pairs<7, OUT>(t, k, s);
-    default: return store_pairs<8, OUT>(t, k, s);
+    case 4: return store_tiles<4, OUT>(t, k, s);
+    case 5: return store_tiles<5, OUT>(t, k, s);
+    case 6: return store_tiles<6, OUT>(t, k, s);
+    case 7: return store_tiles<7, OUT>(t, k, s);
+    default: return store_tiles<8, OUT>(t, k, s);
     }
 }
 

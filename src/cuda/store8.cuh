@@ -1,4 +1,4 @@
-/* Pairs of tiles of layout 8 to rows in device memory. */
+/* Tiles of layout 8 to rows in device memory. */
 #ifndef CLLM_CUDA_STORE8_CUH
 #define CLLM_CUDA_STORE8_CUH
 
@@ -43,78 +43,72 @@ template <int N, int R> CLLM_INLINE bool correct_integer(const cllm_cuda_view &w
     return q == (int8_t)q && (hi == w.hi_min + w.stand_in || (N >= CODING_FOLD && hi == -1));
 }
 
-/* ---- pairs of tiles ---- */
+/* ---- tiles ---- */
 
-template <int N, int R, int OUT> CLLM_INLINE bool store_pair(const tile_job &t, const pair_walk &k, const tile_parts parts[2], raw_reader<N, R> raw[2]) {
+template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw_reader<N, R> &raw) {
     enum { group = step_group<N, R>::steps, window = N == CODING_3 ? 2 : 4, piece = piece_of<OUT>::bytes };
     const cllm_cuda_job &job = *t.job;
     const digit_bytes digits = digit_values<N, R, 0>(job.w.hi_min);
     const uint32_t width = width_of(job.w, k.col_block), staged_at = own_words(t);
     const rows_out out = rows_begin<OUT, window, piece, 1>(t, k);
-    reader r[2];
-    uint32_t end[2], carry[2] = {};
-    readers_begin(t, parts, r, end);
+    reader r;
+    uint32_t end, carry = 0;
+    readers_begin(t, &part, &r, &end);
     const uint32_t ragged = N == CODING_3 ? 0 : width / 32 % group;
     bool ok = true;
     for (uint32_t left = width / 32, step = 0; left; step += group) {
         if (left <= group) {
-            raw_turn(t, k, raw);
-            if (ragged) ok &= both_end_after(r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
+            raw_turn(t, k, &raw);
+            if (ragged) ok &= ends_after(r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
         }
 #pragma unroll
         for (int i = 0; i < group; i++) {
             if (N == CODING_3 && i >= left) break; /* a group of six may end inside of the matrix */
-#pragma unroll
-            for (int tile = 0; tile < 2; tile++) {
-                uint32_t a[4];
-                decode_step<N, R, 0>(r[tile], raw[tile], raw_base(t), digits, carry[tile], i, a);
-                stage_step<window>(staged_at + tile * staging<window>::tile, (group % window ? step + i : i) % window, t.lane, a);
-            }
+            uint32_t a[4];
+            decode_step<N, R, 0>(r, raw, raw_base(t), digits, carry, i, a);
+            stage_step<window>(staged_at, (group % window ? step + i : i) % window, t.lane, a);
             const uint32_t staged = step + i + 1, at = (staged - 1) / window;
             const bool full = group % window ? i + 1 == group && staged % window == 0 : (i + 1) % window == 0;
             if (!full && !(N == CODING_3 ? i + 1 == left : i + 1 == group && left <= group)) continue;
-            const bool listed = correct_window<window, 1>(t, k, parts, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_integer<N, R>(job.w, staged_at + place, lacks); });
+            const bool listed = correct_window<window, 1>(t, k, part, staged_at, at, [&](uint32_t place, int lacks) { ok &= correct_integer<N, R>(job.w, staged_at + place, lacks); });
             ok &= listed;
             write_window<OUT, window, piece, 1>(
                 t, k, out, staged_at, at, [](const uint4 &v, float scale, const column_scales &columns) { return piece_out<OUT>(v, scale, columns); },
                 [&](uint8_t *to, uint32_t e, uint4 v, float scale, uint32_t column) { write_integer<OUT>(job, to, e, v, scale, column); });
         }
-#pragma unroll
-        for (int tile = 0; tile < 2; tile++) {
-            if (N == CODING_3 && left < group) raw_load(raw[tile], raw_base(t)); /* what was not decoded was not replaced either */
-            raw_advance(raw[tile]);
-        }
+        if (N == CODING_3 && left < group) raw_load(raw, raw_base(t)); /* what was not decoded was not replaced either */
+        raw_advance(raw);
         left -= left < group ? left : group;
     }
-    return __all_sync(~0u, ok && (ragged || (ends_at(r[0], end[0]) && ends_at(r[1], end[1]))));
+    return __all_sync(~0u, ok && (ragged || ends_at(r, end)));
 }
 
-template <int N, int R, int OUT> CLLM_INLINE void store_pairs(tile_job &t, pair_walk k, warp_stages &stages) {
-    raw_reader<N, R> raw[2];
-    raw_begin(t, k, raw);
+template <int N, int R, int OUT> CLLM_INLINE void store_tiles(single_job &t, pair_walk k, warp_stages &stages) {
+    raw_reader<N, R> raw;
+    raw_begin(t, k, &raw);
     table_ready(t);
     x_ready(t);
     for (; k.unit < k.last; walk_next(t, k, stages)) {
-        tile_parts parts[2];
-        if (walk_arrive(t, k, stages, parts)) {
-            if (store_pair<N, R, OUT>(t, k, parts, raw)) continue;
+        tile_parts part;
+        if (walk_arrive(t, k, stages, &part)) {
+            if (store_tile<N, R, OUT>(t, k, part, raw)) continue;
         } else {
-            raw_turn(t, k, raw);
-            raw_start(t, raw);
+            raw_turn(t, k, &raw);
+            raw_start(t, &raw);
         }
         report_corrupt(t, k);
     }
 }
 
-template <int N, int OUT> CLLM_INLINE void store_planes(tile_job &t, const pair_walk &k, warp_stages &s) {
+template <int N, int OUT> CLLM_INLINE void store_planes(single_job &t, const pair_walk &k, warp_stages &s) {
     switch (t.job->w.planes) {
-    case 0: return store_pairs<N, 0, OUT>(t, k, s);
-    case 1: return store_pairs<N, 1, OUT>(t, k, s);
-    case 2: return store_pairs<N, 2, OUT>(t, k, s);
-    case 3: return store_pairs<N, 3, OUT>(t, k, s);
-    case 4: return store_pairs<N, 4, OUT>(t, k, s);
+    case 0: return store_tiles<N, 0, OUT>(t, k, s);
+    case 1: return store_tiles<N, 1, OUT>(t, k, s);
+    case 2: return store_tiles<N, 2, OUT>(t, k, s);
+    case 3: return store_tiles<N, 3, OUT>(t, k, s);
+    case 4: return store_tiles<N, 4, OUT>(t, k, s);
     default:
-        if (N >= CODING_FOLD) store_pairs<N, N >= CODING_FOLD ? 5 : 4, OUT>(t, k, s);
+        if (N >= CODING_FOLD) store_tiles<N, N >= CODING_FOLD ? 5 : 4, OUT>(t, k, s);
     }
 }
 

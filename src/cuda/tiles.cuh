@@ -1,5 +1,5 @@
-/* The frame of every kernel that walks tiles: ranges, tables, the two stages of each warp. Tiles go in pairs, one above the other, which read the
- * same columns of x (see lanes.cuh). */
+/* The frame of every kernel that walks tiles: ranges, tables, the two stages of each warp. Products take tiles in pairs, one above the other, which read
+ * the same columns of x (see lanes.cuh); decoding, whose warps want more shared memory, one by one. TILES: 2 or 1; a pair is that many tiles below. */
 #ifndef CLLM_CUDA_TILES_CUH
 #define CLLM_CUDA_TILES_CUH
 
@@ -69,27 +69,28 @@ CLLM_INLINE void next_pair(const cllm_cuda_view &w, uint32_t &pair, uint32_t &co
 
 CLLM_INLINE bool has_second(const cllm_cuda_job &job, uint32_t pair) { return 2 * pair + 1 < job.blocks; }
 
-CLLM_INLINE uint32_t load_offsets(const cllm_cuda_job &job, uint32_t block0, uint32_t pair, uint32_t col_block, int lane) {
-    const uint32_t block = block0 + 2 * pair + (lane & 2 && has_second(job, pair) ? 1 : 0);
+template <int TILES> CLLM_INLINE uint32_t load_offsets(const cllm_cuda_job &job, uint32_t block0, uint32_t pair, uint32_t col_block, int lane) {
+    const uint32_t block = block0 + TILES * pair + (TILES == 2 && lane & 2 && has_second(job, pair) ? 1 : 0);
     return __ldg(job.w.offsets + (size_t)block * job.w.tiles_apart + col_block + (lane & 1));
 }
 
-/* Orders the pair whose offsets are there into stages `stage` and stage + stage_bytes. The host has seen to it that tiles are longer than their
+/* Orders the pair whose offsets are there into stages of stage_bytes from `stage` on. The host has seen to it that tiles are longer than their
  * planes and no longer than a stage. */
+template <int TILES>
 CLLM_INLINE pair_order order_pair(const cllm_cuda_view &w, uint32_t offsets, uint32_t col_block, uint32_t stage, uint32_t stage_bytes, uint32_t bar, int lane) {
     const uint32_t planes = col_block + 1 == w.col_blocks ? w.last_plane_bytes : w.plane_bytes;
-    const uint8_t *from[2];
-    uint32_t staged[2];
-    pair_order o;
+    const uint8_t *from[TILES];
+    uint32_t staged[TILES];
+    pair_order o = {};
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < TILES; i++) {
         const uint32_t begin = __shfl_sync(~0u, offsets, 2 * i), end = __shfl_sync(~0u, offsets, 2 * i + 1);
         from[i] = w.tiles + 16 * (uint64_t)begin;
         o.planes[i] = end - planes / 16;
         staged[i] = 16 * (end - begin) - planes;
     }
-    o.staged = staged[0] / 16 | staged[1] / 16 << 16;
-    fetch_two(stage, from, staged, stage_bytes, bar, lane);
+    o.staged = staged[0] / 16 | (TILES == 2 ? staged[TILES - 1] / 16 << 16 : 0);
+    fetch_pieces<TILES>(stage, from, staged, stage_bytes, bar, lane);
     return o;
 }
 
@@ -99,18 +100,18 @@ CLLM_INLINE uint32_t width_of(const cllm_cuda_view &w, uint32_t col_block) { ret
  * registers. */
 enum { OWN_BARRIERS = 0, OWN_STAGES = 16, OWN_WORDS = 20, OWN_END = 24, OWN_JOB = 28 };
 
-/* The two stages of a warp, for two tiles each. */
+/* The two stages of a warp, for a pair each. */
 typedef struct warp_stages {
-    uint32_t own, bytes; /* bytes: of one tile's stage */
+    uint32_t own, bytes; /* bytes: of one tile of a stage */
     uint32_t uses;       /* pairs that have gone through: they take turns */
 } warp_stages;
 
 /* Of the pair `ahead` (0 or 1) of the one in turn. */
-CLLM_INLINE uint32_t stage_at(const warp_stages &s, uint32_t ahead) { return load_shared(s.own + OWN_STAGES) + 2 * s.bytes * (s.uses + ahead & 1); }
+template <int TILES> CLLM_INLINE uint32_t stage_at(const warp_stages &s, uint32_t ahead) { return load_shared(s.own + OWN_STAGES) + TILES * s.bytes * (s.uses + ahead & 1); }
 CLLM_INLINE uint32_t stage_bar(const warp_stages &s, uint32_t ahead) { return s.own + OWN_BARRIERS + 8 * (s.uses + ahead & 1); }
 
 /* What a kernel knows when it gets a job's pairs. */
-typedef struct tile_job {
+template <int TILES> struct tile_job {
     const cllm_cuda_job *job;
     const cllm_cuda_shape *shape;
     uint32_t block0, row0; /* first row block, and first row to be written */
@@ -119,59 +120,63 @@ typedef struct tile_job {
     table_load load;
     bool first;            /* nothing that earlier kernels write or read was touched yet */
     int lane;
-} tile_job;
+};
+
+typedef tile_job<2> pair_job;   /* of products */
+typedef tile_job<1> single_job; /* of decoding */
 
 /* own_words words of this warp, which products keep zero. */
-CLLM_INLINE uint32_t own_words(const tile_job &t) { return load_shared(t.own + OWN_WORDS); }
+template <int TILES> CLLM_INLINE uint32_t own_words(const tile_job<TILES> &t) { return load_shared(t.own + OWN_WORDS); }
 
 /* Orders a job's first pair, and finds the second. */
+template <int TILES>
 CLLM_INLINE pair_walk walk_begin(const cllm_cuda_job &job, uint32_t block0, uint32_t unit, uint32_t last, const warp_stages &s, int lane) {
     pair_walk k;
     k.unit = unit;
     k.last = last;
     k.pair = unit / job.w.col_blocks;
     k.col_block = unit - k.pair * job.w.col_blocks;
-    k.order = order_pair(job.w, load_offsets(job, block0, k.pair, k.col_block, lane), k.col_block, stage_at(s, 0), s.bytes, stage_bar(s, 0), lane);
+    k.order = order_pair<TILES>(job.w, load_offsets<TILES>(job, block0, k.pair, k.col_block, lane), k.col_block, stage_at<TILES>(s, 0), s.bytes, stage_bar(s, 0), lane);
     uint32_t pair = k.pair, col_block = k.col_block;
     next_pair(job.w, pair, col_block);
-    k.offsets = unit + 1 < last ? load_offsets(job, block0, pair, col_block, lane) : 0;
+    k.offsets = unit + 1 < last ? load_offsets<TILES>(job, block0, pair, col_block, lane) : 0;
     return k;
 }
 
 /* Orders the next pair, waits for this one and finds its parts; false if it is corrupt. */
-CLLM_INLINE bool walk_arrive(const tile_job &t, pair_walk &k, warp_stages &s, tile_parts parts[2]) {
+template <int TILES> CLLM_INLINE bool walk_arrive(const tile_job<TILES> &t, pair_walk &k, warp_stages &s, tile_parts parts[]) {
     const cllm_cuda_job &job = *t.job;
     const bool more = k.unit + 1 < k.last;
     const uint32_t staged[2] = {16 * (k.order.staged & 0xffff), 16 * (k.order.staged >> 16)};
-    for (int i = 0; i < 2; i++) parts[i].planes = k.order.planes[i];
+#pragma unroll
+    for (int i = 0; i < TILES; i++) parts[i].planes = k.order.planes[i];
     if (more) {
         uint32_t pair = k.pair, col_block = k.col_block;
         next_pair(job.w, pair, col_block);
-        k.order = order_pair(job.w, k.offsets, col_block, stage_at(s, 1), s.bytes, stage_bar(s, 1), t.lane);
+        k.order = order_pair<TILES>(job.w, k.offsets, col_block, stage_at<TILES>(s, 1), s.bytes, stage_bar(s, 1), t.lane);
         next_pair(job.w, pair, col_block);
-        if (k.unit + 2 < k.last) k.offsets = load_offsets(job, t.block0, pair, col_block, t.lane);
+        if (k.unit + 2 < k.last) k.offsets = load_offsets<TILES>(job, t.block0, pair, col_block, t.lane);
     }
     fetch_wait(stage_bar(s, 0), s.uses >> 1 & 1, more);
-    const uint32_t stage[2] = {stage_at(s, 0), stage_at(s, 0) + s.bytes};
-    return locate_pair(stage, staged, t.lane, parts);
+    return locate_tiles<TILES>(stage_at<TILES>(s, 0), s.bytes, staged, t.lane, parts);
 }
 
 /* The first of a pair's two row blocks. The second is missing where has_second says so; then the first tile stands twice, and what comes of its
  * copy is dropped. */
-CLLM_INLINE uint32_t row_block(const tile_job &t, const pair_walk &k) { return t.block0 + 2 * k.pair; }
-CLLM_INLINE uint32_t first_column(const tile_job &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
+template <int TILES> CLLM_INLINE uint32_t row_block(const tile_job<TILES> &t, const pair_walk &k) { return t.block0 + TILES * k.pair; }
+template <int TILES> CLLM_INLINE uint32_t first_column(const tile_job<TILES> &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
 
-/* Readers of both tiles, and where they have to end. */
-CLLM_INLINE void readers_begin(const tile_job &t, const tile_parts parts[2], reader r[2], uint32_t end[2]) {
+/* Readers of the tiles, and where they have to end. */
+template <int TILES> CLLM_INLINE void readers_begin(const tile_job<TILES> &t, const tile_parts parts[], reader r[], uint32_t end[]) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < TILES; i++) {
         r[i] = reader_begin(parts[i], t.table, t.job->w.max_length, t.lane);
         end[i] = reader_end(parts[i], t.job->w.max_length);
     }
 }
 
 /* Afterwards the warp's stages of this pair are free. */
-CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
+template <int TILES> CLLM_INLINE void walk_next(const tile_job<TILES> &t, pair_walk &k, warp_stages &s) {
     __syncwarp();
     next_pair(t.job->w, k.pair, k.col_block);
     k.unit++;
@@ -179,7 +184,7 @@ CLLM_INLINE void walk_next(const tile_job &t, pair_walk &k, warp_stages &s) {
 }
 
 /* Tells which pair is corrupt by the number of its first tile, and clears what may be left of its outlier sums. */
-CLLM_INLINE void report_corrupt(const tile_job &t, const pair_walk &k) {
+template <int TILES> CLLM_INLINE void report_corrupt(const tile_job<TILES> &t, const pair_walk &k) {
     if (t.lane == 0) atomicCAS(t.shape->error, 0u, t.job->w.tile0 + row_block(t, k) * t.job->w.tiles_apart + k.col_block + 1);
     clear_shared(own_words(t), t.shape->own_words, t.lane);
 }
@@ -187,29 +192,29 @@ CLLM_INLINE void report_corrupt(const tile_job &t, const pair_walk &k) {
 /* ---- raw bits of pairs: those of the next pair's first group are on their way before this one ends. Raw is raw_reader or raw16 ---- */
 
 /* The lane's word of the first tile's first 128 bytes. */
-CLLM_INLINE const uint32_t *raw_base(const tile_job &t) { return (const uint32_t *)t.job->w.tiles + t.lane; }
+template <int TILES> CLLM_INLINE const uint32_t *raw_base(const tile_job<TILES> &t) { return (const uint32_t *)t.job->w.tiles + t.lane; }
 
 /* The next group is the first one of the pair ordered last: of the next, or at the end of the way of this one again, which does no harm. */
-template <typename Raw> CLLM_INLINE void raw_turn(const tile_job &t, const pair_walk &k, Raw raw[2]) {
+template <int TILES, typename Raw> CLLM_INLINE void raw_turn(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
     const cllm_cuda_view &w = t.job->w;
     const uint32_t next = k.unit + 1 == k.last ? k.col_block : k.col_block + 1 < w.col_blocks ? k.col_block + 1 : 0;
 #pragma unroll
-    for (int i = 0; i < 2; i++) raw_point(raw[i], k.order.planes[i], width_of(w, next));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(w, next));
 }
 
 /* Loads the group that raw_turn chose. */
-template <typename Raw> CLLM_INLINE void raw_start(const tile_job &t, Raw raw[2]) {
+template <int TILES, typename Raw> CLLM_INLINE void raw_start(const tile_job<TILES> &t, Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < TILES; i++) {
         raw_load(raw[i], raw_base(t));
         raw_advance(raw[i]);
     }
 }
 
 /* The first pair's. */
-template <typename Raw> CLLM_INLINE void raw_begin(const tile_job &t, const pair_walk &k, Raw raw[2]) {
+template <int TILES, typename Raw> CLLM_INLINE void raw_begin(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.col_block));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.col_block));
     raw_start(t, raw);
 }
 
@@ -227,14 +232,14 @@ CLLM_INLINE uint32_t find_job(const cllm_cuda_job *jobs, uint32_t count, uint32_
 }
 
 /* The whole block: the table is in its place afterwards. */
-CLLM_INLINE void table_ready(tile_job &t) {
+template <int TILES> CLLM_INLINE void table_ready(tile_job<TILES> &t) {
     if (!t.first) __syncthreads(); /* that of the job before is no longer in use */
     table_finish(t.job->w, t.shape->table_at, t.load);
     __syncthreads();
 }
 
 /* Afterwards a kernel may read what earlier kernels wrote, and write. Until then it decodes, which needs nothing of them. */
-CLLM_INLINE void x_ready(tile_job &t) {
+template <int TILES> CLLM_INLINE void x_ready(tile_job<TILES> &t) {
     if (t.first && !t.shape->early) wait_for_previous_kernel();
     t.first = false;
 }
@@ -248,14 +253,14 @@ CLLM_INLINE uint32_t part_begin(uint32_t n, uint32_t parts, uint32_t i) {
 /* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that. work(tile_job, pair_walk, warp_stages)
  * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
  * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. */
-template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
+template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
     const cllm_cuda_shape &p = launch.shape;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    const uint32_t warp_bytes = 4 * p.stage_bytes;
+    const uint32_t warp_bytes = 2 * TILES * p.stage_bytes;
     warp_stages stages = {};
     stages.bytes = p.stage_bytes;
     stages.own = 32 * warp;
-    tile_job t = {};
+    tile_job<TILES> t = {};
     t.shape = &p;
     t.table = shared_address(p.table_at);
     t.own = stages.own;
@@ -301,7 +306,7 @@ template <bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_j
         if (!t.first) table_begin(job.w, threadIdx.x, t.load);
         store_shared(t.own + OWN_END, end);
         store_shared(t.own + OWN_JOB, j);
-        if (unit < last) work(t, walk_begin(job, t.block0, unit, last, stages, lane), stages);
+        if (unit < last) work(t, walk_begin<TILES>(job, t.block0, unit, last, stages, lane), stages);
         else {
             table_ready(t);
             x_ready(t);

@@ -96,8 +96,8 @@ static inline void mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_
 
 static inline void barrier_init(uint32_t bar) { copy_barrier_init(shared_address(bar)); }
 static inline void barrier_fence() {}
-static inline void fetch_two(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[2], uint32_t apart, uint32_t bar, int lane) {
-    if (lane == 0) copy_order(shared_address(to), from, bytes, apart, shared_address(bar));
+template <int COUNT> static inline void fetch_pieces(uint32_t to, const uint8_t *const from[], const uint32_t bytes[], uint32_t apart, uint32_t bar, int lane) {
+    if (lane == 0) copy_order(shared_address(to), from, bytes, COUNT, apart, shared_address(bar));
 }
 static inline void fetch_wait(uint32_t bar, uint32_t parity, bool) { copy_wait(shared_address(bar), parity); }
 

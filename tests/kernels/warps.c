@@ -101,6 +101,7 @@ typedef struct lane {
 typedef struct pending_copy {
     const uint8_t *from[2];
     uint32_t bytes[2], to, apart;
+    int count;
     bool ordered;
 } pending_copy;
 
@@ -243,20 +244,20 @@ void copy_barrier_init(uint32_t address) {
 
 static void complete(uint32_t *barrier) {
     pending_copy *c = &pending[barrier[1] - 1];
-    for (int i = 0; i < 2; i++) memcpy(shared_memory + (c->to + (uint32_t)i * c->apart - RESERVED_SHARED), c->from[i], c->bytes[i]);
+    for (int i = 0; i < c->count; i++) memcpy(shared_memory + (c->to + (uint32_t)i * c->apart - RESERVED_SHARED), c->from[i], c->bytes[i]);
     c->ordered = false;
     copies--;
     barrier[0] = BARRIER_MAGIC | ((barrier[0] + 1) & 0xffff);
     barrier[1] = 0;
 }
 
-void copy_order(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[2], uint32_t apart, uint32_t barrier) {
+void copy_order(uint32_t to, const uint8_t *const from[], const uint32_t bytes[], int pieces, uint32_t apart, uint32_t barrier) {
     uint32_t *b = made_barrier(barrier), slot = 0;
     if (b[1]) gpu_fault("a copy is ordered while the barrier at %u counts another one", barrier);
     while (slot < 2 * WARPS && pending[slot].ordered) slot++;
     if (slot == 2 * WARPS) gpu_fault("more copies than two a warp");
     pending_copy *c = &pending[slot];
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < pieces; i++) {
         const uint32_t at = to + (uint32_t)i * apart;
         if (at % 16 || (uintptr_t)from[i] % 16 || bytes[i] % 16 || !bytes[i]) gpu_fault("a copy of %u bytes to %u is not of whole sixteens", bytes[i], at);
         if (at < RESERVED_SHARED || (size_t)at - RESERVED_SHARED + bytes[i] > shared_bytes) gpu_fault("a copy of %u bytes to %u leaves shared memory", bytes[i], at);
@@ -264,6 +265,7 @@ void copy_order(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[
         c->bytes[i] = bytes[i];
     }
     c->to = to;
+    c->count = pieces;
     c->apart = apart;
     c->ordered = true;
     copies++;

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-enum { WARP = 32, WARP_WORDS = 8, BLOCK_THREADS = 256, RESERVED_SHARED = 1024 };
+enum { WARP = 32, WARP_WORDS = 8, BLOCK_THREADS = 320, RESERVED_SHARED = 1024 };
 
 typedef struct grid_index {
     uint32_t x, y, z;
@@ -46,7 +46,7 @@ void gpu_fault(const char *format, ...) __attribute__((noreturn, format(printf, 
 
 void copy_barrier_init(uint32_t address);
 /* Two pieces, to address `to` and to + apart. */
-void copy_order(uint32_t to, const uint8_t *const from[2], const uint32_t bytes[2], uint32_t apart, uint32_t barrier);
+void copy_order(uint32_t to, const uint8_t *const from[], const uint32_t bytes[], int pieces, uint32_t apart, uint32_t barrier);
 void copy_wait(uint32_t barrier, uint32_t parity);
 
 #ifdef __cplusplus
