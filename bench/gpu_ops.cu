@@ -598,7 +598,7 @@ static void check_prompt_of(const shape *s) {
     p.turn = make_turn(&a);
     p.cache = make_cache(&a);
     p.position = s->position;
-    start(gpu_place_rows_kernel(s->f32), dim3(s->tokens), GPU_THREADS, 0, &p);
+    start(gpu_place_rows_kernel(s->f32), dim3(s->tokens, 2), GPU_THREADS, 0, &p);
     char what[160];
     describe(s, what, sizeof what);
     gpu_attend_rows r = {p.qkv, (__half *)zeros((size_t)s->tokens * out_stride * sizeof(__half)), stride, out_stride, s->tokens, s->position, p.cache,

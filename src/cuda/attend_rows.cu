@@ -73,8 +73,18 @@ CLLM_INLINE void fetch_tile(__half *stage, const T *keys, const T *values, uint3
 #endif
 }
 
-/* The block's queries, which begin at any even number of their row. */
+/* The block's queries, which begin at any even number of their row; by eight where rows allow it. */
 template <int HD> CLLM_INLINE void load_queries(__half *to, const __half *from, size_t step, uint32_t count, uint32_t dim) {
+    if ((dim | step) % 8 == 0 && (size_t)from % 16 == 0) {
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x; i < QUERIES * (HD / 8); i += THREADS) {
+            const uint32_t row = i / (HD / 8), col = i % (HD / 8) * 8;
+            const bool there = row < count && col < dim;
+            const uint4 v = there ? *(const uint4 *)(from + row * step + col) : make_uint4(0, 0, 0, 0);
+            *(uint4 *)(to + row * attend_shape<HD>::stride + col) = v;
+        }
+        return;
+    }
     for (uint32_t i = threadIdx.x; i < QUERIES * (HD / 2); i += THREADS) {
         const uint32_t row = i / (HD / 2), col = i % (HD / 2) * 2;
         uint32_t v = 0;

@@ -1,13 +1,16 @@
 /* Folded integers to rows in device memory. */
 #include "cuda/decode8.cuh"
 
-/* A kernel for each number of planes, where all have the same: less code, which small launches wait for. */
+/* A kernel for each number of planes, where all have the same: less code, which small launches wait for. To 16 bits, as prompts want it, a launch is one turn of all
+ * warps or hardly more, and one warp more is worth some spilled registers. */
+template <int OUT> struct alike_warps { enum { value = CLLM_CUDA_WARPS_SINGLE + (OUT != CLLM_OUT_I8) }; };
+
 template <int R, int OUT> struct store_alike {
     CLLM_INLINE void operator()(single_job &t, const pair_walk &k, warp_stages &s) const { store_tiles<CODING_FOLD, R, OUT>(t, k, s); }
 };
 
 template <int R, int OUT>
-__global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) decode8_alike(const __grid_constant__ cllm_cuda_decode_launch p) {
+__global__ void __launch_bounds__(32 * alike_warps<OUT>::value, 2) decode8_alike(const __grid_constant__ cllm_cuda_decode_launch p) {
     for_each_job<1, true>(p, store_alike<R, OUT>());
 }
 

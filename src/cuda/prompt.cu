@@ -136,7 +136,7 @@ static gpu_gemm to_residual(gpu_session *s, const __half *x, size_t x_stride, fl
 
 /* ---- layers ---- */
 
-/* A kernel that waits before it lets the next one start, and has nothing to do with decoded matrices. */
+/* A kernel that waits before it lets the next one start, if it does, and has nothing to do with decoded matrices. */
 static cllm_status run_rows(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument, cllm_error *err) {
     s->decoded_free = true;
     return gpu_start(s, kernel, grid, threads, shared, argument, err);
@@ -152,7 +152,7 @@ static cllm_status norm(gpu_session *s, const float *bias, const float *weight, 
 static cllm_status place(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
     gpu_place_rows p = {s->qkv, s->n.q_cols + 2 * s->n.kv_cols, l->q_bias, l->k_bias, l->v_bias, gpu_layer_turn(s, layer), gpu_layer_cache(s, layer), position};
-    return run_rows(s, gpu_place_rows_kernel(s->model->kv_f32), dim3(tokens), GPU_THREADS, 0, &p, err);
+    return run_rows(s, gpu_place_rows_kernel(s->model->kv_f32), dim3(tokens, 2), GPU_THREADS, 0, &p, err);
 }
 
 static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {

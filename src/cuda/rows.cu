@@ -66,7 +66,8 @@ static __global__ void __launch_bounds__(GPU_THREADS) norm_rows(const __grid_con
 
 const void *gpu_norm_rows_kernel(void) { return (const void *)norm_rows; }
 
-/* A block places all heads of a row, a warp every eighth: the angles are the same for all. */
+/* A block places its share of a row's heads, a warp several: the angles are the same for all. It does not let the next kernel start early: that is attention,
+ * whose few long blocks would gather on the processors that are free first. */
 template <typename T> static __global__ void __launch_bounds__(GPU_THREADS) place_rows(const __grid_constant__ gpu_place_rows p) {
     const int lane = threadIdx.x & 31;
     const gpu_cache &c = p.cache;
@@ -74,9 +75,8 @@ template <typename T> static __global__ void __launch_bounds__(GPU_THREADS) plac
     head_angles<GPU_PAIRS> w;
     head_turns(p.turn, position, lane, w);
     wait_for_previous_kernel();
-    let_next_kernel_start();
 #pragma unroll 1
-    for (uint32_t head = threadIdx.x >> 5; head < c.heads + 2 * c.kv_heads; head += GPU_THREADS / 32) {
+    for (uint32_t head = blockIdx.y * (GPU_THREADS / 32) + (threadIdx.x >> 5); head < c.heads + 2 * c.kv_heads; head += gridDim.y * (GPU_THREADS / 32)) {
         const int kind = head < c.heads ? 0 : head < c.heads + c.kv_heads ? 1 : 2;
         const uint32_t number = kind == 0 ? head : (head - c.heads) % c.kv_heads;
         const float *bias = kind == 0 ? p.q_bias : kind == 1 ? p.k_bias : p.v_bias;

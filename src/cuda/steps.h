@@ -145,7 +145,7 @@ typedef struct gpu_norm_rows {
 } gpu_norm_rows;
 const void *gpu_norm_rows_kernel(void);
 
-/* Rows of q, k, v: biases added, queries turned in place, keys and values stored; grid: rows. */
+/* Rows of q, k, v: biases added, queries turned in place, keys and values stored; grid: rows, any. */
 typedef struct gpu_place_rows {
     __half *qkv;
     uint32_t stride;

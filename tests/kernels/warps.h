@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-enum { WARP = 32, WARP_WORDS = 8, BLOCK_THREADS = 320, RESERVED_SHARED = 1024 };
+enum { WARP = 32, WARP_WORDS = 8, BLOCK_THREADS = 352, RESERVED_SHARED = 1024 };
 
 typedef struct grid_index {
     uint32_t x, y, z;
