@@ -121,8 +121,9 @@ template <int N, int R> struct step_group {
     enum { steps = N == CODING_3 ? 6 : R >= 3 ? 2 : 4 };
 };
 
-/* Raw words of the group under way. A used one is replaced at once by that of the next group, which may be the first one of the warp's next
- * tile, so that loads have a group's time. */
+/* Raw words of the group under way. Either (AHEAD) a used one is replaced at once by that of the next group, which may be the first one of the warp's next
+ * tile; or all are asked for where their group begins (raw_next). Loads are waited for at the first branch that lanes might take differently, as the compiler sees it: in the
+ * loop of products of layout 8 that is the group's end, so that there the latter gives them more time. */
 template <int N, int R> struct raw_reader {
     enum {
         group = step_group<N, R>::steps,
@@ -165,8 +166,14 @@ template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uin
 /* rotate_right by a number that is not known beforehand. */
 CLLM_INLINE uint32_t rotate(uint32_t v, uint32_t n) { return __funnelshift_r(v, v, n); }
 
+/* Loads the group that raw_point or the last call chose, and chooses the next. */
+template <int N, int R> CLLM_INLINE void raw_next(raw_reader<N, R> &p, const uint32_t *base) {
+    raw_load(p, base);
+    raw_advance(p);
+}
+
 /* Low bits of step k of the group to its four registers. */
-template <int N, int R, int ODD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
+template <int N, int R, int ODD, bool AHEAD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const int left = j & 1 ? ODD : 0;
@@ -175,6 +182,7 @@ template <int N, int R, int ODD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, c
         if (R & 1 && !(R & 6)) a[j] |= p.one[k / 2] >> (4 * (k & 1) + j - left) & 0x01010101u << left;
         if (R & 1 && R & 6) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x01010101u << (R & 6);
     }
+    if (!AHEAD) return;
     if (R & 4) {
         p.word[2 * k] = load_raw(base, p.at, 2 * k);
         p.word[2 * k + 1] = load_raw(base, p.at, 2 * k + 1);
@@ -185,7 +193,7 @@ template <int N, int R, int ODD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, c
 }
 
 /* The four registers of step k of the group. With tuples of 3, `carry` is the entry whose elements reach into the next step. */
-template <int N, int R, int ODD>
+template <int N, int R, int ODD, bool AHEAD>
 CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *base, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
     if (N >= CODING_FOLD) {
 #pragma unroll
@@ -237,7 +245,7 @@ CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *b
         }
         carry = e[n];
     }
-    add_raw<N, R, ODD>(raw, base, k, a);
+    add_raw<N, R, ODD, AHEAD>(raw, base, k, a);
 }
 
 /* ---- outliers ---- */

@@ -90,10 +90,16 @@ template <int N, int R> struct pair_streams {
     uint32_t carry[2];
 };
 
+/* Raw bits of the next group. */
+template <int N, int R> CLLM_INLINE void next_raw(const pair_job &t, pair_streams<N, R> &p) {
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) raw_next(p.raw[tile], raw_base(t));
+}
+
 /* Step i of the group under way, of both tiles. */
 template <int N, int R> CLLM_INLINE void decode_pair_step(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
+    for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left, false>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
 }
 
 /* x of a step: columns of vectors 0 to 3, and of 4 to 7. */
@@ -121,6 +127,7 @@ template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const s
 template <int N, int R, int NB>
 CLLM_INLINE void multiply_group(const pair_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { group = step_group<N, R>::steps };
+    next_raw(t, p);
 #pragma unroll
     for (int i = 0; i < group; i++) {
         if (N == CODING_3 && i >= steps) break;
@@ -131,11 +138,6 @@ CLLM_INLINE void multiply_group(const pair_job &t, const uint2 *x, uint32_t step
         if (N == CODING_3 && !--s.left) finish_chunk<N, R, NB>(t, s);
     }
     if (N != CODING_3) s.left -= group;
-#pragma unroll
-    for (int tile = 0; tile < 2; tile++) {
-        if (N == CODING_3 && steps < group) raw_load(p.raw[tile], raw_base(t)); /* what was not decoded was not replaced either */
-        raw_advance(p.raw[tile]);
-    }
 }
 
 /* What a warp has of its first group in a kernel before x is there: as many steps as registers hold, which is none where a kernel has cases for several
@@ -147,6 +149,7 @@ template <int N, int R, bool ALIKE> struct ahead_steps {
 };
 
 template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps<N, R, ALIKE> &ahead) {
+    next_raw(t, p);
 #pragma unroll
     for (int i = 0; i < ahead_steps<N, R, ALIKE>::COUNT; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
 }
@@ -193,11 +196,9 @@ CLLM_INLINE void multiply_rest(const pair_job &t, const uint2 *x, const digit_by
         multiply_step<NB>(a, load_step<NB>(x, i), s.acc);
     }
     s.left -= group;
-#pragma unroll
-    for (int tile = 0; tile < 2; tile++) raw_advance(p.raw[tile]);
 }
 
-/* The pair in the stages. Raw words of its first group are there, and afterwards those of the next pair's. s.ok tells whether it is sound. */
+/* The pair in the stages. s.ok tells whether it is sound. */
 template <int N, int R, int NB, bool ALIKE>
 CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { columns = 2 * NB, group = step_group<N, R>::steps, words = 8 * NB };
@@ -205,6 +206,7 @@ CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts
     const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
     uint32_t left = steps, end[2];
     readers_begin(t, parts, p.r, end);
+    raw_choose(t, k, parts, p.raw);
     s.chunk = step0 / 8;
     s.left = 8 - step0 % 8;
     s.at = own_words(t);
@@ -212,10 +214,7 @@ CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * words + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
     ahead_steps<N, R, ALIKE> ahead;
     ahead.any = ahead_steps<N, R, ALIKE>::COUNT > 0 && t.shape->ahead && t.first && left >= group;
-    if (ahead.any) {
-        if (left == group) raw_turn(t, k, p.raw);
-        decode_ahead(t, digits, p, ahead);
-    }
+    if (ahead.any) decode_ahead(t, digits, p, ahead);
     multiply_outliers_and_ahead(t, k, parts, x, ahead, s);
     if (ahead.any) {
         multiply_rest<N, R, NB, ALIKE>(t, x, digits, p, s);
@@ -225,10 +224,7 @@ CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts
     for (;; x += group * words) {
         if (N == CODING_3 ? !left && s.left != 8 : !left || !s.left) finish_chunk<N, R, NB>(t, s);
         if (!left) break;
-        if (left <= group) {
-            raw_turn(t, k, p.raw);
-            if (ragged) s.ok &= both_end_after(p.r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
-        }
+        if (left <= group && ragged) s.ok &= both_end_after(p.r, (16 * left + tuple_elements<N>::value - 1) / tuple_elements<N>::value, end, [](uint32_t e) { return e >> 24; });
         multiply_group<N, R, NB>(t, x, left, digits, p, s);
         left -= left < group ? left : group;
     }
@@ -242,7 +238,6 @@ template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(pair
     pair_streams<N, R> p = {};
     pair_sums<NB> s = {};
     s.tile_words = t.shape->own_words / 2;
-    raw_begin(t, k, p.raw);
     table_ready(t);
     for (; k.unit < k.last; walk_next(t, k, stages)) {
         tile_parts parts[2];
@@ -250,11 +245,7 @@ template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(pair
         const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
         if (rows_end) prefetch_row_scales(job, row_block(t, k));
         if (sound) multiply_pair<N, R, NB, ALIKE>(t, k, parts, digits, p, s);
-        else {
-            x_ready(t);
-            raw_turn(t, k, p.raw);
-            raw_start(t, p.raw);
-        }
+        else x_ready(t);
         if (!__all_sync(~0u, s.ok)) report_corrupt(t, k);
         if (rows_end)
             add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), load_row_scales(job, row_block(t, k), t.lane), s.rows, t.lane);

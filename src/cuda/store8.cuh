@@ -65,7 +65,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t
         for (int i = 0; i < group; i++) {
             if (N == CODING_3 && i >= left) break; /* a group of six may end inside of the matrix */
             uint32_t a[4];
-            decode_step<N, R, 0>(r, raw, raw_base(t), digits, carry, i, a);
+            decode_step<N, R, 0, true>(r, raw, raw_base(t), digits, carry, i, a);
             stage_step<window>(staged_at, (group % window ? step + i : i) % window, t.lane, a);
             const uint32_t staged = step + i + 1, at = (staged - 1) / window;
             const bool full = group % window ? i + 1 == group && staged % window == 0 : (i + 1) % window == 0;

@@ -211,6 +211,12 @@ template <int TILES, typename Raw> CLLM_INLINE void raw_start(const tile_job<TIL
     }
 }
 
+/* Those of the pair in the stages, none of which is loaded yet. */
+template <int TILES, typename Raw> CLLM_INLINE void raw_choose(const tile_job<TILES> &t, const pair_walk &k, const tile_parts parts[], Raw raw[]) {
+#pragma unroll
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], parts[i].planes, width_of(t.job->w, k.col_block));
+}
+
 /* The first pair's. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_begin(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
 #pragma unroll
