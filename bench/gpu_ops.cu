@@ -633,19 +633,24 @@ static void check_prompt(void) {
 
 /* ---- rows of a prompt ---- */
 
-static void check_rows(void) {
-    enum { rows = 9, cols = 330, stride = 336 };
+/* `cols` that are no whole vectors, or are; more than registers hold of a row; with biases or without. */
+static void check_rows_of(int cols, bool biases) {
+    enum { rows = 9 };
+    const int stride = (cols + 15) / 16 * 16;
     float *x = draw(rows * stride, 3), *w = draw(cols, 1), *bias = draw(cols, 1);
-    double expected[cols];
-    gpu_norm_rows p = {to_device(x, rows * stride), to_device(bias, cols), to_device(w, cols), (__half *)zeros(rows * stride * 2), stride, stride, cols, 1e-5f};
+    double *expected = (double *)malloc(cols * sizeof *expected);
+    gpu_norm_rows p = {to_device(x, rows * stride), to_device(bias, cols), to_device(w, cols), (__half *)zeros(rows * stride * 2), (uint32_t)stride, (uint32_t)stride, (uint32_t)cols, 1e-5f};
+    const float *const device_bias = p.bias;
+    if (!biases) p.bias = NULL;
     start(gpu_norm_rows_kernel(), dim3(rows), GPU_THREADS, 0, &p);
     float *got = from_device(p.y, rows * stride, true), *sum = from_device(p.x, rows * stride, false);
     comparison c = {}, d = {};
     for (int r = 0; r < rows; r++) {
-        for (int i = 0; i < cols; i++) compare(&d, sum[r * stride + i], x[r * stride + i] + bias[i]);
+        for (int i = 0; i < cols; i++) compare(&d, sum[r * stride + i], x[r * stride + i] + (biases ? bias[i] : 0));
         reference_norm(sum + r * stride, w, cols, 1e-5, expected);
         for (int i = 0; i < cols; i++) compare(&c, got[r * stride + i], expected[i]);
     }
+    printf("  rows of %d, %s\n", cols, biases ? "biases" : "no biases");
     report("norm of FP16 rows", c.worst, c.most, 6e-4);
     report("  residual stream with its bias", d.worst, d.most, 1e-6);
     free(got), free(sum), free(x);
@@ -653,20 +658,28 @@ static void check_rows(void) {
     gpu_swiglu_rows q = {};
     q.gate = halves_of(g, rows * 2 * stride);
     q.up = q.gate + stride;
-    q.gate_bias = p.bias;
-    q.up_bias = p.weight;
+    if (biases) {
+        q.gate_bias = device_bias;
+        q.up_bias = p.weight;
+    }
     q.act = (__half *)zeros(rows * stride * 2);
     q.in_stride = 2 * stride;
     q.act_stride = stride;
     q.cols = cols;
     q.scale = 0x1p-6f;
-    start(gpu_swiglu_rows_kernel(), dim3(1, rows), GPU_THREADS, 0, &q);
+    start(gpu_swiglu_rows_kernel(), dim3((cols + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), rows), GPU_THREADS, 0, &q);
     got = from_device(q.act, rows * stride, true);
     c = {};
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < cols; i++) compare(&c, got[r * stride + i] * 64, silu((double)g[r * 2 * stride + i] + bias[i]) * ((double)g[r * 2 * stride + stride + i] + w[i]));
+        for (int i = 0; i < cols; i++) compare(&c, got[r * stride + i] * 64, silu((double)g[r * 2 * stride + i] + (biases ? bias[i] : 0)) * ((double)g[r * 2 * stride + stride + i] + (biases ? w[i] : 0)));
     report("SwiGLU of FP16 rows", c.worst, c.most, 6e-4);
-    free(got), free(g), free(w), free(bias);
+    free(got), free(g), free(w), free(bias), free(expected);
+}
+
+static void check_rows(void) {
+    const int cols[] = {330, 336, 5120};
+    for (int i = 0; i < 3; i++)
+        for (int biases = 0; biases < 2; biases++) check_rows_of(cols[i], biases);
 }
 
 int main(int argc, char **argv) {

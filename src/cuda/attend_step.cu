@@ -37,21 +37,23 @@ template <int HB> CLLM_INLINE attend_heads find_heads(const gpu_attend_step &p) 
 }
 
 /* The first positions of a block's range in shared memory, where they are before the kernel before ends: as many as 40 KB hold, so that a block needs no more
- * than any GPU has. */
+ * than any GPU has (Turing, which has room for one then, is not tuned for). */
 template <typename T> struct first_tile {
     T *keys, *values;
-    uint32_t stride, count; /* of a row: two of them lie in different banks */
+    uint32_t stride, count; /* stride: numbers from row to row */
 };
 
-enum { TILE_BYTES = 40 << 10, TILE_GAP = 64 };
+enum { TILE_BYTES = 40 << 10 };
+/* Eight lanes read 64 bytes each of two neighbouring rows at a time, which are to lie in different banks. */
+static inline __host__ __device__ uint32_t tile_stride(uint32_t row_bytes) { return row_bytes + (192 - row_bytes % 128) % 128; }
 static inline __host__ __device__ uint32_t tile_keys(uint32_t row_bytes) {
-    const uint32_t most = TILE_BYTES / (2 * (row_bytes + TILE_GAP));
+    const uint32_t most = TILE_BYTES / (2 * tile_stride(row_bytes));
     return most < GPU_KEYS ? most : GPU_KEYS;
 }
 
 template <typename T> CLLM_INLINE first_tile<T> find_tile(const gpu_attend_step &p, void *at) {
     first_tile<T> t;
-    t.stride = p.cache.row + TILE_GAP / sizeof(T);
+    t.stride = tile_stride(p.cache.row * sizeof(T)) / sizeof(T);
     t.count = tile_keys(p.cache.row * sizeof(T));
     t.keys = (T *)at;
     t.values = t.keys + t.count * t.stride;
@@ -382,7 +384,8 @@ template <typename T> static const void *choose_heads(int heads, uint32_t row) {
 }
 
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared) {
-    const size_t row_bytes = row * (f32 ? sizeof(float) : sizeof(__half)), tile = 2 * tile_keys((uint32_t)row_bytes) * (row_bytes + TILE_GAP);
+    const uint32_t row_bytes = row * (uint32_t)(f32 ? sizeof(float) : sizeof(__half));
+    const size_t tile = (size_t)2 * tile_keys(row_bytes) * tile_stride(row_bytes);
     const size_t results = (size_t)GPU_THREADS / 32 * heads * row * sizeof(float);
     *shared = (size_t)heads * row * sizeof(float) + (tile > results ? tile : results);
     if (row > GPU_MAX_HEAD) return NULL;

@@ -3,7 +3,7 @@
 
 /* A kernel for each number of planes, where all have the same: less code, which small launches wait for. To 16 bits, as prompts want it, a launch is one turn of all
  * warps or hardly more, and one warp more is worth some spilled registers. */
-template <int OUT> struct alike_warps { enum { value = CLLM_CUDA_WARPS_SINGLE + (OUT != CLLM_OUT_I8) }; };
+template <int OUT> struct alike_warps { enum { value = OUT == CLLM_OUT_I8 ? CLLM_CUDA_WARPS_SINGLE : CLLM_CUDA_WARPS_MOST }; };
 
 template <int R, int OUT> struct store_alike {
     CLLM_INLINE void operator()(single_job &t, const pair_walk &k, warp_stages &s) const { store_tiles<CODING_FOLD, R, OUT>(t, k, s); }

@@ -14,8 +14,8 @@ enum {
     GPU_MAX_TOKENS = 512, /* of one call */
     GPU_GROUP = 3         /* matrices that read one input */
 };
-/* Of what is decoded for cuBLAS at a time. Matrices that are larger go in slices of rows, and prompts are slower where those are small: they leave
- * warps without a pair of tiles, and processors without a piece of the product (docs/SPEED.md). */
+/* Of what is decoded for cuBLAS at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
+ * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */

@@ -9,11 +9,12 @@ enum {
     CLLM_CUDA_MAX_JOBS = 8,    /* matrices of one launch of products */
     CLLM_CUDA_MAX_DECODE_JOBS = 160,
     CLLM_CUDA_MAX_BATCH = 8,
-    /* Most warps of a block; two blocks share a processor. More would leave fewer registers than the kernels want, and what
+    /* Most warps of a product's block; two blocks share a processor. More would leave fewer registers than the kernels want, and what
      * spills waits for L2, because L1 is nearly all shared memory. */
     CLLM_CUDA_WARPS = 8,
     CLLM_CUDA_WARPS_WIDE = 6, /* of kernels that want more registers */
-    CLLM_CUDA_WARPS_SINGLE = 10, /* of those that decode: a tile a warp at a time */
+    CLLM_CUDA_WARPS_SINGLE = 10, /* of kernels that decode: a tile a warp at a time */
+    CLLM_CUDA_WARPS_MOST = 11,   /* of any: see decode8_fold.cu */
     CLLM_CUDA_STAGING_WORDS = 512, /* of a warp that writes rows; see staging.cuh */
     CLLM_CUDA_LISTED = 512,         /* most entries of a tile's outliers that are listed beside them at a time; a multiple of 64 */
     CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */

@@ -1,6 +1,6 @@
 /* One warp, tiles in shared memory: where their parts are, the code bits of a lane, raw bits, outliers (FORMAT.md 1.5 to 1.8).
  *
- * A lane's look-ups follow each other, so a warp decodes two tiles at a time: its lanes have two streams each to fill the waits with.
+ * A lane's look-ups follow each other, so a product's warp decodes two tiles at a time: its lanes have two streams each to fill the waits with.
  *
  * Nothing here trusts the tile. Its parts must add up to its length, or it is not decoded. A lane starts inside of the code part and
  * takes at most max_length bits a look-up (the table is complete and checked by the host), so a corrupt one reads at most
@@ -55,7 +55,7 @@ CLLM_INLINE reader reader_begin(const tile_parts &p, uint32_t table, int max_len
  * window of 64. */
 CLLM_INLINE void refill(reader &r) { refill_window(r.low, r.high, r.used, r.next); }
 
-/* The entry of the next code. Not volatile, like refill: the compiler is to interleave the look-ups of two tiles. What keeps them ahead of the next
+/* The entry of the next code. Not volatile, like refill: the compiler is to interleave the look-ups of tiles and steps. What keeps them ahead of the next
  * order into this stage is that the check of where they ended comes before it. */
 CLLM_INLINE uint32_t peek(const reader &r) {
     const uint32_t window = (uint32_t)((((uint64_t)r.high << 32) | r.low) >> r.used);
@@ -116,7 +116,7 @@ template <int R> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
 }
 
 /* Steps after which the pattern of look-ups and raw words repeats, and enough of them to hide the bookkeeping; fewer where their raw words
- * would not leave registers for two tiles. */
+ * would not leave a product registers for two tiles. */
 template <int N, int R> struct step_group {
     enum { steps = N == CODING_3 ? 6 : R >= 3 ? 2 : 4 };
 };

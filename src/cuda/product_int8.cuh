@@ -90,8 +90,8 @@ template <int N, int R> struct pair_streams {
     uint32_t carry[2];
 };
 
-/* Raw bits of the next group. */
-template <int N, int R> CLLM_INLINE void next_raw(const pair_job &t, pair_streams<N, R> &p) {
+/* Raw bits of the next group, of both tiles. */
+template <int N, int R> CLLM_INLINE void load_group(const pair_job &t, pair_streams<N, R> &p) {
 #pragma unroll
     for (int tile = 0; tile < 2; tile++) raw_next(p.raw[tile], raw_base(t));
 }
@@ -127,7 +127,7 @@ template <int NB> CLLM_INLINE void multiply_step(const uint32_t a[2][4], const s
 template <int N, int R, int NB>
 CLLM_INLINE void multiply_group(const pair_job &t, const uint2 *x, uint32_t steps, const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { group = step_group<N, R>::steps };
-    next_raw(t, p);
+    load_group(t, p);
 #pragma unroll
     for (int i = 0; i < group; i++) {
         if (N == CODING_3 && i >= steps) break;
@@ -149,7 +149,7 @@ template <int N, int R, bool ALIKE> struct ahead_steps {
 };
 
 template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, ahead_steps<N, R, ALIKE> &ahead) {
-    next_raw(t, p);
+    load_group(t, p);
 #pragma unroll
     for (int i = 0; i < ahead_steps<N, R, ALIKE>::COUNT; i++) decode_pair_step<N, R>(t, digits, p, i, ahead.a[i]);
 }

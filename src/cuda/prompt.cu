@@ -1,6 +1,6 @@
-/* Many tokens at once: matrices are decoded to FP16, as many rows at a time as there is room for, and multiplied by cuBLAS, one after the
- * other on one stream: a second buffer, decoded to beside a product, gains less than larger slices do (docs/SPEED.md). The residual stream stays float32,
- * activations between products are FP16. */
+/* Many tokens at once: matrices are decoded to FP16, as many rows or columns at a time as there is room for, and multiplied by cuBLAS on one stream. A second
+ * buffer, decoded to beside a product, gains less than larger slices do (docs/SPEED.md); beside small kernels the one buffer is decoded to already. The residual stream stays
+ * float32, activations between products are FP16. */
 #include "cuda/gpu.h"
 
 #include <string.h>
@@ -31,26 +31,26 @@ static cllm_status decode(gpu_session *s, const cllm_cuda_decode_job *jobs, uint
 static cllm_status multiply_columns(gpu_session *s, const part *p, uint32_t blocks_at_once, gpu_gemm *g, cllm_error *err) {
     const cllm_cuda_view *w = &p->m->coded->view;
     const uint32_t slices = (w->col_blocks + blocks_at_once - 1) / blocks_at_once;
-    const gpu_gemm whole = *g;
+    const gpu_gemm all = *g;
     cllm_status st = CLLM_OK;
     for (uint32_t i = 0; i < slices && !st; i++) {
         const uint32_t first = w->col_blocks * i / slices, past = w->col_blocks * (i + 1) / slices, col0 = first * w->tile_cols;
         const cllm_cuda_decode_job job = {p->m->coded, p->row0, p->rows, s->decoded, first, past - first};
-        *g = whole;
+        *g = all;
         g->x += col0;
         g->cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
         if (i) g->beta = 1;
         st = decode(s, &job, 1, err);
         if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, p->rows, err);
     }
-    g->x = whole.x;
-    g->cols = whole.cols;
-    g->beta = whole.beta;
+    g->x = all.x;
+    g->cols = all.cols;
+    g->beta = all.beta;
     return st;
 }
 
 /* How many column blocks of a part to decode at once: 0 where slices of rows do. Sums of slices are to be float32, and products of few rows leave processors idle. */
-static uint32_t column_slice(const gpu_session *s, const part *parts, uint32_t count, const gpu_gemm *g) {
+static uint32_t column_blocks_at_once(const gpu_session *s, const part *parts, uint32_t count, const gpu_gemm *g) {
     enum { most_rows = 8192 };
     const part *p = parts;
     if (count > 1 || g->y_half || p->rows > most_rows || (size_t)p->rows * g->cols * sizeof(__half) <= s->n.decoded_bytes) return 0;
@@ -61,7 +61,7 @@ static uint32_t column_slice(const gpu_session *s, const part *parts, uint32_t c
 /* Coded parts, in slices that there is room for; a slice may have rows of several parts. */
 static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
     const size_t row_bytes = g->cols * sizeof(__half);
-    const uint32_t columns = column_slice(s, parts, count, g);
+    const uint32_t columns = column_blocks_at_once(s, parts, count, g);
     if (columns) return multiply_columns(s, parts, columns, g, err);
     const uint32_t room = (uint32_t)(s->n.decoded_bytes / row_bytes / 16 * 16);
     uint32_t total = 0, i = 0, at = 0;

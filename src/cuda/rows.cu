@@ -49,7 +49,7 @@ CLLM_INLINE void norm_vectors(const gpu_norm_rows &p, float *x, __half *y) {
 static __global__ void __launch_bounds__(GPU_THREADS) norm_rows(const __grid_constant__ gpu_norm_rows p) {
     float *x = p.x + (size_t)blockIdx.x * p.x_stride, sum = 0;
     __half *y = p.y + (size_t)blockIdx.x * p.y_stride;
-    wait_for_previous_kernel();
+    wait_for_previous_kernel(); /* first: decoding that starts early relies on it (cllm_cuda_decode) */
     let_next_kernel_start();
     if (p.cols % 4 == 0 && p.y_stride % 4 == 0 && aligned16(p.weight) && aligned16(p.bias)) {
         norm_vectors(p, x, y);
@@ -119,7 +119,7 @@ static __global__ void __launch_bounds__(GPU_THREADS) swiglu_rows(const __grid_c
     const __half *gate = p.gate + (size_t)blockIdx.y * p.in_stride, *up = p.up + (size_t)blockIdx.y * p.in_stride;
     __half *act = p.act + (size_t)blockIdx.y * p.act_stride;
     const bool vectors = !p.gate_bias && !p.up_bias && (p.cols | p.in_stride | p.act_stride) % 8 == 0 && aligned16(p.gate) && aligned16(p.up) && aligned16(p.act);
-    wait_for_previous_kernel();
+    wait_for_previous_kernel(); /* first, as in norm_rows */
     let_next_kernel_start();
     if (vectors) {
         for (uint32_t i = 8 * (blockIdx.x * GPU_THREADS + threadIdx.x); i < p.cols; i += 8 * gridDim.x * GPU_THREADS) {

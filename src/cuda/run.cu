@@ -136,7 +136,7 @@ static void make_staging(cllm_cuda_shape *p, const cllm_cuda_tensor *t) {
     p->own_words = CLLM_CUDA_STAGING_WORDS + p->listed;
 }
 
-/* Blocks for each job by its share of the pairs; false if there are too few. */
+/* Blocks for each job by its share of the units; false if there are too few. */
 static bool keep_apart(const cllm_cuda_shape *p, cllm_cuda_job *jobs, uint32_t grid) {
     uint32_t units = 0, used = 0;
     if (p->jobs < 2 || grid < 4 * p->jobs) return false;
@@ -163,7 +163,7 @@ static cllm_status launch(cllm_cuda *c, const void *kernel, cllm_cuda_shape *p, 
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tile of up to %u bytes does not fit this GPU's shared memory; compress with narrower tiles",
                          p->stage_bytes);
     uint64_t grid = (uint64_t)c->processors * blocks, useful = ((uint64_t)p->units + warps - 1) / warps;
-    /* few: one pair a warp on as many processors as there are, and hardly a warp without one, so that the next kernel finds room to begin */
+    /* few: one unit a warp on as many processors as there are, and hardly a warp without one, so that the next kernel finds room to begin */
     p->ahead = useful <= grid;
     if (useful < grid) {
         grid = p->units < grid ? p->units : grid;
@@ -258,7 +258,8 @@ static cllm_cuda_view column_part(const cllm_cuda_view *w, uint32_t first, uint3
     return part;
 }
 
-/* Matrices that share a kernel go out together, whatever their order. */
+/* Matrices that share a kernel go out together, whatever their order. Launches of one call write different places, and the first begins only when `early` allows it, so that all
+ * of them may be. */
 cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uint32_t count, cllm_dtype as, bool early, void *stream, cllm_error *err) {
     uint8_t *done = (uint8_t *)cllm_alloc_zero(count ? count : 1, 1);
     cllm_cuda_decode_launch *p = (cllm_cuda_decode_launch *)cllm_alloc(1, sizeof *p);

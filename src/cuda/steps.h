@@ -2,10 +2,11 @@
  * float32 begin at multiples of 16 bytes.
  *
  * Order of kernels: each waits for the one before it (wait_for_previous_kernel) before it touches anything that a
- * kernel wrote, so that past its wait all earlier ones are done. Whatever walks tiles (products, the coded embedding),
- * norms and SwiGLU let the next kernel start even before that, which hides its beginning; the others only afterwards.
- * What was written before one of the others may therefore be read before the wait: so attend_step reads the position,
- * which is why the first norm of a step is one of them, too. */
+ * kernel wrote, so that past its wait all earlier ones are done. Whatever walks tiles (products, the coded embedding), and
+ * the norms and SwiGLU of a step let the next kernel start even before that, which hides its beginning; the others, a prompt's
+ * among them, only afterwards, or not at all. What was written before one of the others may therefore be read before the wait: so
+ * attend_step reads the position and what earlier calls cached, which is why the first norm of a step is one of them, too. And what
+ * all before one of the others have read may be written: so prompts decode early (cllm_cuda_decode). */
 #ifndef CLLM_CUDA_STEPS_H
 #define CLLM_CUDA_STEPS_H
 
@@ -16,7 +17,7 @@
 enum {
     GPU_FORMS = 3,        /* matrices that share an input (q, k, v) may each need it in a form of their own */
     GPU_MAX_HEAD = 256,   /* largest head_dim */
-    GPU_KEYS = 64,        /* positions that a block of decode_attention scores at a time */
+    GPU_KEYS = 64,        /* positions that a block of attend_step scores at a time */
     GPU_HEADS = 4,        /* most query heads of such a block; with eight the code is so long that fetching it takes the time */
     GPU_THREADS = 256
 };
@@ -130,7 +131,7 @@ typedef struct gpu_attend_step {
     gpu_target to;
     gpu_fill add;           /* the residual stream gets the bias of the output product */
 } gpu_attend_step;
-/* heads: 1, 2, 4 or 8 query heads of a block; *shared: bytes it needs. NULL for rows above GPU_MAX_HEAD. */
+/* heads: 1, 2 or 4 query heads of a block; *shared: bytes it needs. NULL for rows above GPU_MAX_HEAD. */
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared);
 
 /* ---- prompts: activations are FP16 rows ---- */

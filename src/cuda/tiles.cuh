@@ -53,11 +53,11 @@ typedef struct pair_order {
     uint32_t planes[2], staged;
 } pair_order;
 
-/* A warp's way through consecutive pairs of one job: along the columns of two row blocks, then of the next two. */
+/* A warp's way through consecutive pairs of one job: along the columns of a pair's row blocks, then of the next ones. */
 typedef struct pair_walk {
     uint32_t unit, last;      /* pairs of the job */
     uint32_t pair, col_block; /* of `unit` */
-    uint32_t offsets;         /* of the next pair to be ordered: begin and end of one tile and the other, in lanes 0 to 3 */
+    uint32_t offsets;         /* of the next pair to be ordered: begin and end of each tile, in lanes 0 and 1, 2 and 3 */
     pair_order order;         /* the last one given */
 } pair_walk;
 
@@ -161,7 +161,7 @@ template <int TILES> CLLM_INLINE bool walk_arrive(const tile_job<TILES> &t, pair
     return locate_tiles<TILES>(stage_at<TILES>(s, 0), s.bytes, staged, t.lane, parts);
 }
 
-/* The first of a pair's two row blocks. The second is missing where has_second says so; then the first tile stands twice, and what comes of its
+/* The first of a pair's row blocks. The second is missing where has_second says so; then the first tile stands twice, and what comes of its
  * copy is dropped. */
 template <int TILES> CLLM_INLINE uint32_t row_block(const tile_job<TILES> &t, const pair_walk &k) { return t.block0 + TILES * k.pair; }
 template <int TILES> CLLM_INLINE uint32_t first_column(const tile_job<TILES> &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
@@ -189,7 +189,8 @@ template <int TILES> CLLM_INLINE void report_corrupt(const tile_job<TILES> &t, c
     clear_shared(own_words(t), t.shape->own_words, t.lane);
 }
 
-/* ---- raw bits of pairs: those of the next pair's first group are on their way before this one ends. Raw is raw_reader or raw16 ---- */
+/* ---- raw bits of pairs. Raw is raw_reader or raw16. But for products of layout 8 (raw_choose), those of the next pair's first group are on their way
+ * before this one ends ---- */
 
 /* The lane's word of the first tile's first 128 bytes. */
 template <int TILES> CLLM_INLINE const uint32_t *raw_base(const tile_job<TILES> &t) { return (const uint32_t *)t.job->w.tiles + t.lane; }
@@ -244,7 +245,8 @@ template <int TILES> CLLM_INLINE void table_ready(tile_job<TILES> &t) {
     __syncthreads();
 }
 
-/* Afterwards a kernel may read what earlier kernels wrote, and write. Until then it decodes, which needs nothing of them. */
+/* Afterwards a kernel may read what earlier kernels wrote, and write. Until then it decodes, which needs nothing of them. An early one reads and writes nothing that the kernel
+ * before has to do with, and waits at its end. */
 template <int TILES> CLLM_INLINE void x_ready(tile_job<TILES> &t) {
     if (t.first && !t.shape->early) wait_for_previous_kernel();
     t.first = false;

@@ -42,6 +42,7 @@ static inline void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, 
     used &= 31;
 }
 
+static_assert(BLOCK_THREADS >= 32 * CLLM_CUDA_WARPS_MOST, "the emulated blocks hold those of every kernel");
 static inline void store_if(bool yes, void *to, const uint4 &v) {
     if (yes) *(uint4 *)to = v;
 }

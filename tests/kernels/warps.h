@@ -45,7 +45,7 @@ void gpu_fault(const char *format, ...) __attribute__((noreturn, format(printf, 
 /* ---- barriers in shared memory that count one copy each, as the bulk engine of Hopper has them ---- */
 
 void copy_barrier_init(uint32_t address);
-/* Two pieces, to address `to` and to + apart. */
+/* One piece or two, to address `to` and to + apart. */
 void copy_order(uint32_t to, const uint8_t *const from[], const uint32_t bytes[], int pieces, uint32_t apart, uint32_t barrier);
 void copy_wait(uint32_t barrier, uint32_t parity);
 
