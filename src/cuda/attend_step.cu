@@ -1,7 +1,7 @@
 /* Attention of a decode step, RoPE and cache included. A block does up to four query heads of one kv head over one
  * split of the context; splits meet in whichever warp is last to finish a chunk of 256 columns of the output.
  *
- * A step runs this code once a layer, so that fetching it is most of the time: what is rare is not unrolled, and nothing is there twice. */
+ * A step runs this code once a layer, so that it has to be fetched again and again: what is rare is not unrolled, and nothing is there twice. */
 #include "cuda/heads.cuh"
 
 /* Which positions a block looks at, and how many blocks share that work. */
