@@ -14,9 +14,10 @@ enum {
     GPU_MAX_TOKENS = 512, /* of one call */
     GPU_GROUP = 3         /* matrices that read one input */
 };
-/* Of what is decoded for cuBLAS at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
+/* Of what is decoded for a product at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
  * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
+#define GPU_DECODED_INT8_BYTES ((size_t)40 << 20) /* where all are integers: half the slices all the same */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
 
@@ -51,6 +52,8 @@ typedef struct gpu_model {
     const float *final_norm, *rope_freq;
     uint64_t coded_bytes, read_per_token;
     bool any_coded, any_plain, kv_f32, decoded;
+    gpu_gemm8_device gemm8;
+    bool any_int8, all_int8; /* layers' matrices that prompts multiply as integers: some, all */
 
     /* with a budget (residency.cu) */
     bool planned;
@@ -81,6 +84,7 @@ typedef struct gpu_sizes {
     uint32_t heads_of_block, head_blocks, splits; /* decode attention */
     uint32_t widest;                       /* columns of the longest vector that a product reads */
     uint32_t slice;                        /* ffn rows whose gate and up are computed at a time */
+    uint32_t wide;                         /* FP16 numbers of a row of qkv and act */
     size_t decoded_bytes;                  /* 0 where nothing is coded */
 } gpu_sizes;
 
@@ -121,7 +125,8 @@ typedef struct gpu_session {
     /* prompts: up to max_tokens rows */
     int32_t *tokens;
     __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
-    uint8_t *decoded; /* matrices or slices of them as FP16, until cuBLAS has read them */
+    gpu_x8 x8, act8; /* what norms give, and attention and SwiGLU, for products of int8 */
+    uint8_t *decoded; /* matrices or slices of them as FP16 or int8, until a product has read them */
     bool decoded_free; /* the kernel launched last does not read them, and waits for all before it before it lets others start */
 
     gpu_stream weights; /* what of the weights is not resident comes through it */
@@ -142,6 +147,10 @@ uint64_t gpu_vector_bytes(gpu_model *m, const cllm_weight_set *w);
 cllm_status gpu_fill_plain(gpu_model *m, const cllm_matrix *from, __half *to, cllm_error *err);
 /* Whether it stays coded on the device. */
 static inline bool gpu_stays_coded(const cllm_matrix *m) { return m->coded && m->coded->h.mode != CLLM_MODE_RAW; }
+
+/* Whether prompts multiply it as integers; and all such matrices of the model, once its device is open. */
+bool gpu_is_int8(const gpu_model *m, const gpu_matrix *matrix);
+void gpu_find_int8(gpu_model *m);
 
 /* "cuda", "cuda:1"; the engine has checked the spelling. */
 int gpu_device_number(const char *name);
@@ -216,7 +225,7 @@ cllm_status gpu_decode_tokens(gpu_session *s, uint32_t position, const int32_t *
                               float *logits, cllm_error *err);
 cllm_status gpu_greedy(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
 
-/* prompt.cu: more tokens, matrices decoded to FP16 and multiplied by cuBLAS. */
+/* prompt.cu: more tokens, matrices decoded to int8 or FP16 and multiplied by gemm8.cu or cuBLAS. */
 cllm_status gpu_prompt_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                               float *logits, cllm_error *err);
 

@@ -125,6 +125,26 @@ static uint64_t source_bytes(const cllm_matrix *m) {
     return (uint64_t)m->rows * m->cols * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2);
 }
 
+/* Of the matrix as the directory has it. */
+static bool may_be_int8(const gpu_model *m, const cllm_matrix *from) {
+    return m->gemm8.encode && !m->decoded && gpu_stays_coded(from) && from->coded->h.layout == 8 && from->cols % 16 == 0 && from->rows % 4 == 0;
+}
+
+bool gpu_is_int8(const gpu_model *m, const gpu_matrix *matrix) {
+    return m->gemm8.encode && matrix->coded && matrix->coded->h.layout == 8 && matrix->cols % 16 == 0 && matrix->rows % 4 == 0;
+}
+
+void gpu_find_int8(gpu_model *m) {
+    m->gemm8 = gpu_gemm8_open();
+    m->any_int8 = false;
+    m->all_int8 = true;
+    for (size_t i = 2; i < gpu_pair_count(m); i++) { /* the embedding and the head are no layers */
+        const bool is = may_be_int8(m, gpu_pair_at(m, m->weights, i).from);
+        m->any_int8 |= is;
+        m->all_int8 &= is;
+    }
+}
+
 static cllm_status load_matrices(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {
     uint64_t total = 0, done = 0;
     for (size_t i = 0; i < gpu_pair_count(m); i++)
@@ -228,6 +248,7 @@ void gpu_model_free(void *model) {
 
 static cllm_status load(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {
     cllm_status s = cllm_cuda_open(m->device, &m->cuda, err);
+    if (!s) gpu_find_int8(m);
     if (!s) s = load_vectors(m, w, err);
     if (!s) s = m->planned ? gpu_load_planned(m, params->context, params, err) : load_matrices(m, w, params, err);
     for (uint32_t i = 0; i < m->config->layers; i++) m->layers[i].window = m->config->window ? m->config->window[i] : 0;

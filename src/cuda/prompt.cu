@@ -1,6 +1,6 @@
-/* Many tokens at once: matrices are decoded to FP16, as many rows or columns at a time as there is room for, and multiplied by cuBLAS on one stream. A second
- * buffer, decoded to beside a product, gains less than larger slices do (docs/SPEED.md); beside small kernels the one buffer is decoded to already. The residual stream stays
- * float32, activations between products are FP16. */
+/* Many tokens at once: matrices are decoded, as many rows or columns at a time as there is room for, and multiplied on one stream: integers by gemm8.cu where the
+ * device has it, and everything else as FP16 by cuBLAS. A second buffer, decoded to beside a product, gains less than larger slices do (docs/SPEED.md); beside small
+ * kernels the one buffer is decoded to already. The residual stream stays float32, activations between products are FP16, or int8 where the product is of integers. */
 #include "cuda/gpu.h"
 
 #include <string.h>
@@ -10,59 +10,89 @@ typedef gpu_rows part;
 
 static part whole(const gpu_matrix *m) { return {m, 0, m->rows}; }
 
-static size_t y_bytes(const gpu_gemm *g) { return g->y_half ? sizeof(__half) : sizeof(float); }
+/* A product: X, which x8 has already or will get where integers are multiplied, and where the result goes. */
+typedef struct product {
+    gpu_gemm g; /* w and rows are set as it goes; g.x is not used where x8 is ready */
+    gpu_x8 *x8;
+    bool ready, integers; /* x8 has X; the parts under way are multiplied as integers */
+} product;
 
-/* Multiplies with `rows` rows at w and moves on in y. */
-static cllm_status multiply_rows(gpu_session *s, gpu_gemm *g, const __half *w, uint32_t rows, cllm_error *err) {
-    g->w = w;
-    g->rows = rows;
+static size_t y_bytes(const product *p) { return p->g.y_half ? sizeof(__half) : sizeof(float); }
+
+/* Of a number as it is decoded. */
+static size_t number_bytes(const product *p) { return p->integers ? sizeof(int8_t) : sizeof(__half); }
+
+/* Multiplies with what was decoded: rows of the jobs, columns from col0 on. */
+static cllm_status multiply_decoded(gpu_session *s, product *p, const cllm_cuda_decode_job *jobs, uint32_t n, uint32_t rows, uint32_t col0, cllm_error *err) {
     s->decoded_free = false;
-    cllm_status st = gpu_multiply(s, g, err);
-    g->y = (uint8_t *)g->y + rows * y_bytes(g);
-    return st;
+    p->g.w = (const __half *)s->decoded;
+    p->g.rows = rows;
+    if (!p->integers) return gpu_multiply(s, &p->g, err);
+    gpu_gemm8 g = {};
+    for (uint32_t i = 0, end = 0; i < n; i++) {
+        g.row_scale[i] = jobs[i].tensor->view.row_scale + jobs[i].row0;
+        g.end[i] = end += jobs[i].nrows;
+    }
+    for (uint32_t i = n; i < GPU_GEMM8_PARTS; i++) g.row_scale[i] = g.row_scale[n - 1], g.end[i] = UINT32_MAX;
+    g.end[n - 1] = UINT32_MAX;
+    g.rows = rows;
+    g.tokens = p->g.tokens;
+    g.y = p->g.y;
+    g.y_stride = (uint32_t)p->g.y_stride;
+    g.y_half = p->g.y_half;
+    return gpu_gemm8_start(&s->model->gemm8, &g, s->decoded, p->x8, col0, p->g.cols, s->stream, err);
 }
 
 /* What is decoded beside the kernel before it, where that may be, is done sooner: the small kernels of a prompt leave room. */
-static cllm_status decode(gpu_session *s, const cllm_cuda_decode_job *jobs, uint32_t n, cllm_error *err) {
-    return cllm_cuda_decode(s->cuda, jobs, n, CLLM_DTYPE_F16, s->decoded_free, s->stream, err);
+static cllm_status decode(gpu_session *s, const product *p, const cllm_cuda_decode_job *jobs, uint32_t n, cllm_error *err) {
+    return cllm_cuda_decode(s->cuda, jobs, n, p->integers ? CLLM_DTYPE_I8 : CLLM_DTYPE_F16, s->decoded_free, s->stream, err);
 }
 
+static uint32_t least_common(uint32_t a, uint32_t b) {
+    uint32_t n = a;
+    while (n % b) n += a;
+    return n;
+}
+
+/* Column blocks that slices begin at multiples of. */
+static uint32_t blocks_apart(const product *p, const cllm_cuda_view *w) { return p->integers ? least_common(w->tile_cols, GPU_X8_SEGMENT) / w->tile_cols : 1; }
+
 /* One part in slices of columns, whose products add up. */
-static cllm_status multiply_columns(gpu_session *s, const part *p, uint32_t blocks_at_once, gpu_gemm *g, cllm_error *err) {
-    const cllm_cuda_view *w = &p->m->coded->view;
-    const uint32_t slices = (w->col_blocks + blocks_at_once - 1) / blocks_at_once;
-    const gpu_gemm all = *g;
+static cllm_status multiply_columns(gpu_session *s, const part *of, uint32_t blocks_at_once, product *p, cllm_error *err) {
+    const cllm_cuda_view *w = &of->m->coded->view;
+    const uint32_t apart = blocks_apart(p, w), steps = (w->col_blocks + apart - 1) / apart, slices = (steps + blocks_at_once / apart - 1) / (blocks_at_once / apart);
+    const gpu_gemm all = p->g;
     cllm_status st = CLLM_OK;
     for (uint32_t i = 0; i < slices && !st; i++) {
-        const uint32_t first = w->col_blocks * i / slices, past = w->col_blocks * (i + 1) / slices, col0 = first * w->tile_cols;
-        const cllm_cuda_decode_job job = {p->m->coded, p->row0, p->rows, s->decoded, first, past - first};
-        *g = all;
-        g->x += col0;
-        g->cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
-        if (i) g->beta = 1;
-        st = decode(s, &job, 1, err);
-        if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, p->rows, err);
+        const uint32_t first = steps * i / slices * apart, past = i + 1 == slices ? w->col_blocks : steps * (i + 1) / slices * apart, col0 = first * w->tile_cols;
+        const cllm_cuda_decode_job job = {of->m->coded, of->row0, of->rows, s->decoded, first, past - first};
+        p->g = all;
+        p->g.x += col0;
+        p->g.cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
+        if (i) p->g.beta = 1;
+        st = decode(s, p, &job, 1, err);
+        if (!st) st = multiply_decoded(s, p, &job, 1, of->rows, col0, err);
     }
-    g->x = all.x;
-    g->cols = all.cols;
-    g->beta = all.beta;
+    p->g = all;
+    p->g.y = (uint8_t *)p->g.y + of->rows * y_bytes(p);
     return st;
 }
 
 /* How many column blocks of a part to decode at once: 0 where slices of rows do. Sums of slices are to be float32, and products of few rows leave processors idle. */
-static uint32_t column_blocks_at_once(const gpu_session *s, const part *parts, uint32_t count, const gpu_gemm *g) {
+static uint32_t column_blocks_at_once(const gpu_session *s, const part *parts, uint32_t count, const product *p) {
     enum { most_rows = 8192 };
-    const part *p = parts;
-    if (count > 1 || g->y_half || p->rows > most_rows || (size_t)p->rows * g->cols * sizeof(__half) <= s->n.decoded_bytes) return 0;
-    const uint32_t fit = (uint32_t)(s->n.decoded_bytes / ((size_t)p->rows * p->m->coded->view.tile_cols * sizeof(__half)));
-    return fit < p->m->coded->view.col_blocks ? fit : 0;
+    const part *of = parts;
+    const cllm_cuda_view *w = &of->m->coded->view;
+    if (count > 1 || p->g.y_half || of->rows > most_rows || (size_t)of->rows * p->g.cols * number_bytes(p) <= s->n.decoded_bytes) return 0;
+    const uint32_t apart = blocks_apart(p, w), fit = (uint32_t)(s->n.decoded_bytes / ((size_t)of->rows * w->tile_cols * number_bytes(p))) / apart * apart;
+    return fit < w->col_blocks ? fit : 0;
 }
 
 /* Coded parts, in slices that there is room for; a slice may have rows of several parts. */
-static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
-    const size_t row_bytes = g->cols * sizeof(__half);
-    const uint32_t columns = column_blocks_at_once(s, parts, count, g);
-    if (columns) return multiply_columns(s, parts, columns, g, err);
+static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, product *p, cllm_error *err) {
+    const size_t row_bytes = p->g.cols * number_bytes(p);
+    const uint32_t columns = column_blocks_at_once(s, parts, count, p);
+    if (columns) return multiply_columns(s, parts, columns, p, err);
     const uint32_t room = (uint32_t)(s->n.decoded_bytes / row_bytes / 16 * 16);
     uint32_t total = 0, i = 0, at = 0;
     for (uint32_t j = 0; j < count; j++) total += parts[j].rows;
@@ -78,24 +108,34 @@ static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t co
             at += take;
             if (at == parts[i].rows) i++, at = 0;
         }
-        cllm_status st = decode(s, jobs, n, err);
-        if (!st) st = multiply_rows(s, g, (const __half *)s->decoded, rows, err);
+        cllm_status st = decode(s, p, jobs, n, err);
+        if (!st) st = multiply_decoded(s, p, jobs, n, rows, 0, err);
         if (st) return st;
+        p->g.y = (uint8_t *)p->g.y + rows * y_bytes(p);
     }
     return CLLM_OK;
 }
 
+static cllm_status multiply_plain(gpu_session *s, const part *of, product *p, cllm_error *err) {
+    p->g.w = of->m->plain + (size_t)of->row0 * of->m->cols;
+    p->g.rows = of->rows;
+    s->decoded_free = false;
+    cllm_status st = gpu_multiply(s, &p->g, err);
+    p->g.y = (uint8_t *)p->g.y + of->rows * y_bytes(p);
+    return st;
+}
+
 /* Parts of one kind: coded, or plain. */
-static cllm_status multiply_run(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
+static cllm_status multiply_run(gpu_session *s, const part *parts, uint32_t count, product *p, cllm_error *err) {
     cllm_status st = CLLM_OK;
-    if (parts->m->coded) return multiply_coded(s, parts, count, g, err);
-    for (uint32_t i = 0; i < count && !st; i++) st = multiply_rows(s, g, parts[i].m->plain + (size_t)parts[i].row0 * parts[i].m->cols, parts[i].rows, err);
+    if (parts->m->coded) return multiply_coded(s, parts, count, p, err);
+    for (uint32_t i = 0; i < count && !st; i++) st = multiply_plain(s, &parts[i], p, err);
     return st;
 }
 
 typedef struct streamed_parts {
     gpu_session *s;
-    gpu_gemm *g;
+    product *p;
 } streamed_parts;
 
 static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t n, cllm_error *err) {
@@ -103,38 +143,21 @@ static cllm_status multiply_pieces(void *ctx, const gpu_piece *pieces, uint32_t 
     part parts[GPU_GROUP];
     for (uint32_t i = 0; i < n; i++) parts[i] = {&pieces[i].m, pieces[i].skip, pieces[i].rows};
     p->s->decoded_free = false; /* decoding waits for copies, too */
-    return multiply_run(p->s, parts, n, p->g, err);
+    return multiply_run(p->s, parts, n, p->p, err);
 }
 
-static cllm_status multiply_streamed(gpu_session *s, const part *parts, uint32_t count, gpu_gemm *g, cllm_error *err) {
-    streamed_parts ctx = {s, g};
+static cllm_status multiply_streamed(gpu_session *s, const part *parts, uint32_t count, product *p, cllm_error *err) {
+    streamed_parts ctx = {s, p};
     return gpu_stream_walk(s, parts, count, multiply_pieces, &ctx, err);
 }
 
-/* g says what is multiplied and where the result goes; w and rows are set here. */
-static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, gpu_gemm g, cllm_error *err) {
-    cllm_status st = CLLM_OK;
-    for (uint32_t i = 0, end; i < count && !st; i = end) {
-        const gpu_matrix *m = parts[i].m;
-        g.cols = m->cols;
-        end = i + 1;
-        while (end < count && !parts[end].m->coded == !m->coded && parts[end].m->streamed == m->streamed) end++;
-        st = m->streamed ? multiply_streamed(s, parts + i, end - i, &g, err) : multiply_run(s, parts + i, end - i, &g, err);
-    }
-    return st;
-}
+static const uint16_t *col_scale_of(const part *p) { return p->m->coded ? p->m->coded->view.col_scale : NULL; }
 
-/* To FP16 rows. */
-static gpu_gemm to_half(const __half *x, size_t x_stride, __half *y, size_t y_stride, uint32_t tokens) {
-    return {NULL, x, y, 0, 0, tokens, x_stride, y_stride, 1, 0, true};
+/* Multiplied together: both streamed or not, coded or not, as integers or not, and with the same multipliers of columns where as integers. */
+static bool alike(const gpu_session *s, const part *a, const part *b) {
+    const bool integers = gpu_is_int8(s->model, a->m);
+    return a->m->streamed == b->m->streamed && !a->m->coded == !b->m->coded && integers == gpu_is_int8(s->model, b->m) && (!integers || col_scale_of(a) == col_scale_of(b));
 }
-
-/* Added to the residual stream. */
-static gpu_gemm to_residual(gpu_session *s, const __half *x, size_t x_stride, float alpha, uint32_t tokens) {
-    return {NULL, x, s->x, 0, 0, tokens, x_stride, s->n.hidden, alpha, 1, false};
-}
-
-/* ---- layers ---- */
 
 /* A kernel that waits before it lets the next one start, if it does, and has nothing to do with decoded matrices. */
 static cllm_status run_rows(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument, cllm_error *err) {
@@ -142,11 +165,65 @@ static cllm_status run_rows(gpu_session *s, const void *kernel, dim3 grid, uint3
     return gpu_start(s, kernel, grid, threads, shared, argument, err);
 }
 
+/* It is about to get rows of so many columns. */
+static void shape_x8(gpu_x8 *x8, uint32_t cols, const uint16_t *col_scale) {
+    x8->cols = cols;
+    x8->padded = gpu_x8_padded(cols);
+    x8->col_scale = col_scale;
+}
+
+static cllm_status quantize(gpu_session *s, const product *p, const uint16_t *col_scale, cllm_error *err) {
+    shape_x8(p->x8, p->g.cols, col_scale);
+    gpu_x8_rows r = {p->g.x, *p->x8, (uint32_t)p->g.x_stride};
+    return run_rows(s, gpu_x8_rows_kernel(), dim3((r.to.padded + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), p->g.tokens), GPU_THREADS, 0, &r, err);
+}
+
+/* exact: not as integers. */
+static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, product p, bool exact, cllm_error *err) {
+    cllm_status st = CLLM_OK;
+    for (uint32_t i = 0, end; i < count && !st; i = end) {
+        const gpu_matrix *m = parts[i].m;
+        p.g.cols = m->cols;
+        p.integers = !exact && gpu_is_int8(s->model, m);
+        end = i + 1;
+        while (end < count && alike(s, &parts[i], &parts[end])) end++;
+        if (p.integers && !p.ready) st = quantize(s, &p, col_scale_of(&parts[i]), err);
+        if (!st) st = m->streamed ? multiply_streamed(s, parts + i, end - i, &p, err) : multiply_run(s, parts + i, end - i, &p, err);
+    }
+    return st;
+}
+
 static uint32_t normed_stride(const gpu_session *s) { return s->n.hidden > s->n.q ? s->n.hidden : s->n.q; }
 
-static cllm_status norm(gpu_session *s, const float *bias, const float *weight, uint32_t tokens, cllm_error *err) {
-    gpu_norm_rows p = {s->x, bias, weight, s->normed, s->n.hidden, normed_stride(s), s->model->config->hidden, s->model->config->rms_eps};
-    return run_rows(s, gpu_norm_rows_kernel(), dim3(tokens), GPU_THREADS, 0, &p, err);
+/* What norms give, to FP16 rows; ready: it is in x8. */
+static product of_normed(gpu_session *s, __half *y, size_t y_stride, uint32_t tokens, bool ready) {
+    return {{NULL, s->normed, y, 0, 0, tokens, normed_stride(s), y_stride, 1, 0, true}, &s->x8, ready, false};
+}
+
+/* Added to the residual stream; ready: x is in act8. */
+static product to_residual(gpu_session *s, const __half *x, size_t x_stride, float alpha, uint32_t tokens, bool ready) {
+    return {{NULL, x, s->x, 0, 0, tokens, x_stride, s->n.hidden, alpha, 1, false}, &s->act8, ready, false};
+}
+
+/* Whether X of these parts may go to x8 where it comes about: all take it, and in the same form. */
+static bool all_take_x8(const gpu_session *s, const part *parts, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (!gpu_is_int8(s->model, parts[i].m) || col_scale_of(&parts[i]) != col_scale_of(parts)) return false;
+    return true;
+}
+
+/* ---- layers ---- */
+
+/* readers: of the result, which goes to x8 if they all take it (*ready), else to `normed`. */
+static cllm_status norm(gpu_session *s, const float *bias, const float *weight, const part *readers, uint32_t count, uint32_t tokens, bool *ready, cllm_error *err) {
+    const uint32_t hidden = s->model->config->hidden;
+    gpu_norm_rows p = {s->x, bias, weight, s->normed, s->n.hidden, normed_stride(s), hidden, s->model->config->rms_eps};
+    *ready = count && all_take_x8(s, readers, count) && ((size_t)bias | (size_t)weight) % 16 == 0;
+    if (*ready) {
+        shape_x8(&s->x8, hidden, col_scale_of(readers));
+        p.x8 = s->x8;
+    }
+    return run_rows(s, *ready ? gpu_norm_rows8_kernel() : gpu_norm_rows_kernel(), dim3(tokens), GPU_THREADS, 0, &p, err);
 }
 
 static cllm_status place(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {
@@ -171,46 +248,55 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uin
 static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
     const part qkv[] = {whole(&l->q), whole(&l->k), whole(&l->v)}, o = whole(&l->o);
-    cllm_status st = norm(s, pending, l->attn_norm, tokens, err);
-    if (!st) st = multiply(s, qkv, 3, to_half(s->normed, normed_stride(s), s->qkv, s->n.q_cols + 2 * s->n.kv_cols, tokens), err);
+    bool ready = false;
+    cllm_status st = norm(s, pending, l->attn_norm, qkv, 3, tokens, &ready, err);
+    if (!st) st = multiply(s, qkv, 3, of_normed(s, s->qkv, s->n.q_cols + 2 * s->n.kv_cols, tokens, ready), false, err);
     if (!st) st = place(s, layer, position, tokens, err);
     if (!st) st = attend(s, layer, position, tokens, err);
-    return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens), err);
+    return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, false), false, err);
 }
 
 static const float *bias_from(const float *bias, uint32_t row) { return bias ? bias + row : NULL; }
 
-/* Gate and up of ffn rows [row0, row0 + rows). */
-static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, cllm_error *err) {
-    const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
-    const uint32_t stride = 2 * s->n.slice;
-    cllm_status st = multiply(s, parts, 2, to_half(s->normed, normed_stride(s), s->gate_up, stride, tokens), err);
+/* What comes of ffn rows [row0, row0 + rows) of gate and up: to act8 where down takes it, else to act. */
+static cllm_status swiglu(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, bool to_x8, cllm_error *err) {
     gpu_swiglu_rows p = {s->gate_up, s->gate_up + rows, bias_from(l->gate_bias, row0), bias_from(l->up_bias, row0), s->act + row0,
-                         stride,     s->n.ffn,          rows,                          GPU_ACT_SCALE};
-    return st ? st : run_rows(s, gpu_swiglu_rows_kernel(), dim3((rows + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
+                         2 * s->n.slice, s->n.ffn,      rows,                          GPU_ACT_SCALE};
+    if (to_x8) p.x8 = s->act8, p.x8_col0 = row0;
+    const uint32_t cols = to_x8 ? gpu_x8_padded(rows) : rows;
+    return run_rows(s, to_x8 ? gpu_swiglu_rows8_kernel() : gpu_swiglu_rows_kernel(), dim3((cols + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
+}
+
+static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, bool ready, bool to_x8, cllm_error *err) {
+    const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
+    cllm_status st = multiply(s, parts, 2, of_normed(s, s->gate_up, 2 * s->n.slice, tokens, ready), false, err);
+    return st ? st : swiglu(s, l, row0, rows, tokens, to_x8, err);
 }
 
 static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
     const uint32_t ffn = s->model->config->ffn;
-    const part down = whole(&l->down);
-    cllm_status st = norm(s, l->o_bias, l->ffn_norm, tokens, err);
+    const part readers[] = {whole(&l->gate), whole(&l->up)}, down = whole(&l->down);
+    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->n.slice >= ffn || s->n.slice % GPU_X8_SEGMENT == 0);
+    bool ready = false;
+    cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, tokens, &ready, err);
+    if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down));
     for (uint32_t row = 0; row < ffn && !st; row += s->n.slice)
-        st = gate_slice(s, l, row, ffn - row < s->n.slice ? ffn - row : s->n.slice, tokens, err);
-    return st ? st : multiply(s, &down, 1, to_residual(s, s->act, s->n.ffn, 1 / GPU_ACT_SCALE, tokens), err);
+        st = gate_slice(s, l, row, ffn - row < s->n.slice ? ffn - row : s->n.slice, tokens, ready, to_x8, err);
+    return st ? st : multiply(s, &down, 1, to_residual(s, s->act, s->n.ffn, 1 / GPU_ACT_SCALE, tokens, to_x8), false, err);
 }
 
-/* Logits of every token, in slices of the vocabulary that fit where activations were. */
+/* Logits of every token, in slices of the vocabulary that fit where activations were. Rounding activations to int8 would show in them directly: they are exact. */
 static cllm_status all_logits(gpu_session *s, uint32_t tokens, float *logits, cllm_error *err) {
     const uint32_t vocab = s->model->config->vocab;
-    const size_t room = (size_t)s->max_tokens * s->n.ffn * sizeof(__half) / sizeof(float) / tokens;
+    const size_t room = (size_t)s->max_tokens * s->n.wide * sizeof(__half) / sizeof(float) / tokens;
     const uint32_t slice = room >= vocab ? vocab : room < CLLM_TILE_ROWS ? (uint32_t)room : (uint32_t)(room / CLLM_TILE_ROWS * CLLM_TILE_ROWS);
     cllm_status st = CLLM_OK;
     for (uint32_t row = 0; row < vocab && !st; row += slice) {
         const uint32_t rows = vocab - row < slice ? vocab - row : slice;
         const part p = {s->model->head, row, rows};
-        gpu_gemm g = {NULL, s->normed, s->act, 0, 0, tokens, normed_stride(s), rows, 1, 0, false};
-        st = multiply(s, &p, 1, g, err);
+        const product logits_of = {{NULL, s->normed, s->act, 0, 0, tokens, normed_stride(s), rows, 1, 0, false}, NULL, false, false};
+        st = multiply(s, &p, 1, logits_of, true, err);
         if (st) break;
         cudaError_t e = cudaMemcpy2DAsync(logits + row, vocab * sizeof(float), s->act, rows * sizeof(float), rows * sizeof(float), tokens,
                                           cudaMemcpyDeviceToHost, s->stream);
@@ -242,7 +328,8 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
         pending = s->model->layers[i].down_bias;
     }
     if (st || want == CLLM_LOGITS_NONE) return st;
-    st = norm(s, pending, s->model->final_norm, n, err);
+    bool ready = false;
+    st = norm(s, pending, s->model->final_norm, NULL, 0, n, &ready, err);
     if (st) return st;
     return want == CLLM_LOGITS_ALL ? all_logits(s, n, logits, err) : last_logits(s, n, logits, err);
 }

@@ -530,6 +530,7 @@ cllm_status gpu_plan_backend(const cllm_config *config, const cllm_weight_set *w
     if (!m) return why.status;
     if (!m->planned) m->max_vram = UINT64_MAX - 1; /* no limit: what everything takes */
     cllm_status st = cllm_cuda_open(gpu_device_number(params->device), &m->cuda, err);
+    if (!st) gpu_find_int8(m);
     if (!st) st = settle_budget(m, err);
     if (!st) st = residency_plan(&r, m, settle_context(m, params->context), err);
     if (!m->planned) m->plan.vram_budget = 0;

@@ -10,14 +10,14 @@ static uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1)
 
 /* ---- sizes ---- */
 
-/* Bytes of what one GEMM of a prompt would read, were there room enough. */
+/* Numbers of what one GEMM of a prompt would read, were there room enough. */
 static size_t largest_group(const gpu_model *m) {
     const cllm_config *c = m->config;
     const size_t hidden = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
     const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * up_to(c->ffn, 16)};
     size_t n = 0;
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) n = groups[i] > n ? groups[i] : n;
-    return n * sizeof(__half);
+    return n;
 }
 
 static void size_attention(gpu_session *s) {
@@ -39,14 +39,15 @@ static void size_decoded(gpu_session *s) {
     n->slice = up_to(c->ffn, 16);
     if (!m->any_coded) return;
     /* no larger than what it is for, no smaller than two row blocks */
-    const size_t group = largest_group(m), two_blocks = 32 * sizeof(__half) * n->widest;
-    n->decoded_bytes = group < GPU_DECODED_BYTES ? group : GPU_DECODED_BYTES;
+    const size_t number = m->all_int8 ? sizeof(int8_t) : sizeof(__half), group = largest_group(m) * number, two_blocks = 32 * sizeof(__half) * n->widest;
+    const size_t most_bytes = m->all_int8 ? GPU_DECODED_INT8_BYTES : GPU_DECODED_BYTES;
+    n->decoded_bytes = group < most_bytes ? group : most_bytes;
     if (n->decoded_bytes < two_blocks) n->decoded_bytes = two_blocks;
     if (m->any_plain || m->planned) return; /* matrices that are not decoded go out whole; streamed ones come one after the other */
-    const uint32_t rows = (uint32_t)(n->decoded_bytes / sizeof(__half) / c->hidden / 32) * 16;
+    const uint32_t whole = m->all_int8 ? GPU_X8_SEGMENT : 16, rows = (uint32_t)(n->decoded_bytes / number / c->hidden / 2) / whole * whole;
     if (rows >= n->slice || !rows) return;
     const uint32_t slices = (c->ffn + rows - 1) / rows;
-    n->slice = up_to((c->ffn + slices - 1) / slices, 16);
+    n->slice = up_to((c->ffn + slices - 1) / slices, whole);
 }
 
 static void find_sizes(gpu_session *s) {
@@ -60,6 +61,8 @@ static void find_sizes(gpu_session *s) {
     n->kv = up_to(n->kv_cols, 8);
     n->ffn = up_to(c->ffn, 8);
     n->widest = most(n->hidden, most(n->q, n->ffn));
+    /* what goes into the down projection is int8 right away where that is */
+    n->wide = s->model->all_int8 ? n->q_cols + 2 * n->kv_cols : most(n->q_cols + 2 * n->kv_cols, n->ffn);
     size_attention(s);
     size_decoded(s);
 }
@@ -127,6 +130,12 @@ static void take_step(taker *t) {
     s->arrived = (uint32_t *)take(t, kind, batch, (n->q + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK * sizeof(uint32_t), "partial attention");
 }
 
+static void take_x8(taker *t, gpu_x8 *x8, uint32_t cols) {
+    const uint32_t padded = gpu_x8_padded(cols), rows = up_to(t->s->max_tokens, 2 * GPU_X8_TOKENS); /* clusters of two blocks read as many scales */
+    x8->x = (int8_t *)take(t, CLLM_MEMORY_SCRATCH, t->s->max_tokens, padded, "activations of a prompt");
+    x8->scale = (float *)take(t, CLLM_MEMORY_SCRATCH, 1, gpu_x8_scale_bytes(rows, padded), "scales of a prompt's activations");
+}
+
 static void take_prompt(taker *t) {
     gpu_session *s = t->s;
     const gpu_sizes *n = &s->n;
@@ -136,8 +145,12 @@ static void take_prompt(taker *t) {
     s->tokens = (int32_t *)take(t, kind, rows, sizeof *s->tokens, "token ids");
     s->normed = (__half *)take(t, kind, rows, most(n->hidden, n->q) * sizeof(__half), "activations of a prompt");
     /* what attention takes in is of no use any more where the feed-forward network has its activations */
-    s->qkv = s->act = (__half *)take(t, kind, rows, most(n->q_cols + 2 * n->kv_cols, n->ffn) * sizeof(__half), "activations of a prompt");
+    s->qkv = s->act = (__half *)take(t, kind, rows, n->wide * sizeof(__half), "activations of a prompt");
     s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
+    if (s->model->any_int8) {
+        take_x8(t, &s->x8, n->hidden);
+        take_x8(t, &s->act8, most(n->q, n->ffn));
+    }
     if (n->decoded_bytes) s->decoded = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->decoded_bytes, "a prompt's decoded matrices");
 }
 

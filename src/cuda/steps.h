@@ -12,6 +12,7 @@
 
 #include <cuda_fp16.h>
 
+#include "cuda/gemm8.h"
 #include "cuda/launch.h"
 
 enum {
@@ -134,7 +135,7 @@ typedef struct gpu_attend_step {
 /* heads: 1, 2 or 4 query heads of a block; *shared: bytes it needs. NULL for rows above GPU_MAX_HEAD. */
 const void *gpu_attend_step_kernel(bool f32, int heads, uint32_t row, size_t *shared);
 
-/* ---- prompts: activations are FP16 rows ---- */
+/* ---- prompts: activations are FP16 rows, or int8 with scales ---- */
 
 /* x += bias (unless NULL), then RMSNorm of each row; grid: rows. */
 typedef struct gpu_norm_rows {
@@ -143,8 +144,11 @@ typedef struct gpu_norm_rows {
     __half *y;
     uint32_t x_stride, y_stride, cols;
     float eps;
+    gpu_x8 x8; /* of the kernel to int8, instead of y */
 } gpu_norm_rows;
 const void *gpu_norm_rows_kernel(void);
+/* cols: a multiple of 8; pointers at multiples of 16. */
+const void *gpu_norm_rows8_kernel(void);
 
 /* Rows of q, k, v: biases added, queries turned in place, keys and values stored; grid: rows, any. */
 typedef struct gpu_place_rows {
@@ -164,8 +168,20 @@ typedef struct gpu_swiglu_rows {
     __half *act;
     uint32_t in_stride, act_stride, cols;
     float scale;
+    gpu_x8 x8; /* of the kernel to int8, instead of act: columns x8_col0 and so on, whole segments but at the end */
+    uint32_t x8_col0;
 } gpu_swiglu_rows;
 const void *gpu_swiglu_rows_kernel(void);
+/* in_stride and cols: multiples of 8; gate and up at multiples of 16; scale is not used. */
+const void *gpu_swiglu_rows8_kernel(void);
+
+/* FP16 rows, at multiples of 16 bytes, to int8; grid: padded / 2048, rows. */
+typedef struct gpu_x8_rows {
+    const __half *x;
+    gpu_x8 to;
+    uint32_t stride;
+} gpu_x8_rows;
+const void *gpu_x8_rows_kernel(void);
 
 static inline uint32_t gpu_cache_row(uint32_t dim) { return (dim + 7) / 8 * 8; }
 
