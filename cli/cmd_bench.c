@@ -272,6 +272,7 @@ int cmd_bench(int argc, char **argv) {
          .help = "model: measure this directory too (the uncompressed one) and tell ratios to it"},
         cli_option_keys(&o.device),
         cli_option_values(&o.device),
+        cli_option_prompt(&o.device),
         {.names = "--max-vram",
          .kind = ARG_STRING,
          .target = &budgets,

@@ -124,6 +124,7 @@ static int parse(int argc, char **argv, run_options *o) {
         cli_option_device(&o->device),
         cli_option_keys(&o->device),
         cli_option_values(&o->device),
+        cli_option_prompt(&o->device),
         cli_option_max_vram(&o->device),
         cli_option_max_ram(&o->device),
         {.names = "-cnv, --conversation",

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 static const char *const kv_names[] = {"f16", "f32", NULL};
+static const char *const prompt_names[] = {"auto", "f16", NULL};
 
 arg_option cli_option_device(cli_device_options *o) {
     return (arg_option){.names = "-dev, --device",
@@ -31,6 +32,16 @@ arg_option cli_option_values(cli_device_options *o) {
                         .value = "TYPE",
                         .choices = kv_names,
                         .help = "the same; keys and values have one type"};
+}
+
+arg_option cli_option_prompt(cli_device_options *o) {
+    return (arg_option){.names = "--prompt-type",
+                        .kind = ARG_CHOICE,
+                        .target = &o->prompt,
+                        .value = "TYPE",
+                        .choices = prompt_names,
+                        .help = "type of a prompt's activations on a GPU: auto (default: int8 where weights are integers and "
+                                "the GPU multiplies them so, else f16) or f16"};
 }
 
 arg_option cli_option_max_vram(cli_device_options *o) {
@@ -69,6 +80,7 @@ int cli_device_apply(const cli_device_options *o, cllm_model_params *params) {
         return cli_fail(CLI_USAGE,
                         "--max-vram is about a GPU's memory, but --device says cpu; --max-ram is about the host's");
     params->kv_f32 = (o->keys >= 0 ? o->keys : o->values) == 1;
+    params->prompt_f16 = o->prompt == 1;
     return -1;
 }
 

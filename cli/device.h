@@ -8,17 +8,19 @@
 typedef struct cli_device_options {
     const char *device;
     int keys, values;     /* index of the type of the KV cache, or -1 */
+    int prompt;           /* index of the type of a prompt's activations, or -1 */
     const char *max_vram; /* as given: a size, or "auto"; NULL: no limit */
     uint64_t max_ram;     /* 0: no limit */
 } cli_device_options;
 
 #define CLI_DEVICE_DEFAULTS                                                                                            \
-    { NULL, -1, -1, NULL, 0 }
+    { NULL, -1, -1, -1, NULL, 0 }
 
 /* Entries of a verb's table of options. */
 arg_option cli_option_device(cli_device_options *o);
 arg_option cli_option_keys(cli_device_options *o);
 arg_option cli_option_values(cli_device_options *o);
+arg_option cli_option_prompt(cli_device_options *o);
 arg_option cli_option_max_vram(cli_device_options *o);
 arg_option cli_option_max_ram(cli_device_options *o);
 /* Puts what was given into the parameters. Returns -1 to go on, or CLI_USAGE after a message. */

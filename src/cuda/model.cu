@@ -135,7 +135,7 @@ bool gpu_is_int8(const gpu_model *m, const gpu_matrix *matrix) {
 }
 
 void gpu_find_int8(gpu_model *m) {
-    m->gemm8 = gpu_gemm8_open();
+    if (!m->prompt_f16) m->gemm8 = gpu_gemm8_open();
     m->any_int8 = false;
     m->all_int8 = true;
     for (size_t i = 2; i < gpu_pair_count(m); i++) { /* the embedding and the head are no layers */
@@ -280,6 +280,7 @@ gpu_model *gpu_model_make(const cllm_config *config, const cllm_weight_set *weig
     m->config = config;
     m->device = gpu_device_number(params->device);
     m->kv_f32 = params->kv_f32;
+    m->prompt_f16 = params->prompt_f16;
     m->decoded = params->weights == CLLM_WEIGHTS_DECODED;
     m->head = weights->tied ? &m->embedding : &m->head_own;
     return m;
