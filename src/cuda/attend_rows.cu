@@ -1,5 +1,6 @@
 /* Attention of a prompt: a block does 64 tokens of one query head, a warp 16 of them, over tiles of keys with a running
  * softmax. Products are m16n8k16 on FP16 with float32 sums; keys and values of a float32 cache are rounded to FP16. */
+#include "cuda/x8.cuh"
 #include "cuda/heads.cuh"
 
 /* Four 8 x 8 matrices of halves; lane l gives the address of row l % 8 of matrix l / 8. */
@@ -169,6 +170,24 @@ template <int HD> CLLM_INLINE void add_tile(const float s[attend_shape<HD>::keys
     }
 }
 
+/* The same as activations of a product of integers; all lanes are here. */
+template <int HD> CLLM_INLINE void store_rows8(const gpu_attend_rows &p, uint32_t row, uint32_t head, int lane, const attend_state<HD> &a) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum = a.sum[r];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float inverse = 1.0f / sum;
+#pragma unroll
+        for (int chunk = 0; chunk < HD / GPU_X8_CHUNK; chunk++) {
+            float v[16];
+#pragma unroll
+            for (int i = 0; i < 16; i++) v[i] = a.out[8 * chunk + i / 2][2 * r + i % 2] * inverse;
+            store_x8_of_four(p.x8, row + 8 * r, head * (HD / GPU_X8_CHUNK) + chunk, v, row + 8 * r < p.rows, lane);
+        }
+    }
+}
+
 template <int HD> CLLM_INLINE void store_rows(const gpu_attend_rows &p, uint32_t row, uint32_t head, int lane, const attend_state<HD> &a) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -226,6 +245,12 @@ template <typename T, int HD> static __global__ void __launch_bounds__(THREADS) 
         __half *now = stage;
         stage = other;
         other = now;
+    }
+    if constexpr (HD % GPU_X8_CHUNK == 0) {
+        if (p.x8.x) {
+            store_rows8<HD>(p, first + row, head, lane, a);
+            return;
+        }
     }
     store_rows<HD>(p, first + row, head, lane, a);
 }

@@ -1,4 +1,4 @@
-/* y = W X^T of int8 weights and activations, for the many tokens of a prompt. A block takes 128 tokens and N rows of W: two warp groups multiply 64 tokens
+/* W X^T of int8 weights and activations, for the many tokens of a prompt. A block takes 128 tokens and N rows of W: two warp groups multiply 64 tokens
  * each, one thread of a third brings tiles of 128 columns to a ring in shared memory. The two blocks of a cluster have different tokens and the same rows:
  * each brings a share of their weights to both.
  *
@@ -12,13 +12,15 @@
 
 #include <cudaTypedefs.h>
 
+#include "cuda/vectors.cuh"
 #include "cuda/wgmma.cuh"
+#include "cuda/x8.cuh"
 
 enum {
     K = 128, /* columns of a stage: what a row of a swizzled tile has */
     M = GPU_X8_TOKENS,
     X_BYTES = M * K,
-    SCALE_BYTES = GPU_X8_SCALES * M * sizeof(float), /* of a segment; they come with the first of its two stages */
+    SCALE_BYTES = GPU_X8_READ * M * sizeof(float), /* of a segment; they come with the first of its two stages */
     THREADS = 384,
     SHARED = 227 << 10, /* bytes that a block can have */
     START = 0x4b400000,
@@ -30,7 +32,7 @@ static_assert(GPU_X8_SEGMENT * 127 <= MOST_SUM, "a run may be a segment");
 template <int N> struct shape {
     enum {
         scale_at = X_BYTES + N * K,
-        stage = scale_at + SCALE_BYTES,
+        stage = (scale_at + SCALE_BYTES + 1023) / 1024 * 1024,
         beside = 2 * 64 + N * sizeof(float), /* barriers and multipliers of rows */
         fit = (SHARED - beside) / stage,
         stages = fit < 8 ? fit : 8,
@@ -39,7 +41,7 @@ template <int N> struct shape {
         row_scale_at = empty_at + 64,
         shared = full_at + beside
     };
-    static_assert(stage % 1024 == 0 && (N / 2) % 16 == 0, "tiles lie at multiples of 1024, those of half a cluster's rows too");
+    static_assert(N / 2 % 16 == 0, "the tiles of half of the rows lie at multiples of 1024");
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -79,22 +81,36 @@ CLLM_INLINE void share_box(uint32_t to, const CUtensorMap *map, uint32_t column,
                  : "memory");
 }
 
-template <int N> CLLM_INLINE void bring(const gpu_gemm8 &p, const place &at) {
+/* The rows of W that a block brings of the tile whose first row is row0: its share; or, of gate and up, whose halves of a tile are `rows` rows apart, one half
+ * or both. */
+template <int N, bool SWIGLU> CLLM_INLINE void bring_rows(const gpu_gemm8 &p, const place &at, uint32_t to, uint32_t column, uint32_t row0, uint32_t bar) {
+    if constexpr (SWIGLU) {
+        for (uint32_t half = at.rank; half < 2; half += at.blocks) share_box(to + half * (N / 2) * K, &p.w, column, row0 + half * p.rows, bar, at.blocks);
+    } else {
+        const uint32_t share = N / at.blocks;
+        share_box(to + at.rank * share * K, &p.w, column, row0 + at.rank * share, bar, at.blocks);
+    }
+}
+
+template <int N, bool SWIGLU> CLLM_INLINE void bring(const gpu_gemm8 &p, const place &at) {
+    enum { tile_rows = SWIGLU ? N / 2 : N };
     ring r = {0, 1};
-    const uint32_t share = N / at.blocks, own = X_BYTES + at.rank * share * K;
     for (uint32_t i = at.first; i < at.works; i += at.apart) {
-        const uint32_t row = i / at.token_groups * N + at.rank * share, token_block = i % at.token_groups * at.blocks + at.rank;
-        const float *scale = p.scale + (size_t)token_block * p.segments_apart * (SCALE_BYTES / sizeof(float));
-        for (uint32_t k = 0; k < 2 * p.segments; k++, advance<N>(r)) {
-            const uint32_t to = shared_address(r.stage * shape<N>::stage), bar = shared_address(shape<N>::full_at + 8 * r.stage);
-            fetch_wait(shape<N>::empty_at + 8 * r.stage, r.parity, false);
-            barrier_expect(bar, X_BYTES + N * K + (k % 2 ? 0 : SCALE_BYTES));
-            fetch_box(to, &p.x, k * K, token_block * M, bar);
-            share_box(to + own, &p.w, k * K, row, bar, at.blocks);
-            if (k % 2) continue;
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to + shape<N>::scale_at), "l"(scale + k / 2 * (SCALE_BYTES / sizeof(float))),
-                         "r"((uint32_t)SCALE_BYTES), "r"(bar)
-                         : "memory");
+        const uint32_t row0 = i / at.token_groups * tile_rows, token_block = i % at.token_groups * at.blocks + at.rank;
+        for (uint32_t plane = 0; plane < p.planes; plane++) {
+            const uint32_t segment0 = plane * p.plane_segments + p.col0 / GPU_X8_SEGMENT;
+            const float *scale = p.scale + (((size_t)token_block * p.planes * p.plane_segments + segment0) * GPU_X8_ROWS + GPU_X8_SCALES) * M;
+            for (uint32_t k = 0; k < 2 * p.segments; k++, advance<N>(r)) {
+                const uint32_t to = shared_address(r.stage * shape<N>::stage), bar = shared_address(shape<N>::full_at + 8 * r.stage);
+                fetch_wait(shape<N>::empty_at + 8 * r.stage, r.parity, false);
+                barrier_expect(bar, X_BYTES + N * K + (k % 2 ? 0 : SCALE_BYTES));
+                fetch_box(to, &p.x, segment0 * GPU_X8_SEGMENT + k * K, token_block * M, bar);
+                bring_rows<N, SWIGLU>(p, at, to + X_BYTES, k * K, row0, bar);
+                if (k % 2) continue;
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to + shape<N>::scale_at), "l"(scale + (size_t)k / 2 * GPU_X8_ROWS * M),
+                             "r"((uint32_t)SCALE_BYTES), "r"(bar)
+                             : "memory");
+            }
         }
     }
 }
@@ -113,25 +129,26 @@ typedef struct run_of_sums {
 
 /* A segment begins. last: with it the columns end. */
 CLLM_INLINE void begin_segment(run_of_sums &run, uint32_t scales, uint32_t token, bool last) {
-    float scale[GPU_X8_SCALES][2];
+    float row[GPU_X8_READ][2], more[2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
-        for (int c = 0; c < GPU_X8_SCALES; c++) scale[c][h] = *(const float *)(shared_memory + scales + 4 * (c * M + token + 8 * h));
+        for (int c = 0; c < GPU_X8_READ; c++) row[c][h] = *(const float *)(shared_memory + scales + 4 * (c * M + token + 8 * h));
     bool full = last;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        if (run.ends) run.first[h] = scale[0][h];
-        run.taken[h] += scale[GPU_X8_NEXT_SUM][h];
+        if (run.ends) run.first[h] = row[0][h];
+        more[h] = row[4][h] + row[5][h] + (row[6][h] + row[7][h]); /* of the next segment */
+        run.taken[h] += more[h];
         full |= run.taken[h] > MOST_SUM;
     }
     run.ends = __any_sync(~0u, full);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
 #pragma unroll
-        for (int c = 0; c < 3; c++) run.of[c][h] = scale[c][h] - scale[c + 1][h];
-        run.of[3][h] = run.ends ? scale[3][h] : scale[3][h] - scale[GPU_X8_NEXT_SCALE][h];
-        if (run.ends) run.taken[h] = scale[GPU_X8_NEXT_SUM][h];
+        for (int c = 0; c < 3; c++) run.of[c][h] = row[c][h] - row[c + 1][h];
+        run.of[3][h] = run.ends ? row[3][h] : row[3][h] - row[8][h];
+        if (run.ends) run.taken[h] = more[h];
     }
 }
 
@@ -194,6 +211,24 @@ template <int N> CLLM_INLINE void store(const gpu_gemm8 &p, const sums<N> &s, ui
     }
 }
 
+/* silu of half a, gate, times half b, up, to activations: the tile's rows are a chunk of their columns. */
+template <int N> CLLM_INLINE void store_swiglu(const gpu_gemm8 &p, const sums<N> &a, const sums<N> &b, uint32_t scales, uint32_t row0, uint32_t token0, int lane) {
+    static_assert(N / 2 == GPU_X8_CHUNK, "half of a tile is a chunk");
+    const float *row_scale = (const float *)(shared_memory + scales);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const uint32_t token = token0 + 8 * h;
+        float v[16];
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            const int n = i / 2 * 4 + 2 * h + i % 2, row = i / 2 * 8 + 2 * (lane & 3) + i % 2;
+            v[i] = silu(a.all[n] * row_scale[row]) * (b.all[n] * row_scale[N / 2 + row]);
+            if (row0 + row >= p.rows) v[i] = 0;
+        }
+        store_x8_of_four(p.act, token, (p.act_col0 + row0) / GPU_X8_CHUNK, v, token < p.tokens, lane);
+    }
+}
+
 /* A row's multiplier. */
 CLLM_INLINE float load_row_scale(const gpu_gemm8 &p, uint32_t row) {
     if (row >= p.rows) return 0;
@@ -202,18 +237,36 @@ CLLM_INLINE float load_row_scale(const gpu_gemm8 &p, uint32_t row) {
     return __ldg(p.row_scale[part] + (row - (part ? p.end[part - 1] : 0)));
 }
 
+/* The same for number `mine` of a tile's rows. */
+template <int N, bool SWIGLU> CLLM_INLINE float load_tile_scale(const gpu_gemm8 &p, uint32_t row0, uint32_t mine) {
+    if (mine >= N) return 0;
+    if (!SWIGLU) return load_row_scale(p, row0 + mine);
+    const uint32_t row = row0 + mine % (N / 2);
+    return row < p.rows ? __ldg(p.row_scale[mine / (N / 2)] + row) : 0.0f;
+}
+
 CLLM_INLINE void multipliers_sync() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 
+template <int N, bool SWIGLU> CLLM_INLINE void store_tile(const gpu_gemm8 &p, const sums<N> &a, const sums<N> &b, uint32_t row0, uint32_t token, int lane) {
+    if constexpr (SWIGLU) {
+        store_swiglu<N>(p, a, b, shape<N>::row_scale_at, row0, token, lane);
+    } else {
+        store<N>(p, a, shape<N>::row_scale_at, row0, token, lane);
+        store<N>(p, b, shape<N>::row_scale_at + 2 * N, row0 + N / 2, token, lane);
+    }
+}
+
 /* The tensor cores have one half's product to work on while the other half's is counted. */
-template <int N> CLLM_INLINE void multiply(const gpu_gemm8 &p, const place &at) {
+template <int N, bool SWIGLU> CLLM_INLINE void multiply(const gpu_gemm8 &p, const place &at) {
     const int lane = threadIdx.x & 31;
     const uint32_t mine = threadIdx.x - 128, group = __reduce_max_sync(~0u, mine / 128), token = group * 64 + mine / 32 % 4 * 16 + (lane >> 2);
     const uint64_t x0 = wgmma_tile(shared_address(group * 64 * K)), w0 = wgmma_tile(shared_address(X_BYTES));
-    enum { other = N / 2 * K / 16 };
+    enum { other = N / 2 * K / 16, tile_rows = SWIGLU ? N / 2 : N };
+    const uint32_t stages = 2 * p.segments; /* of a plane */
     ring r = {0, 0};
     for (uint32_t i = at.first; i < at.works; i += at.apart) {
-        const uint32_t row0 = i / at.token_groups * N, token0 = (i % at.token_groups * at.blocks + at.rank) * M;
-        const float row_scale = mine < N ? load_row_scale(p, row0 + mine) : 0.0f;
+        const uint32_t row0 = i / at.token_groups * tile_rows, token0 = (i % at.token_groups * at.blocks + at.rank) * M;
+        const float row_scale = load_tile_scale<N, SWIGLU>(p, row0, mine);
         sums<N> a, b;
         run_of_sums run = {};
         run.ends = true;
@@ -221,13 +274,13 @@ template <int N> CLLM_INLINE void multiply(const gpu_gemm8 &p, const place &at) 
 #pragma unroll
         for (int n = 0; n < N / 4; n++) a.all[n] = b.all[n] = 0, a.now[n] = b.now[n] = START;
 #pragma unroll 1
-        for (uint32_t k = 0; k < 2 * p.segments; k++, advance<N>(r)) {
+        for (uint32_t k = 0; k < stages * p.planes; k++, advance<N>(r)) {
             const uint32_t from = r.stage * shape<N>::stage;
             const uint64_t x = x0 + from / 16, w = w0 + from / 16;
             fetch_wait(shape<N>::full_at + 8 * r.stage, r.parity, false);
             order<N>(a, x, w);
             order<N>(b, x, w + other);
-            if (k % 2 == 0) begin_segment(run, from + shape<N>::scale_at, token, k + 2 == 2 * p.segments);
+            if (k % 2 == 0) begin_segment(run, from + shape<N>::scale_at, token, k + 2 == stages || k + 2 == 2 * stages);
             wgmma_wait<1>();
             count<N>(a, run.of[0]);
             order<N>(a, x + 4, w + 4);
@@ -248,14 +301,13 @@ template <int N> CLLM_INLINE void multiply(const gpu_gemm8 &p, const place &at) 
         multipliers_sync(); /* the last tile's are not read any more */
         if (mine < N) *(float *)(shared_memory + shape<N>::row_scale_at + 4 * mine) = row_scale;
         multipliers_sync();
-        store<N>(p, a, shape<N>::row_scale_at, row0, token0 + token, lane);
-        store<N>(p, b, shape<N>::row_scale_at + 2 * N, row0 + N / 2, token0 + token, lane);
+        store_tile<N, SWIGLU>(p, a, b, row0, token0 + token, lane);
     }
 }
 
 #endif
 
-template <int N> static __global__ void __launch_bounds__(THREADS, 1) gemm8(const __grid_constant__ gpu_gemm8 p) {
+template <int N, bool SWIGLU> static __global__ void __launch_bounds__(THREADS, 1) gemm8(const __grid_constant__ gpu_gemm8 p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     place at;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(at.rank));
@@ -263,7 +315,7 @@ template <int N> static __global__ void __launch_bounds__(THREADS, 1) gemm8(cons
     at.first = blockIdx.x / at.blocks;
     at.apart = gridDim.x / at.blocks;
     at.token_groups = (p.tokens + at.blocks * M - 1) / (at.blocks * M);
-    at.works = (p.rows + N - 1) / N * at.token_groups;
+    at.works = (SWIGLU ? (p.act_cols + N / 2 - 1) / (N / 2) : (p.rows + N - 1) / N) * at.token_groups;
     if (threadIdx.x < shape<N>::stages) {
         barrier_count(shared_address(shape<N>::full_at + 8 * threadIdx.x), 1);
         barrier_count(shared_address(shape<N>::empty_at + 8 * threadIdx.x), 8 * at.blocks);
@@ -274,10 +326,10 @@ template <int N> static __global__ void __launch_bounds__(THREADS, 1) gemm8(cons
     let_next_kernel_start();
     if (threadIdx.x < 128) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        if (threadIdx.x == 0) bring<N>(p, at);
+        if (threadIdx.x == 0) bring<N, SWIGLU>(p, at);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-        multiply<N>(p, at);
+        multiply<N, SWIGLU>(p, at);
     }
     __syncwarp();
     cluster_sync(); /* others may still arrive at barriers here */
@@ -286,14 +338,14 @@ template <int N> static __global__ void __launch_bounds__(THREADS, 1) gemm8(cons
 
 /* ---- host ---- */
 
-/* A kernel, and the rows of its tiles. */
+/* A kernel, and the rows of y in one of its tiles. */
 typedef struct choice {
     uint32_t rows;
     const void *kernel;
     int shared;
 } choice;
 
-template <int N> static choice choice_of(void) { return {N, (const void *)gemm8<N>, shape<N>::shared}; }
+template <int N, bool SWIGLU> static choice choice_of(void) { return {SWIGLU ? N / 2 : N, (const void *)gemm8<N, SWIGLU>, shape<N>::shared}; }
 
 static cudaLaunchConfig_t configure(const choice &c, uint32_t clusters, uint32_t blocks, void *stream, cudaLaunchAttribute attributes[2]) {
     attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -310,8 +362,8 @@ static cudaLaunchConfig_t configure(const choice &c, uint32_t clusters, uint32_t
     return l;
 }
 
-static const choice choices[] = {choice_of<192>(), choice_of<160>(), choice_of<128>(), choice_of<96>(), choice_of<64>()};
-enum { CHOICES = sizeof choices / sizeof choices[0] };
+enum { CHOICES = 5, SWIGLU_CHOICE = CHOICES };
+static const choice choices[CHOICES + 1] = {choice_of<192, false>(), choice_of<160, false>(), choice_of<128, false>(), choice_of<96, false>(), choice_of<64, false>(), choice_of<128, true>()};
 
 static void *find_encode(void) {
     void *f = NULL;
@@ -326,7 +378,7 @@ static void *find_encode(void) {
 
 /* False where there is no code for the device, or no room. */
 static bool count_clusters(gpu_gemm8_device *d) {
-    for (int i = 0; i < CHOICES; i++) {
+    for (int i = 0; i <= SWIGLU_CHOICE; i++) {
         cudaFuncAttributes a;
         if (cudaFuncGetAttributes(&a, choices[i].kernel) != cudaSuccess || a.binaryVersion != 90) return false;
         if (cudaFuncSetAttribute(choices[i].kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, choices[i].shared) != cudaSuccess) return false;
@@ -355,8 +407,8 @@ gpu_gemm8_device gpu_gemm8_open(void) {
 }
 
 /* Rows of `cols` bytes, as boxes of K columns; what lies outside of them comes as zeros. */
-static cllm_status make_map(const gpu_gemm8_device *d, CUtensorMap *map, const void *from, uint32_t rows, uint32_t cols, uint32_t stride, uint32_t box_rows, cllm_error *err) {
-    const cuuint64_t dims[2] = {cols, rows}, strides[1] = {stride};
+static cllm_status make_map(const gpu_gemm8_device *d, CUtensorMap *map, const void *from, uint32_t rows, uint32_t cols, uint32_t box_rows, cllm_error *err) {
+    const cuuint64_t dims[2] = {cols, rows}, strides[1] = {cols};
     const cuuint32_t box[2] = {K, box_rows}, apart[2] = {1, 1};
     const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)d->encode)(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)from, dims, strides, box, apart, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                                                       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -377,13 +429,15 @@ static choice choose(uint32_t rows, uint32_t groups, uint32_t clusters) {
 
 cllm_status gpu_gemm8_start(const gpu_gemm8_device *d, gpu_gemm8 *p, const void *w, const gpu_x8 *x, uint32_t col0, uint32_t cols, void *stream, cllm_error *err) {
     const uint32_t token_blocks = (p->tokens + M - 1) / M, blocks = token_blocks > 1 ? 2 : 1, groups = (token_blocks + blocks - 1) / blocks, clusters = d->clusters[blocks - 1];
-    const choice c = choose(p->rows, groups, clusters);
-    const uint32_t works = (p->rows + c.rows - 1) / c.rows * groups;
+    const choice c = p->swiglu ? choices[SWIGLU_CHOICE] : choose(p->rows, groups, clusters);
+    const uint32_t rows = p->swiglu ? p->act_cols : p->rows, works = (rows + c.rows - 1) / c.rows * groups;
     p->segments = (cols + GPU_X8_SEGMENT - 1) / GPU_X8_SEGMENT;
-    p->scale = x->scale + (size_t)col0 / GPU_X8_SEGMENT * GPU_X8_SCALES * M;
-    p->segments_apart = x->padded / GPU_X8_SEGMENT;
-    cllm_status st = make_map(d, &p->w, w, p->rows, cols, cols, c.rows / blocks, err);
-    if (!st) st = make_map(d, &p->x, x->x + col0, p->tokens, x->padded - col0, x->padded, M, err);
+    p->planes = x->planes;
+    p->plane_segments = x->padded / GPU_X8_SEGMENT;
+    p->col0 = col0;
+    p->scale = x->scale;
+    cllm_status st = make_map(d, &p->w, w, p->swiglu ? 2 * p->rows : p->rows, cols, p->swiglu ? c.rows : c.rows / blocks, err);
+    if (!st) st = make_map(d, &p->x, x->x, p->tokens, x->planes * x->padded, M, err);
     if (st) return st;
     cudaLaunchAttribute attributes[2] = {};
     const cudaLaunchConfig_t l = configure(c, works < clusters ? works : clusters, blocks, stream, attributes);

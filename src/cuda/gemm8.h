@@ -14,36 +14,44 @@ enum {
     GPU_X8_CHUNK = 64,    /* columns that share a scale */
     GPU_X8_SEGMENT = 256, /* columns of four chunks, to which rows are padded */
     GPU_X8_TOKENS = 128,  /* that lie together */
-    /* What a segment has of each token: scales of its chunks, then of the next segment the first one's, and the sum of absolute values. */
-    GPU_X8_NEXT_SCALE = GPU_X8_SEGMENT / GPU_X8_CHUNK,
-    GPU_X8_NEXT_SUM,
-    GPU_X8_SCALES,
+    /* What a segment has of each token: for each chunk the sum of absolute values, then the scale. */
+    GPU_X8_SCALES = GPU_X8_SEGMENT / GPU_X8_CHUNK,
+    GPU_X8_ROWS = 2 * GPU_X8_SCALES,
+    /* Products read them from one segment's scales to the next one's first. */
+    GPU_X8_READ = GPU_X8_ROWS + 1,
     GPU_GEMM8_PARTS = 3, /* most matrices whose rows are multiplied together */
 };
 
-/* Activations; device memory. */
+/* Activations; device memory. The second plane, where there is one, has what the first one's rounding leaves: together they are as good as FP16. */
 typedef struct gpu_x8 {
-    int8_t *x;                 /* [tokens][padded] */
-    float *scale;              /* [tokens / 128][padded / 256][GPU_X8_SCALES][128 tokens] */
+    int8_t *x;                 /* [tokens][planes][padded] */
+    float *scale;              /* [tokens / 128][planes][padded / 256][GPU_X8_ROWS][128 tokens] */
     const uint16_t *col_scale; /* BF16 multipliers that columns get, or NULL */
     uint32_t cols, padded;     /* cols, up to whole segments */
+    uint32_t planes;           /* 1 or 2 */
 } gpu_x8;
 static inline uint32_t gpu_x8_padded(uint32_t cols) { return (cols + GPU_X8_SEGMENT - 1) / GPU_X8_SEGMENT * GPU_X8_SEGMENT; }
-/* Bytes of the scales of so many tokens. */
-static inline size_t gpu_x8_scale_bytes(uint32_t tokens, uint32_t padded) {
-    return (size_t)(tokens + GPU_X8_TOKENS - 1) / GPU_X8_TOKENS * (padded / GPU_X8_SEGMENT) * GPU_X8_SCALES * GPU_X8_TOKENS * sizeof(float);
+/* Bytes of the scales of so many tokens, with what is read behind the last segment. Blocks go in twos, so their number is even. */
+static inline size_t gpu_x8_scale_bytes(uint32_t tokens, uint32_t padded, uint32_t planes) {
+    const size_t blocks = (tokens + 2 * GPU_X8_TOKENS - 1) / (2 * GPU_X8_TOKENS) * 2;
+    return (blocks * planes * (padded / GPU_X8_SEGMENT) * GPU_X8_ROWS + GPU_X8_READ) * GPU_X8_TOKENS * sizeof(float);
 }
 
-/* y[token][row] = row_scale[row] * (W X^T), FP16, or added to float32. The kernel's arguments; the first members are gpu_gemm8_start's. */
+/* y[token][row] = row_scale[row] * (W X^T), FP16, or added to float32; or silu(gate) * up of W's first and last `rows` rows, as activations. The kernel's arguments;
+ * the first members are gpu_gemm8_start's. */
 typedef struct gpu_gemm8 {
     CUtensorMap w, x;
-    uint32_t segments, segments_apart; /* of W's columns, and from one block of tokens to the next */
+    uint32_t segments, planes;                  /* of W's columns; of x */
+    uint32_t plane_segments, col0;              /* segments of a plane of x, and the column of it that W's first one meets */
     const float *scale;
     const float *row_scale[GPU_GEMM8_PARTS]; /* of the rows below end[i] that no part before has */
     uint32_t end[GPU_GEMM8_PARTS];           /* not used from the last part on */
     uint32_t rows, tokens, y_stride;         /* rows and y_stride: multiples of 4 */
     void *y;                                 /* at a multiple of four elements */
     bool y_half;
+    bool swiglu;                             /* row_scale[0] is gate's, [1] up's; y, y_stride and end are not used */
+    gpu_x8 act;                              /* columns from act_col0 (a multiple of 64) on get silu(gate) * up, up to act_col0 + act_cols, which may be padding */
+    uint32_t act_col0, act_cols;
 } gpu_gemm8;
 
 /* What it takes on a device. */

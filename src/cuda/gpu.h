@@ -17,7 +17,7 @@ enum {
 /* Of what is decoded for a product at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
  * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
-#define GPU_DECODED_INT8_BYTES ((size_t)40 << 20) /* where all are integers: half the slices all the same */
+#define GPU_DECODED_INT8_BYTES ((size_t)50 << 20) /* where all are integers, and SwiGLU needs no memory */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
 
@@ -54,6 +54,7 @@ typedef struct gpu_model {
     bool any_coded, any_plain, kv_f32, prompt_f16, decoded;
     gpu_gemm8_device gemm8;
     bool any_int8, all_int8; /* layers' matrices that prompts multiply as integers: some, all */
+    bool swiglu8;            /* and gate's and up's product gives what down reads, in all layers */
 
     /* with a budget (residency.cu) */
     bool planned;
@@ -91,6 +92,13 @@ typedef struct gpu_sizes {
 /* Tokens of a batch have blocks of their own, so that each needs fewer splits. */
 static inline uint32_t gpu_splits(const gpu_sizes *n, uint32_t batch) { return n->splits > batch ? n->splits / batch : 1; }
 
+/* A matrix, and where in what is decoded it lies. */
+enum { GPU_AHEAD = 7 }; /* a layer's */
+typedef struct gpu_ahead {
+    const gpu_matrix *m;
+    size_t at;
+} gpu_ahead;
+
 /* What is on its way to the device. */
 typedef struct gpu_host {
     gpu_step step;
@@ -125,8 +133,11 @@ typedef struct gpu_session {
     /* prompts: up to max_tokens rows */
     int32_t *tokens;
     __half *normed, *qkv, *gate_up, *act; /* normed: also what attention gives */
-    gpu_x8 x8, act8; /* what norms give, and attention and SwiGLU, for products of int8 */
+    gpu_x8 x8, act8; /* what norms give, and attention and SwiGLU, for products of int8; in two planes and in one */
     uint8_t *decoded; /* matrices or slices of them as FP16 or int8, until a product has read them */
+    size_t room;      /* of it, in the layer under way */
+    gpu_ahead ahead[GPU_AHEAD]; /* whole matrices as int8 that it has already */
+    uint32_t ahead_count;
     bool decoded_free; /* the kernel launched last does not read them, and waits for all before it before it lets others start */
 
     gpu_stream weights; /* what of the weights is not resident comes through it */

@@ -143,6 +143,11 @@ void gpu_find_int8(gpu_model *m) {
         m->any_int8 |= is;
         m->all_int8 &= is;
     }
+    m->swiglu8 = m->all_int8 && !m->planned; /* streamed matrices come one after the other */
+    for (uint32_t i = 0; i < m->config->layers && m->swiglu8; i++) {
+        const cllm_layer *l = &m->weights->layers[i];
+        m->swiglu8 = !l->gate_bias.count && !l->up_bias.count && !l->gate.coded->h.col_scale && !l->up.coded->h.col_scale;
+    }
 }
 
 static cllm_status load_matrices(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {

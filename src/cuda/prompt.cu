@@ -22,10 +22,10 @@ static size_t y_bytes(const product *p) { return p->g.y_half ? sizeof(__half) : 
 /* Of a number as it is decoded. */
 static size_t number_bytes(const product *p) { return p->integers ? sizeof(int8_t) : sizeof(__half); }
 
-/* Multiplies with what was decoded: rows of the jobs, columns from col0 on. */
-static cllm_status multiply_decoded(gpu_session *s, product *p, const cllm_cuda_decode_job *jobs, uint32_t n, uint32_t rows, uint32_t col0, cllm_error *err) {
+/* Multiplies with rows of the jobs that were decoded to `w`, columns from col0 on. */
+static cllm_status multiply_decoded(gpu_session *s, product *p, const uint8_t *w, const cllm_cuda_decode_job *jobs, uint32_t n, uint32_t rows, uint32_t col0, cllm_error *err) {
     s->decoded_free = false;
-    p->g.w = (const __half *)s->decoded;
+    p->g.w = (const __half *)w;
     p->g.rows = rows;
     if (!p->integers) return gpu_multiply(s, &p->g, err);
     gpu_gemm8 g = {};
@@ -40,11 +40,22 @@ static cllm_status multiply_decoded(gpu_session *s, product *p, const cllm_cuda_
     g.y = p->g.y;
     g.y_stride = (uint32_t)p->g.y_stride;
     g.y_half = p->g.y_half;
-    return gpu_gemm8_start(&s->model->gemm8, &g, s->decoded, p->x8, col0, p->g.cols, s->stream, err);
+    return gpu_gemm8_start(&s->model->gemm8, &g, w, p->x8, col0, p->g.cols, s->stream, err);
+}
+
+/* Of whole parts that are decoded already: where the first one lies; they lie together, in order. NULL: they are not. */
+static const uint8_t *find_ahead(const gpu_session *s, const part *parts, uint32_t count) {
+    for (uint32_t i = 0; i + count <= s->ahead_count; i++) {
+        uint32_t n = 0;
+        while (n < count && s->ahead[i + n].m == parts[n].m && parts[n].row0 == 0 && parts[n].rows == parts[n].m->rows) n++;
+        if (n == count) return s->decoded + s->ahead[i].at;
+    }
+    return NULL;
 }
 
 /* What is decoded beside the kernel before it, where that may be, is done sooner: the small kernels of a prompt leave room. */
 static cllm_status decode(gpu_session *s, const product *p, const cllm_cuda_decode_job *jobs, uint32_t n, cllm_error *err) {
+    s->ahead_count = 0;
     return cllm_cuda_decode(s->cuda, jobs, n, p->integers ? CLLM_DTYPE_I8 : CLLM_DTYPE_F16, s->decoded_free, s->stream, err);
 }
 
@@ -71,7 +82,7 @@ static cllm_status multiply_columns(gpu_session *s, const part *of, uint32_t blo
         p->g.cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
         if (i) p->g.beta = 1;
         st = decode(s, p, &job, 1, err);
-        if (!st) st = multiply_decoded(s, p, &job, 1, of->rows, col0, err);
+        if (!st) st = multiply_decoded(s, p, s->decoded, &job, 1, of->rows, col0, err);
     }
     p->g = all;
     p->g.y = (uint8_t *)p->g.y + of->rows * y_bytes(p);
@@ -83,17 +94,32 @@ static uint32_t column_blocks_at_once(const gpu_session *s, const part *parts, u
     enum { most_rows = 8192 };
     const part *of = parts;
     const cllm_cuda_view *w = &of->m->coded->view;
-    if (count > 1 || p->g.y_half || of->rows > most_rows || (size_t)of->rows * p->g.cols * number_bytes(p) <= s->n.decoded_bytes) return 0;
-    const uint32_t apart = blocks_apart(p, w), fit = (uint32_t)(s->n.decoded_bytes / ((size_t)of->rows * w->tile_cols * number_bytes(p))) / apart * apart;
+    if (count > 1 || p->g.y_half || of->rows > most_rows || (size_t)of->rows * p->g.cols * number_bytes(p) <= s->room) return 0;
+    const uint32_t apart = blocks_apart(p, w), fit = (uint32_t)(s->room / ((size_t)of->rows * w->tile_cols * number_bytes(p))) / apart * apart;
     return fit < w->col_blocks ? fit : 0;
+}
+
+/* Parts that are decoded already. */
+static cllm_status multiply_ahead(gpu_session *s, const part *parts, uint32_t count, const uint8_t *w, product *p, cllm_error *err) {
+    cllm_cuda_decode_job jobs[GPU_GROUP];
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        jobs[i] = {parts[i].m->coded, 0, parts[i].rows, NULL, 0, 0};
+        rows += parts[i].rows;
+    }
+    cllm_status st = multiply_decoded(s, p, w, jobs, count, rows, 0, err);
+    p->g.y = (uint8_t *)p->g.y + rows * y_bytes(p);
+    return st;
 }
 
 /* Coded parts, in slices that there is room for; a slice may have rows of several parts. */
 static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t count, product *p, cllm_error *err) {
     const size_t row_bytes = p->g.cols * number_bytes(p);
+    const uint8_t *ahead = p->integers ? find_ahead(s, parts, count) : NULL;
+    if (ahead) return multiply_ahead(s, parts, count, ahead, p, err);
     const uint32_t columns = column_blocks_at_once(s, parts, count, p);
     if (columns) return multiply_columns(s, parts, columns, p, err);
-    const uint32_t room = (uint32_t)(s->n.decoded_bytes / row_bytes / 16 * 16);
+    const uint32_t room = (uint32_t)(s->room / row_bytes / 16 * 16);
     uint32_t total = 0, i = 0, at = 0;
     for (uint32_t j = 0; j < count; j++) total += parts[j].rows;
     /* equal slices, at whole row blocks */
@@ -109,7 +135,7 @@ static cllm_status multiply_coded(gpu_session *s, const part *parts, uint32_t co
             if (at == parts[i].rows) i++, at = 0;
         }
         cllm_status st = decode(s, p, jobs, n, err);
-        if (!st) st = multiply_decoded(s, p, jobs, n, rows, 0, err);
+        if (!st) st = multiply_decoded(s, p, s->decoded, jobs, n, rows, 0, err);
         if (st) return st;
         p->g.y = (uint8_t *)p->g.y + rows * y_bytes(p);
     }
@@ -205,6 +231,31 @@ static product to_residual(gpu_session *s, const __half *x, size_t x_stride, flo
     return {{NULL, x, s->x, 0, 0, tokens, x_stride, s->n.hidden, alpha, 1, false}, &s->act8, ready, false};
 }
 
+/* Decodes a layer's matrices at once, in the order of their use: as many groups that are multiplied together as are int8 and fit. */
+static cllm_status decode_ahead(gpu_session *s, const gpu_layer *l, cllm_error *err) {
+    const gpu_matrix *const all[GPU_AHEAD] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    static const uint32_t end[] = {3, 4, 6, 7}; /* of groups */
+    cllm_cuda_decode_job jobs[GPU_AHEAD];
+    const product p = {{}, NULL, false, true};
+    size_t at = 0;
+    uint32_t n = 0;
+    for (uint32_t group = 0, i = 0; group < sizeof end / sizeof end[0] && i == n; group++) {
+        for (; i < end[group]; i++) {
+            const gpu_matrix *m = all[i];
+            const size_t bytes = (size_t)m->rows * m->cols;
+            if (!gpu_is_int8(s->model, m) || m->streamed || bytes > s->room - at) break;
+            jobs[i] = {m->coded, 0, m->rows, s->decoded + at, 0, 0};
+            s->ahead[i] = {m, at};
+            at += bytes;
+        }
+        if (i == end[group]) n = i;
+    }
+    if (!n) return CLLM_OK;
+    cllm_status st = decode(s, &p, jobs, n, err);
+    s->ahead_count = n;
+    return st;
+}
+
 /* Whether X of these parts may go to x8 where it comes about: all take it, and in the same form. */
 static bool all_take_x8(const gpu_session *s, const part *parts, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
@@ -232,10 +283,16 @@ static cllm_status place(gpu_session *s, uint32_t layer, uint32_t position, uint
     return run_rows(s, gpu_place_rows_kernel(s->model->kv_f32), dim3(tokens, 2), GPU_THREADS, 0, &p, err);
 }
 
-static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, uint32_t tokens, cllm_error *err) {
+/* reader: of the result, which goes to act8 if it takes it (*ready), else to `normed`. */
+static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, const part *reader, uint32_t tokens, bool *ready, cllm_error *err) {
     const cllm_config *c = s->model->config;
     gpu_attend_rows p = {s->qkv, s->normed, s->n.q_cols + 2 * s->n.kv_cols, normed_stride(s), tokens, position, gpu_layer_cache(s, layer),
                          (float)(1.4426950408889634 / sqrt((double)c->head_dim))};
+    *ready = all_take_x8(s, reader, 1) && gpu_attend_x8(c->head_dim) && s->n.q_cols % GPU_X8_SEGMENT == 0;
+    if (*ready) {
+        shape_x8(&s->act8, s->n.q_cols, col_scale_of(reader));
+        p.x8 = s->act8;
+    }
     size_t shared = 0;
     const void *kernel = gpu_attend_rows_kernel(s->model->kv_f32, s->n.row, &shared);
     p.stages = 3 * 2 * (shared + s->cuda->reserved_shared) <= (size_t)s->cuda->processor_shared ? 2 : 1; /* of the three blocks that registers leave room for */
@@ -250,10 +307,11 @@ static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *p
     const part qkv[] = {whole(&l->q), whole(&l->k), whole(&l->v)}, o = whole(&l->o);
     bool ready = false;
     cllm_status st = norm(s, pending, l->attn_norm, qkv, 3, tokens, &ready, err);
+    if (!st) st = decode_ahead(s, l, err);
     if (!st) st = multiply(s, qkv, 3, of_normed(s, s->qkv, s->n.q_cols + 2 * s->n.kv_cols, tokens, ready), false, err);
     if (!st) st = place(s, layer, position, tokens, err);
-    if (!st) st = attend(s, layer, position, tokens, err);
-    return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, false), false, err);
+    if (!st) st = attend(s, layer, position, &o, tokens, &ready, err);
+    return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, ready), false, err);
 }
 
 static const float *bias_from(const float *bias, uint32_t row) { return bias ? bias + row : NULL; }
@@ -267,23 +325,78 @@ static cllm_status swiglu(gpu_session *s, const gpu_layer *l, uint32_t row0, uin
     return run_rows(s, to_x8 ? gpu_swiglu_rows8_kernel() : gpu_swiglu_rows_kernel(), dim3((cols + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
 }
 
+/* ffn rows whose gate and up are multiplied at a time. */
+static uint32_t slice_rows(const gpu_session *s, uint32_t cols) {
+    const uint32_t fit = (uint32_t)(s->room / cols / 2 / GPU_X8_CHUNK * GPU_X8_CHUNK);
+    return s->model->swiglu8 && fit && fit < s->n.slice ? fit : s->n.slice;
+}
+
 static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, bool ready, bool to_x8, cllm_error *err) {
     const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
     cllm_status st = multiply(s, parts, 2, of_normed(s, s->gate_up, 2 * s->n.slice, tokens, ready), false, err);
     return st ? st : swiglu(s, l, row0, rows, tokens, to_x8, err);
 }
 
+/* The same in one product, to act8. */
+static cllm_status gate_slice8(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, cllm_error *err) {
+    const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
+    const uint8_t *w = find_ahead(s, parts, 2);
+    cllm_status st = CLLM_OK;
+    if (!w) {
+        const product p = {{}, &s->x8, true, true};
+        const cllm_cuda_decode_job jobs[] = {{l->gate.coded, row0, rows, s->decoded, 0, 0}, {l->up.coded, row0, rows, s->decoded + (size_t)rows * l->gate.cols, 0, 0}};
+        st = decode(s, &p, jobs, 2, err);
+        w = s->decoded;
+    }
+    s->decoded_free = false;
+    gpu_gemm8 g = {};
+    g.row_scale[0] = l->gate.coded->view.row_scale + row0;
+    g.row_scale[1] = l->up.coded->view.row_scale + row0;
+    g.rows = rows;
+    g.tokens = tokens;
+    g.swiglu = true;
+    g.act = s->act8;
+    g.act_col0 = row0;
+    g.act_cols = row0 + rows < s->act8.cols ? rows : s->act8.padded - row0;
+    return st ? st : gpu_gemm8_start(&s->model->gemm8, &g, w, &s->x8, 0, l->gate.cols, s->stream, err);
+}
+
 static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
     const uint32_t ffn = s->model->config->ffn;
     const part readers[] = {whole(&l->gate), whole(&l->up)}, down = whole(&l->down);
-    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->n.slice >= ffn || s->n.slice % GPU_X8_SEGMENT == 0);
+    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->n.slice >= ffn || s->n.slice % GPU_X8_CHUNK == 0);
     bool ready = false;
     cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, tokens, &ready, err);
     if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down));
-    for (uint32_t row = 0; row < ffn && !st; row += s->n.slice)
-        st = gate_slice(s, l, row, ffn - row < s->n.slice ? ffn - row : s->n.slice, tokens, ready, to_x8, err);
+    product of = of_normed(s, NULL, 0, tokens, ready);
+    of.g.cols = l->gate.cols;
+    if (!st && s->model->swiglu8 && !ready) st = quantize(s, &of, NULL, err);
+    /* as whole as it is, where it is decoded already; else in slices */
+    const uint32_t slice = s->model->swiglu8 && find_ahead(s, readers, 2) ? ffn : slice_rows(s, l->gate.cols);
+    for (uint32_t row = 0; row < ffn && !st; row += slice) {
+        const uint32_t rows = ffn - row < slice ? ffn - row : slice;
+        st = s->model->swiglu8 ? gate_slice8(s, l, row, rows, tokens, err) : gate_slice(s, l, row, rows, tokens, ready, to_x8, err);
+    }
     return st ? st : multiply(s, &down, 1, to_residual(s, s->act, s->n.ffn, 1 / GPU_ACT_SCALE, tokens, to_x8), false, err);
+}
+
+/* ---- the first layer ---- */
+
+/* Activations of the first layer go in two planes: a third of what rounding them costs would be its, most of it the down projection's (docs/SPEED.md). The second
+ * plane of act8 takes its memory from what is decoded. */
+static void begin_layer(gpu_session *s, uint32_t layer, const gpu_x8 *act8) {
+    const uint32_t padded = gpu_x8_padded(s->n.q > s->n.ffn ? s->n.q : s->n.ffn);
+    const size_t x_bytes = (size_t)s->max_tokens * 2 * padded, scale_bytes = gpu_x8_scale_bytes(s->max_tokens, padded, 2), bytes = (x_bytes + scale_bytes + 255) / 256 * 256;
+    s->room = s->n.decoded_bytes;
+    s->act8 = *act8;
+    s->act8.planes = s->x8.planes = 1;
+    s->ahead_count = 0;
+    if (layer || !act8->x) return;
+    s->x8.planes = 2;
+    if (bytes > s->room / 2) return;
+    s->room = (s->room - bytes) / 256 * 256;
+    s->act8 = {(int8_t *)s->decoded + s->room, (float *)(s->decoded + s->room + x_bytes), NULL, 0, 0, 2};
 }
 
 /* Logits of every token, in slices of the vocabulary that fit where activations were. Rounding activations to int8 would show in them directly: they are exact. */
@@ -322,11 +435,14 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
     s->decoded_free = false;
     cllm_status st = gpu_stream_begin(s, err);
     if (!st) st = gpu_embed(s, s->tokens, n, true, err);
+    const gpu_x8 act8 = s->act8;
     for (uint32_t i = 0; i < layers && !st; i++) {
+        begin_layer(s, i, &act8);
         st = self_attention(s, i, pending, position, n, err);
         if (!st) st = feed_forward(s, i, n, err);
         pending = s->model->layers[i].down_bias;
     }
+    begin_layer(s, layers, &act8);
     if (st || want == CLLM_LOGITS_NONE) return st;
     bool ready = false;
     st = norm(s, pending, s->model->final_norm, NULL, 0, n, &ready, err);

@@ -10,11 +10,11 @@ static uint32_t up_to(uint32_t n, uint32_t multiple) { return (n + multiple - 1)
 
 /* ---- sizes ---- */
 
-/* Numbers of what one GEMM of a prompt would read, were there room enough. */
+/* Numbers of what is decoded for a prompt at a time, were there room enough: the matrices of one product, or, where a layer's are int8, all of them. */
 static size_t largest_group(const gpu_model *m) {
     const cllm_config *c = m->config;
     const size_t hidden = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
-    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * up_to(c->ffn, 16)};
+    const size_t groups[] = {hidden * (q + 2 * kv), q * hidden, 2 * hidden * up_to(c->ffn, 16), m->all_int8 && !m->planned ? hidden * (2 * q + 2 * kv + 3 * (size_t)c->ffn) : 0};
     size_t n = 0;
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) n = groups[i] > n ? groups[i] : n;
     return n;
@@ -32,6 +32,19 @@ static void size_attention(gpu_session *s) {
     n->splits = least(n->splits, (s->n_ctx + GPU_KEYS - 1) / GPU_KEYS);
 }
 
+/* ffn rows that gate and up are multiplied with at a time: all, or as many as there is room for, in rounds of tiles where these give activations right away. */
+static uint32_t size_slice(const gpu_session *s, size_t number) {
+    const gpu_model *m = s->model;
+    const cllm_config *c = m->config;
+    const uint32_t all = up_to(c->ffn, 16), wave = m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK, whole = m->swiglu8 ? GPU_X8_CHUNK : m->all_int8 ? GPU_X8_SEGMENT : 16;
+    if (m->any_plain || m->planned) return all; /* matrices that are not decoded go out whole; streamed ones come one after the other */
+    uint32_t rows = (uint32_t)(s->n.decoded_bytes / number / c->hidden / 2) / whole * whole;
+    if (rows >= all || !rows) return all;
+    if (m->swiglu8 && wave && rows > wave) return rows / wave * wave;
+    const uint32_t slices = (c->ffn + rows - 1) / rows;
+    return up_to((c->ffn + slices - 1) / slices, whole);
+}
+
 static void size_decoded(gpu_session *s) {
     const gpu_model *m = s->model;
     const cllm_config *c = m->config;
@@ -40,14 +53,10 @@ static void size_decoded(gpu_session *s) {
     if (!m->any_coded) return;
     /* no larger than what it is for, no smaller than two row blocks */
     const size_t number = m->all_int8 ? sizeof(int8_t) : sizeof(__half), group = largest_group(m) * number, two_blocks = 32 * sizeof(__half) * n->widest;
-    const size_t most_bytes = m->all_int8 ? GPU_DECODED_INT8_BYTES : GPU_DECODED_BYTES;
+    const size_t most_bytes = m->swiglu8 ? GPU_DECODED_INT8_BYTES : GPU_DECODED_BYTES;
     n->decoded_bytes = group < most_bytes ? group : most_bytes;
     if (n->decoded_bytes < two_blocks) n->decoded_bytes = two_blocks;
-    if (m->any_plain || m->planned) return; /* matrices that are not decoded go out whole; streamed ones come one after the other */
-    const uint32_t whole = m->all_int8 ? GPU_X8_SEGMENT : 16, rows = (uint32_t)(n->decoded_bytes / number / c->hidden / 2) / whole * whole;
-    if (rows >= n->slice || !rows) return;
-    const uint32_t slices = (c->ffn + rows - 1) / rows;
-    n->slice = up_to((c->ffn + slices - 1) / slices, whole);
+    n->slice = size_slice(s, number);
 }
 
 static void find_sizes(gpu_session *s) {
@@ -130,10 +139,10 @@ static void take_step(taker *t) {
     s->arrived = (uint32_t *)take(t, kind, batch, (n->q + CLLM_CUDA_CHUNK - 1) / CLLM_CUDA_CHUNK * sizeof(uint32_t), "partial attention");
 }
 
-static void take_x8(taker *t, gpu_x8 *x8, uint32_t cols) {
-    const uint32_t padded = gpu_x8_padded(cols), rows = up_to(t->s->max_tokens, 2 * GPU_X8_TOKENS); /* clusters of two blocks read as many scales */
-    x8->x = (int8_t *)take(t, CLLM_MEMORY_SCRATCH, t->s->max_tokens, padded, "activations of a prompt");
-    x8->scale = (float *)take(t, CLLM_MEMORY_SCRATCH, 1, gpu_x8_scale_bytes(rows, padded), "scales of a prompt's activations");
+static void take_x8(taker *t, gpu_x8 *x8, uint32_t cols, uint32_t planes) {
+    const uint32_t padded = gpu_x8_padded(cols);
+    x8->x = (int8_t *)take(t, CLLM_MEMORY_SCRATCH, t->s->max_tokens, (size_t)planes * padded, "activations of a prompt");
+    x8->scale = (float *)take(t, CLLM_MEMORY_SCRATCH, 1, gpu_x8_scale_bytes(t->s->max_tokens, padded, planes), "scales of a prompt's activations");
 }
 
 static void take_prompt(taker *t) {
@@ -146,10 +155,10 @@ static void take_prompt(taker *t) {
     s->normed = (__half *)take(t, kind, rows, most(n->hidden, n->q) * sizeof(__half), "activations of a prompt");
     /* what attention takes in is of no use any more where the feed-forward network has its activations */
     s->qkv = s->act = (__half *)take(t, kind, rows, n->wide * sizeof(__half), "activations of a prompt");
-    s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
+    if (!s->model->swiglu8) s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
     if (s->model->any_int8) {
-        take_x8(t, &s->x8, n->hidden);
-        take_x8(t, &s->act8, most(n->q, n->ffn));
+        take_x8(t, &s->x8, n->hidden, 2);
+        take_x8(t, &s->act8, most(n->q, n->ffn), 1);
     }
     if (n->decoded_bytes) s->decoded = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->decoded_bytes, "a prompt's decoded matrices");
 }

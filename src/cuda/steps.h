@@ -193,7 +193,10 @@ typedef struct gpu_attend_rows {
     gpu_cache cache;
     float scale;     /* log2(e) included */
     uint32_t stages; /* 1, or 2 where shared memory holds them: the next tile of keys comes while one is worked on */
+    gpu_x8 x8;       /* x not NULL: what gets the result instead of `out`; heads of whole chunks that fill their kernel's rows */
 } gpu_attend_rows;
+/* Whether heads of that size may go to x8. */
+static inline bool gpu_attend_x8(uint32_t dim) { return dim == 64 || dim == 128 || dim == 256; }
 /* *shared: bytes of one stage. */
 const void *gpu_attend_rows_kernel(bool f32, uint32_t row, size_t *shared);
 
