@@ -275,6 +275,16 @@ static cllm_status decode_tokens(gpu_session *s, uint32_t position, const int32_
     return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "fetching logits");
 }
 
+cllm_status gpu_last_row(gpu_session *s, uint32_t layer, uint32_t position, uint32_t row, cllm_error *err) {
+    const int32_t token = 0; /* none is embedded */
+    cllm_status st = set_step(s, position, &token, 1, err);
+    if (st) return st;
+    cudaError_t e = row ? cudaMemcpyAsync(s->x, s->x + (size_t)row * s->n.hidden, s->n.hidden * sizeof(float), cudaMemcpyDeviceToDevice, s->stream) : cudaSuccess;
+    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "moving a token's residual stream");
+    st = self_attention(s, layer, 1, err);
+    return st ? st : feed_forward(s, layer, 1, err);
+}
+
 cllm_status gpu_decode_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
                               cllm_error *err) {
     cllm_status st = decode_tokens(s, position, tokens, n, want, logits, err);

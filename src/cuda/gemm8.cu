@@ -60,6 +60,9 @@ typedef struct place {
     uint32_t first, works, apart, token_groups, rank, blocks;
 } place;
 
+/* The tile of work i: the last ones first, which decoding has written last, so that as many as may be are still in L2. */
+CLLM_INLINE uint32_t tile_of(const place &at, uint32_t i) { return (at.works - 1 - i) / at.token_groups; }
+
 CLLM_INLINE void barrier_expect(uint32_t bar, uint32_t bytes) { asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }
 
 CLLM_INLINE void barrier_count(uint32_t bar, uint32_t count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory"); }
@@ -70,6 +73,8 @@ CLLM_INLINE void arrive_at(uint32_t bar, uint32_t rank) {
 }
 
 CLLM_INLINE void cluster_sync() { asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
+
+CLLM_INLINE void prefetch_map(const CUtensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 /* A box of the map, to this block, or to the same place in all blocks of the cluster. */
 CLLM_INLINE void fetch_box(uint32_t to, const CUtensorMap *map, uint32_t column, uint32_t row, uint32_t bar) {
@@ -96,7 +101,7 @@ template <int N, bool SWIGLU> CLLM_INLINE void bring(const gpu_gemm8 &p, const p
     enum { tile_rows = SWIGLU ? N / 2 : N };
     ring r = {0, 1};
     for (uint32_t i = at.first; i < at.works; i += at.apart) {
-        const uint32_t row0 = i / at.token_groups * tile_rows, token_block = i % at.token_groups * at.blocks + at.rank;
+        const uint32_t row0 = tile_of(at, i) * tile_rows, token_block = i % at.token_groups * at.blocks + at.rank;
         for (uint32_t plane = 0; plane < p.planes; plane++) {
             const uint32_t segment0 = plane * p.plane_segments + p.col0 / GPU_X8_SEGMENT;
             const float *scale = p.scale + (((size_t)token_block * p.planes * p.plane_segments + segment0) * GPU_X8_ROWS + GPU_X8_SCALES) * M;
@@ -161,12 +166,12 @@ template <int N> CLLM_INLINE void end_run(sums<N> &s, const float first[2]) {
     }
 }
 
-/* Orders a chunk's product. */
-template <int N> CLLM_INLINE void order(sums<N> &s, uint64_t x, uint64_t w) {
+/* Orders the product of COUNT times 32 columns. */
+template <int N, int COUNT> CLLM_INLINE void order(sums<N> &s, uint64_t x, uint64_t w) {
     hold_registers(s.now);
     wgmma_begin();
 #pragma unroll
-    for (int i = 0; i < 2; i++) wgmma_s8<N / 2>(s.now, x + 2 * i, w + 2 * i);
+    for (int i = 0; i < COUNT; i++) wgmma_s8<N / 2>(s.now, x + 2 * i, w + 2 * i);
     wgmma_commit();
 }
 
@@ -222,7 +227,8 @@ template <int N> CLLM_INLINE void store_swiglu(const gpu_gemm8 &p, const sums<N>
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             const int n = i / 2 * 4 + 2 * h + i % 2, row = i / 2 * 8 + 2 * (lane & 3) + i % 2;
-            v[i] = silu(a.all[n] * row_scale[row]) * (b.all[n] * row_scale[N / 2 + row]);
+            const float g = a.all[n] * row_scale[row];
+            v[i] = __fdividef(g, 1.0f + __expf(-g)) * (b.all[n] * row_scale[N / 2 + row]); /* by far exact enough for eight bits */
             if (row0 + row >= p.rows) v[i] = 0;
         }
         store_x8_of_four(p.act, token, (p.act_col0 + row0) / GPU_X8_CHUNK, v, token < p.tokens, lane);
@@ -261,11 +267,11 @@ template <int N, bool SWIGLU> CLLM_INLINE void multiply(const gpu_gemm8 &p, cons
     const int lane = threadIdx.x & 31;
     const uint32_t mine = threadIdx.x - 128, group = __reduce_max_sync(~0u, mine / 128), token = group * 64 + mine / 32 % 4 * 16 + (lane >> 2);
     const uint64_t x0 = wgmma_tile(shared_address(group * 64 * K)), w0 = wgmma_tile(shared_address(X_BYTES));
-    enum { other = N / 2 * K / 16, tile_rows = SWIGLU ? N / 2 : N };
+    enum { other = N / 2 * K / 16, tile_rows = SWIGLU ? N / 2 : N, WIDE = SWIGLU };
     const uint32_t stages = 2 * p.segments; /* of a plane */
     ring r = {0, 0};
     for (uint32_t i = at.first; i < at.works; i += at.apart) {
-        const uint32_t row0 = i / at.token_groups * tile_rows, token0 = (i % at.token_groups * at.blocks + at.rank) * M;
+        const uint32_t row0 = tile_of(at, i) * tile_rows, token0 = (i % at.token_groups * at.blocks + at.rank) * M;
         const float row_scale = load_tile_scale<N, SWIGLU>(p, row0, mine);
         sums<N> a, b;
         run_of_sums run = {};
@@ -278,15 +284,18 @@ template <int N, bool SWIGLU> CLLM_INLINE void multiply(const gpu_gemm8 &p, cons
             const uint32_t from = r.stage * shape<N>::stage;
             const uint64_t x = x0 + from / 16, w = w0 + from / 16;
             fetch_wait(shape<N>::full_at + 8 * r.stage, r.parity, false);
-            order<N>(a, x, w);
-            order<N>(b, x, w + other);
+            /* with one scale for two chunks what is after the first does not count */
+            order<N, WIDE ? 4 : 2>(a, x, w);
+            order<N, WIDE ? 4 : 2>(b, x, w + other);
             if (k % 2 == 0) begin_segment(run, from + shape<N>::scale_at, token, k + 2 == stages || k + 2 == 2 * stages);
-            wgmma_wait<1>();
-            count<N>(a, run.of[0]);
-            order<N>(a, x + 4, w + 4);
-            wgmma_wait<1>();
-            count<N>(b, run.of[0]);
-            order<N>(b, x + 4, w + other + 4);
+            if constexpr (!WIDE) {
+                wgmma_wait<1>();
+                count<N>(a, run.of[0]);
+                order<N, 2>(a, x + 4, w + 4);
+                wgmma_wait<1>();
+                count<N>(b, run.of[0]);
+                order<N, 2>(b, x + 4, w + other + 4);
+            }
             wgmma_wait<1>();
             count<N>(a, run.of[1]);
             const bool end = k % 2 && run.ends;
@@ -320,15 +329,19 @@ template <int N, bool SWIGLU> static __global__ void __launch_bounds__(THREADS, 
         barrier_count(shared_address(shape<N>::full_at + 8 * threadIdx.x), 1);
         barrier_count(shared_address(shape<N>::empty_at + 8 * threadIdx.x), 8 * at.blocks);
     }
+    if (threadIdx.x == 0) {
+        prefetch_map(&p.w);
+        prefetch_map(&p.x);
+    }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     cluster_sync();
     wait_for_previous_kernel();
     let_next_kernel_start();
     if (threadIdx.x < 128) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (threadIdx.x == 0) bring<N, SWIGLU>(p, at);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         multiply<N, SWIGLU>(p, at);
     }
     __syncwarp();

@@ -29,6 +29,7 @@ typedef struct gpu_x8 {
     const uint16_t *col_scale; /* BF16 multipliers that columns get, or NULL */
     uint32_t cols, padded;     /* cols, up to whole segments */
     uint32_t planes;           /* 1 or 2 */
+    bool wide;                 /* two chunks share a scale: SwiGLU's product wants it so, and what goes into it loses least by that */
 } gpu_x8;
 static inline uint32_t gpu_x8_padded(uint32_t cols) { return (cols + GPU_X8_SEGMENT - 1) / GPU_X8_SEGMENT * GPU_X8_SEGMENT; }
 /* Bytes of the scales of so many tokens, with what is read behind the last segment. Blocks go in twos, so their number is even. */

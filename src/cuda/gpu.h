@@ -17,6 +17,8 @@ enum {
 /* Of what is decoded for a product at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
  * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
+/* Of a layer's first matrices that are decoded at once. */
+#define GPU_AHEAD_BYTES ((size_t)26 << 20)
 #define GPU_DECODED_INT8_BYTES ((size_t)50 << 20) /* where all are integers, and SwiGLU needs no memory */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
@@ -88,6 +90,10 @@ typedef struct gpu_sizes {
     uint32_t wide;                         /* FP16 numbers of a row of qkv and act */
     size_t decoded_bytes;                  /* 0 where nothing is coded */
 } gpu_sizes;
+
+/* Columns of what attention and SwiGLU give, and bytes that they take as int8 in two planes, `padded` columns each. */
+static inline uint32_t gpu_act_cols(const gpu_sizes *n) { return n->q > n->ffn ? n->q : n->ffn; }
+static inline size_t gpu_act2_bytes(uint32_t tokens, uint32_t padded) { return ((size_t)tokens * 2 * padded + gpu_x8_scale_bytes(tokens, padded, 2) + 255) / 256 * 256; }
 
 /* Tokens of a batch have blocks of their own, so that each needs fewer splits. */
 static inline uint32_t gpu_splits(const gpu_sizes *n, uint32_t batch) { return n->splits > batch ? n->splits / batch : 1; }
@@ -232,6 +238,8 @@ cllm_status gpu_stream_walk(gpu_session *s, const gpu_rows *rows, uint32_t count
 /* decode.cu: up to CLLM_CUDA_MAX_BATCH tokens, products fused with decoding. */
 /* `rows` logits of s->x[from...] in s->logits. */
 cllm_status gpu_head(gpu_session *s, uint32_t from, uint32_t rows, cllm_error *err);
+/* A layer of the token whose residual stream is row `row` of x, and whose keys and values may be stored already; its row becomes the first one. */
+cllm_status gpu_last_row(gpu_session *s, uint32_t layer, uint32_t position, uint32_t row, cllm_error *err);
 cllm_status gpu_decode_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                               float *logits, cllm_error *err);
 cllm_status gpu_greedy(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);

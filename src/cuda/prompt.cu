@@ -192,14 +192,15 @@ static cllm_status run_rows(gpu_session *s, const void *kernel, dim3 grid, uint3
 }
 
 /* It is about to get rows of so many columns. */
-static void shape_x8(gpu_x8 *x8, uint32_t cols, const uint16_t *col_scale) {
+static void shape_x8(gpu_x8 *x8, uint32_t cols, const uint16_t *col_scale, bool wide) {
+    x8->wide = wide;
     x8->cols = cols;
     x8->padded = gpu_x8_padded(cols);
     x8->col_scale = col_scale;
 }
 
-static cllm_status quantize(gpu_session *s, const product *p, const uint16_t *col_scale, cllm_error *err) {
-    shape_x8(p->x8, p->g.cols, col_scale);
+static cllm_status quantize(gpu_session *s, const product *p, const uint16_t *col_scale, bool wide, cllm_error *err) {
+    shape_x8(p->x8, p->g.cols, col_scale, wide);
     gpu_x8_rows r = {p->g.x, *p->x8, (uint32_t)p->g.x_stride};
     return run_rows(s, gpu_x8_rows_kernel(), dim3((r.to.padded + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), p->g.tokens), GPU_THREADS, 0, &r, err);
 }
@@ -213,7 +214,7 @@ static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, p
         p.integers = !exact && gpu_is_int8(s->model, m);
         end = i + 1;
         while (end < count && alike(s, &parts[i], &parts[end])) end++;
-        if (p.integers && !p.ready) st = quantize(s, &p, col_scale_of(&parts[i]), err);
+        if (p.integers && !p.ready) st = quantize(s, &p, col_scale_of(&parts[i]), false, err);
         if (!st) st = m->streamed ? multiply_streamed(s, parts + i, end - i, &p, err) : multiply_run(s, parts + i, end - i, &p, err);
     }
     return st;
@@ -231,7 +232,8 @@ static product to_residual(gpu_session *s, const __half *x, size_t x_stride, flo
     return {{NULL, x, s->x, 0, 0, tokens, x_stride, s->n.hidden, alpha, 1, false}, &s->act8, ready, false};
 }
 
-/* Decodes a layer's matrices at once, in the order of their use: as many groups that are multiplied together as are int8 and fit. */
+/* Decodes a layer's first matrices at once, in the order of their use: as many groups that are multiplied together as are int8, fit, and will be read while they
+ * are in L2. */
 static cllm_status decode_ahead(gpu_session *s, const gpu_layer *l, cllm_error *err) {
     const gpu_matrix *const all[GPU_AHEAD] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
     static const uint32_t end[] = {3, 4, 6, 7}; /* of groups */
@@ -243,7 +245,7 @@ static cllm_status decode_ahead(gpu_session *s, const gpu_layer *l, cllm_error *
         for (; i < end[group]; i++) {
             const gpu_matrix *m = all[i];
             const size_t bytes = (size_t)m->rows * m->cols;
-            if (!gpu_is_int8(s->model, m) || m->streamed || bytes > s->room - at) break;
+            if (!gpu_is_int8(s->model, m) || m->streamed || bytes > s->room - at || at + bytes > GPU_AHEAD_BYTES) break;
             jobs[i] = {m->coded, 0, m->rows, s->decoded + at, 0, 0};
             s->ahead[i] = {m, at};
             at += bytes;
@@ -266,12 +268,12 @@ static bool all_take_x8(const gpu_session *s, const part *parts, uint32_t count)
 /* ---- layers ---- */
 
 /* readers: of the result, which goes to x8 if they all take it (*ready), else to `normed`. */
-static cllm_status norm(gpu_session *s, const float *bias, const float *weight, const part *readers, uint32_t count, uint32_t tokens, bool *ready, cllm_error *err) {
+static cllm_status norm(gpu_session *s, const float *bias, const float *weight, const part *readers, uint32_t count, bool wide, uint32_t tokens, bool *ready, cllm_error *err) {
     const uint32_t hidden = s->model->config->hidden;
     gpu_norm_rows p = {s->x, bias, weight, s->normed, s->n.hidden, normed_stride(s), hidden, s->model->config->rms_eps};
     *ready = count && all_take_x8(s, readers, count) && ((size_t)bias | (size_t)weight) % 16 == 0;
     if (*ready) {
-        shape_x8(&s->x8, hidden, col_scale_of(readers));
+        shape_x8(&s->x8, hidden, col_scale_of(readers), wide);
         p.x8 = s->x8;
     }
     return run_rows(s, *ready ? gpu_norm_rows8_kernel() : gpu_norm_rows_kernel(), dim3(tokens), GPU_THREADS, 0, &p, err);
@@ -290,7 +292,7 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, con
                          (float)(1.4426950408889634 / sqrt((double)c->head_dim))};
     *ready = all_take_x8(s, reader, 1) && gpu_attend_x8(c->head_dim) && s->n.q_cols % GPU_X8_SEGMENT == 0;
     if (*ready) {
-        shape_x8(&s->act8, s->n.q_cols, col_scale_of(reader));
+        shape_x8(&s->act8, s->n.q_cols, col_scale_of(reader), false);
         p.x8 = s->act8;
     }
     size_t shared = 0;
@@ -301,15 +303,21 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, con
     return run_rows(s, kernel, dim3(c->heads, (tokens + 63) / 64), 128, p.stages * shared, &p, err);
 }
 
-/* `pending`: a bias that the residual stream has yet to get. */
-static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
+/* Queries, keys and values of all tokens, turned, and the latter two stored. `pending`: a bias that the residual stream has yet to get. */
+static cllm_status keys_and_values(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
-    const part qkv[] = {whole(&l->q), whole(&l->k), whole(&l->v)}, o = whole(&l->o);
+    const part qkv[] = {whole(&l->q), whole(&l->k), whole(&l->v)};
     bool ready = false;
-    cllm_status st = norm(s, pending, l->attn_norm, qkv, 3, tokens, &ready, err);
+    cllm_status st = norm(s, pending, l->attn_norm, qkv, 3, false, tokens, &ready, err);
     if (!st) st = decode_ahead(s, l, err);
     if (!st) st = multiply(s, qkv, 3, of_normed(s, s->qkv, s->n.q_cols + 2 * s->n.kv_cols, tokens, ready), false, err);
-    if (!st) st = place(s, layer, position, tokens, err);
+    return st ? st : place(s, layer, position, tokens, err);
+}
+
+static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
+    const part o = whole(&s->model->layers[layer].o);
+    bool ready = false;
+    cllm_status st = keys_and_values(s, layer, pending, position, tokens, err);
     if (!st) st = attend(s, layer, position, &o, tokens, &ready, err);
     return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, ready), false, err);
 }
@@ -367,11 +375,11 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
     const part readers[] = {whole(&l->gate), whole(&l->up)}, down = whole(&l->down);
     const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->n.slice >= ffn || s->n.slice % GPU_X8_CHUNK == 0);
     bool ready = false;
-    cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, tokens, &ready, err);
-    if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down));
+    cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, s->model->swiglu8, tokens, &ready, err);
+    if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down), false);
     product of = of_normed(s, NULL, 0, tokens, ready);
     of.g.cols = l->gate.cols;
-    if (!st && s->model->swiglu8 && !ready) st = quantize(s, &of, NULL, err);
+    if (!st && s->model->swiglu8 && !ready) st = quantize(s, &of, NULL, true, err);
     /* as whole as it is, where it is decoded already; else in slices */
     const uint32_t slice = s->model->swiglu8 && find_ahead(s, readers, 2) ? ffn : slice_rows(s, l->gate.cols);
     for (uint32_t row = 0; row < ffn && !st; row += slice) {
@@ -386,17 +394,16 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
 /* Activations of the first layer go in two planes: a third of what rounding them costs would be its, most of it the down projection's (docs/SPEED.md). The second
  * plane of act8 takes its memory from what is decoded. */
 static void begin_layer(gpu_session *s, uint32_t layer, const gpu_x8 *act8) {
-    const uint32_t padded = gpu_x8_padded(s->n.q > s->n.ffn ? s->n.q : s->n.ffn);
-    const size_t x_bytes = (size_t)s->max_tokens * 2 * padded, scale_bytes = gpu_x8_scale_bytes(s->max_tokens, padded, 2), bytes = (x_bytes + scale_bytes + 255) / 256 * 256;
+    const uint32_t padded = gpu_x8_padded(gpu_act_cols(&s->n));
+    const size_t bytes = gpu_act2_bytes(s->max_tokens, padded), x_bytes = (size_t)s->max_tokens * 2 * padded;
     s->room = s->n.decoded_bytes;
     s->act8 = *act8;
     s->act8.planes = s->x8.planes = 1;
     s->ahead_count = 0;
     if (layer || !act8->x) return;
     s->x8.planes = 2;
-    if (bytes > s->room / 2) return;
     s->room = (s->room - bytes) / 256 * 256;
-    s->act8 = {(int8_t *)s->decoded + s->room, (float *)(s->decoded + s->room + x_bytes), NULL, 0, 0, 2};
+    s->act8 = {(int8_t *)s->decoded + s->room, (float *)(s->decoded + s->room + x_bytes), NULL, 0, 0, 2, false};
 }
 
 /* Logits of every token, in slices of the vocabulary that fit where activations were. Rounding activations to int8 would show in them directly: they are exact. */
@@ -418,11 +425,25 @@ static cllm_status all_logits(gpu_session *s, uint32_t tokens, float *logits, cl
     return st;
 }
 
-static cllm_status last_logits(gpu_session *s, uint32_t tokens, float *logits, cllm_error *err) {
-    cllm_status st = gpu_head(s, tokens - 1, 1, err);
-    if (st) return st;
+static cllm_status fetch_logits(gpu_session *s, float *logits, cllm_error *err) {
     cudaError_t e = cudaMemcpyAsync(logits, s->logits, s->model->config->vocab * sizeof(float), cudaMemcpyDeviceToHost, s->stream);
     return e == cudaSuccess ? CLLM_OK : cllm_cuda_fail(err, e, "fetching logits");
+}
+
+/* Of the last layer only keys and values of all tokens are wanted, and then the last token's logits: that token goes on as a step does, from where the residual stream
+ * still is before the layer. */
+static cllm_status last_layer(gpu_session *s, const float *pending, uint32_t position, uint32_t tokens, cllm_logits want, float *logits, cllm_error *err) {
+    const uint32_t layer = s->model->config->layers - 1;
+    cllm_status st = keys_and_values(s, layer, pending, position, tokens, err);
+    if (st || want == CLLM_LOGITS_NONE) return st;
+    st = gpu_last_row(s, layer, position + tokens - 1, tokens - 1, err);
+    if (!st) st = gpu_head(s, 0, 1, err);
+    return st ? st : fetch_logits(s, logits, err);
+}
+
+static cllm_status last_logits(gpu_session *s, uint32_t tokens, float *logits, cllm_error *err) {
+    cllm_status st = gpu_head(s, tokens - 1, 1, err);
+    return st ? st : fetch_logits(s, logits, err);
 }
 
 static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want, float *logits,
@@ -436,16 +457,22 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
     cllm_status st = gpu_stream_begin(s, err);
     if (!st) st = gpu_embed(s, s->tokens, n, true, err);
     const gpu_x8 act8 = s->act8;
+    /* streamed matrices come in an order that a layer does not leave */
+    const bool all = want == CLLM_LOGITS_ALL || s->model->planned;
     for (uint32_t i = 0; i < layers && !st; i++) {
         begin_layer(s, i, &act8);
+        if (!all && i + 1 == layers) {
+            st = last_layer(s, pending, position, n, want, logits, err);
+            break;
+        }
         st = self_attention(s, i, pending, position, n, err);
         if (!st) st = feed_forward(s, i, n, err);
         pending = s->model->layers[i].down_bias;
     }
     begin_layer(s, layers, &act8);
-    if (st || want == CLLM_LOGITS_NONE) return st;
+    if (st || !all || want == CLLM_LOGITS_NONE) return st;
     bool ready = false;
-    st = norm(s, pending, s->model->final_norm, NULL, 0, n, &ready, err);
+    st = norm(s, pending, s->model->final_norm, NULL, 0, false, n, &ready, err);
     if (st) return st;
     return want == CLLM_LOGITS_ALL ? all_logits(s, n, logits, err) : last_logits(s, n, logits, err);
 }

@@ -56,6 +56,9 @@ static void size_decoded(gpu_session *s) {
     const size_t most_bytes = m->swiglu8 ? GPU_DECODED_INT8_BYTES : GPU_DECODED_BYTES;
     n->decoded_bytes = group < most_bytes ? group : most_bytes;
     if (n->decoded_bytes < two_blocks) n->decoded_bytes = two_blocks;
+    /* the first layer's activations take some of it */
+    const size_t act = m->any_int8 ? 2 * gpu_act2_bytes(s->max_tokens, gpu_x8_padded(gpu_act_cols(n))) : 0;
+    if (n->decoded_bytes < act) n->decoded_bytes = act;
     n->slice = size_slice(s, number);
 }
 
@@ -158,7 +161,7 @@ static void take_prompt(taker *t) {
     if (!s->model->swiglu8) s->gate_up = (__half *)take(t, kind, rows, 2 * n->slice * sizeof(__half), "activations of a prompt");
     if (s->model->any_int8) {
         take_x8(t, &s->x8, n->hidden, 2);
-        take_x8(t, &s->act8, most(n->q, n->ffn), 1);
+        take_x8(t, &s->act8, gpu_act_cols(n), 1);
     }
     if (n->decoded_bytes) s->decoded = (uint8_t *)take(t, CLLM_MEMORY_RING, 1, n->decoded_bytes, "a prompt's decoded matrices");
 }
