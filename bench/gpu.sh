@@ -131,7 +131,7 @@ number() { sed -n "s/^ *\"$1\": \([-+.0-9e]*\),*\$/\1/p" "$2" | head -n 1; }
 # same_ppl DIR NAME: on the GPU as on the CPU.
 same_ppl() {
     for device in cpu cuda; do
-        "$codecllm" ppl "$1" -f "$text" --max-windows 8 --device $device --json >"$work/ppl-$device" || return 1
+        "$codecllm" ppl "$1" -f "$text" --device $device --json >"$work/ppl-$device" || return 1
     done
     cpu=$(number ppl "$work/ppl-cpu") gpu=$(number ppl "$work/ppl-cuda")
     [ -n "$cpu" ] && [ -n "$gpu" ] || return 1

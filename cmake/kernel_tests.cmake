@@ -29,7 +29,7 @@ foreach(name IN ITEMS decode8_fold decode8_tuples decode16 rows_f32 product_fold
 endforeach()
 set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX)
 
-add_executable(test_kernels ${folder}/test_kernels.c ${folder}/warps.c ${folder}/runtime.cpp ${kernel_sources})
+add_executable(test_kernels ${folder}/test_kernels.c ${folder}/check_x8.c ${folder}/warps.c ${folder}/runtime.cpp ${folder}/x8.cpp ${kernel_sources})
 target_compile_features(test_kernels PRIVATE cxx_std_17)
 target_compile_definitions(test_kernels PRIVATE "CLLM_TEST_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"" CLLM_TEST_SANITIZED=${sanitized}
     # nvcc would say for which GPU it compiles: here the newest that kernels tell apart.

@@ -44,6 +44,7 @@ static uint64_t used_memory(void) {
 static cllm_model_params params_for(uint64_t max_vram, uint64_t max_ram) {
     cllm_model_params p;
     cllm_model_params_default(&p);
+    p.prompt_f16 = true; /* int8 would round by more than what is compared: matrices that stream are multiplied in other pieces */
     p.device = "cuda";
     p.threads = 2;
     p.max_vram = max_vram;

@@ -391,9 +391,10 @@ static void *find_encode(void) {
 
 /* False where there is no code for the device, or no room. */
 static bool count_clusters(gpu_gemm8_device *d) {
+    enum { LEAST_REGISTERS = 128 }; /* kernels built for other targets than sm_90a are empty, and have less */
     for (int i = 0; i <= SWIGLU_CHOICE; i++) {
         cudaFuncAttributes a;
-        if (cudaFuncGetAttributes(&a, choices[i].kernel) != cudaSuccess || a.binaryVersion != 90) return false;
+        if (cudaFuncGetAttributes(&a, choices[i].kernel) != cudaSuccess || a.numRegs < LEAST_REGISTERS) return false;
         if (cudaFuncSetAttribute(choices[i].kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, choices[i].shared) != cudaSuccess) return false;
     }
     for (uint32_t blocks = 1; blocks <= 2; blocks++) {

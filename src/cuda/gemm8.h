@@ -1,7 +1,6 @@
-/* Products of prompts by Hopper's int8 tensor cores: weights as decoding leaves them, and activations as int8 with a scale for every 64 columns of a token.
+/* Products of prompts by Hopper's int8 tensor cores: weights as decoding leaves them, activations of x8.h.
  *
- * Where a coding is of integers its weights need not become FP16: decoding writes half the bytes, and products of int8 have twice the rate. A scale for 64 columns is
- * what keeps perplexity within 0.1 % (docs/SPEED.md). */
+ * Where a coding is of integers its weights need not become FP16: decoding writes half the bytes, and products of int8 have twice the rate. */
 #ifndef CLLM_CUDA_GEMM8_H
 #define CLLM_CUDA_GEMM8_H
 
@@ -9,34 +8,9 @@
 #include <cuda_fp16.h>
 
 #include "cuda/host.h"
+#include "cuda/x8.h"
 
-enum {
-    GPU_X8_CHUNK = 64,    /* columns that share a scale */
-    GPU_X8_SEGMENT = 256, /* columns of four chunks, to which rows are padded */
-    GPU_X8_TOKENS = 128,  /* that lie together */
-    /* What a segment has of each token: for each chunk the sum of absolute values, then the scale. */
-    GPU_X8_SCALES = GPU_X8_SEGMENT / GPU_X8_CHUNK,
-    GPU_X8_ROWS = 2 * GPU_X8_SCALES,
-    /* Products read them from one segment's scales to the next one's first. */
-    GPU_X8_READ = GPU_X8_ROWS + 1,
-    GPU_GEMM8_PARTS = 3, /* most matrices whose rows are multiplied together */
-};
-
-/* Activations; device memory. The second plane, where there is one, has what the first one's rounding leaves: together they are as good as FP16. */
-typedef struct gpu_x8 {
-    int8_t *x;                 /* [tokens][planes][padded] */
-    float *scale;              /* [tokens / 128][planes][padded / 256][GPU_X8_ROWS][128 tokens] */
-    const uint16_t *col_scale; /* BF16 multipliers that columns get, or NULL */
-    uint32_t cols, padded;     /* cols, up to whole segments */
-    uint32_t planes;           /* 1 or 2 */
-    bool wide;                 /* two chunks share a scale: SwiGLU's product wants it so, and what goes into it loses least by that */
-} gpu_x8;
-static inline uint32_t gpu_x8_padded(uint32_t cols) { return (cols + GPU_X8_SEGMENT - 1) / GPU_X8_SEGMENT * GPU_X8_SEGMENT; }
-/* Bytes of the scales of so many tokens, with what is read behind the last segment. Blocks go in twos, so their number is even. */
-static inline size_t gpu_x8_scale_bytes(uint32_t tokens, uint32_t padded, uint32_t planes) {
-    const size_t blocks = (tokens + 2 * GPU_X8_TOKENS - 1) / (2 * GPU_X8_TOKENS) * 2;
-    return (blocks * planes * (padded / GPU_X8_SEGMENT) * GPU_X8_ROWS + GPU_X8_READ) * GPU_X8_TOKENS * sizeof(float);
-}
+enum { GPU_GEMM8_PARTS = 3 /* most matrices whose rows are multiplied together */ };
 
 /* y[token][row] = row_scale[row] * (W X^T), FP16, or added to float32; or silu(gate) * up of W's first and last `rows` rows, as activations. The kernel's arguments;
  * the first members are gpu_gemm8_start's. */

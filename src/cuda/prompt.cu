@@ -373,14 +373,16 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
     const gpu_layer *l = &s->model->layers[layer];
     const uint32_t ffn = s->model->config->ffn;
     const part readers[] = {whole(&l->gate), whole(&l->up)}, down = whole(&l->down);
-    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->n.slice >= ffn || s->n.slice % GPU_X8_CHUNK == 0);
+    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->model->swiglu8 || s->n.slice >= ffn || s->n.slice % GPU_X8_SEGMENT == 0);
     bool ready = false;
-    cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, s->model->swiglu8, tokens, &ready, err);
+    cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, true, tokens, &ready, err);
     if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down), false);
-    product of = of_normed(s, NULL, 0, tokens, ready);
-    of.g.cols = l->gate.cols;
-    if (!st && s->model->swiglu8 && !ready) st = quantize(s, &of, NULL, true, err);
-    /* as whole as it is, where it is decoded already; else in slices */
+    if (!st && s->model->swiglu8 && !ready) {
+        product of = of_normed(s, NULL, 0, tokens, false);
+        of.g.cols = l->gate.cols;
+        st = quantize(s, &of, NULL, true, err);
+    }
+    /* at once where both are decoded already */
     const uint32_t slice = s->model->swiglu8 && find_ahead(s, readers, 2) ? ffn : slice_rows(s, l->gate.cols);
     for (uint32_t row = 0; row < ffn && !st; row += slice) {
         const uint32_t rows = ffn - row < slice ? ffn - row : slice;

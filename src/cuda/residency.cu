@@ -528,12 +528,14 @@ cllm_status gpu_plan_backend(const cllm_config *config, const cllm_weight_set *w
     gpu_model *m = gpu_model_make(config, weights, params, &why);
     if (!m && err) *err = why;
     if (!m) return why.status;
-    if (!m->planned) m->max_vram = UINT64_MAX - 1; /* no limit: what everything takes */
+    const bool budget = m->planned;
+    if (!budget) m->max_vram = UINT64_MAX - 1; /* no limit: what everything takes */
+    m->planned = true;                          /* sizes are those of a model with a budget */
     cllm_status st = cllm_cuda_open(gpu_device_number(params->device), &m->cuda, err);
     if (!st) gpu_find_int8(m);
     if (!st) st = settle_budget(m, err);
     if (!st) st = residency_plan(&r, m, settle_context(m, params->context), err);
-    if (!m->planned) m->plan.vram_budget = 0;
+    if (!budget) m->plan.vram_budget = 0;
     *plan = m->plan;
     residency_free(&r);
     gpu_model_free(m);

@@ -12,8 +12,8 @@
 
 #include <cuda_fp16.h>
 
-#include "cuda/gemm8.h"
 #include "cuda/launch.h"
+#include "cuda/x8.h"
 
 enum {
     GPU_FORMS = 3,        /* matrices that share an input (q, k, v) may each need it in a form of their own */

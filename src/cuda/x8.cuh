@@ -1,9 +1,9 @@
-/* Activations of prompts to int8 (gemm8.h). */
+/* Activations of prompts to int8. */
 #ifndef CLLM_CUDA_X8_CUH
 #define CLLM_CUDA_X8_CUH
 
 #include "cuda/device.cuh"
-#include "cuda/gemm8.h"
+#include "cuda/x8.h"
 
 /* Scales have 11 significant bits, rounded up, so that their differences are exact where gemm8.cu needs them. */
 CLLM_INLINE float x8_scale(float most) { return __uint_as_float(__float_as_uint(most * (1.0f / 127.0f)) + 0x1fff & ~0x1fffu); }

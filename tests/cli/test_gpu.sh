@@ -19,19 +19,21 @@ expect 0 compress "$tiny" -o "$work/rd" --bpw 4.5
 expect 0 compress "$tiny" -o "$work/rd-fast" --bpw 3 --profile fast
 expect 0 compress "$tiny" -o "$work/exact" --mode lossless
 
-# same_ppl DIR ARGUMENTS...: perplexity on the GPU within 0.1 % of the CPU's.
+# same_ppl LIMIT DIR ARGUMENTS...: perplexity on the GPU within that part of the CPU's.
 same_ppl() {
-    dir=$1
-    shift
-    expect 0 ppl "$dir" -f "$text" --max-windows 4 --json "$@" --device cpu && on_cpu=$(jq .ppl "$work/out")
-    expect 0 ppl "$dir" -f "$text" --max-windows 4 --json "$@" --device cuda || return
+    limit=$1 dir=$2
+    shift 2
+    expect 0 ppl "$dir" -f "$text" --json "$@" --device cpu && on_cpu=$(jq .ppl "$work/out")
+    expect 0 ppl "$dir" -f "$text" --json "$@" --device cuda || return
     echo "$dir $*: perplexity $(jq .ppl "$work/out") on the GPU, $on_cpu on the CPU"
-    json ".device == \"cuda:0\" and (.ppl / $on_cpu - 1 | fabs) < 0.001"
+    json ".device == \"cuda:0\" and (.ppl / $on_cpu - 1 | fabs) < $limit"
 }
-for dir in "$tiny" "$work/int8" "$work/rd" "$work/rd-fast" "$work/exact"; do same_ppl "$dir"; done
-same_ppl "$work/rd" --kv-type f32
-same_ppl "$work/rd" --window 1000
-same_ppl "$work/exact" --window 9
+for dir in "$tiny" "$work/int8" "$work/rd" "$work/rd-fast" "$work/exact"; do same_ppl 0.001 "$dir" --max-windows 4 --prompt-type f16; done
+same_ppl 0.001 "$work/rd" --max-windows 4 --prompt-type f16 --kv-type f32
+same_ppl 0.001 "$work/rd" --max-windows 4 --prompt-type f16 --window 1000
+same_ppl 0.001 "$work/exact" --max-windows 4 --window 9
+# int8 activations round by what needs the whole text to average out, and then still leaves some 0.07 %
+for dir in "$work/int8" "$work/rd" "$work/rd-fast"; do same_ppl 0.002 "$dir"; done
 
 # The golden texts, from the GPU's own choice and from the sampler's: a penalty of next to nothing wants the logits.
 for dir in "$tiny" "$work/exact"; do

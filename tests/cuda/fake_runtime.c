@@ -398,6 +398,21 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     return cudaSuccess;
 }
 
+/* No tensor maps, and so no products of int8: this runtime knows nothing of what kernels do. */
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **f, unsigned int version, unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found) {
+    (void)symbol, (void)version, (void)flags;
+    *f = NULL;
+    *found = cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *kernel, const cudaLaunchConfig_t *config) {
+    (void)kernel, (void)config;
+    *clusters = 0;
+    return cudaSuccess;
+}
+
 /* ---- devices: one of Hopper's size ---- */
 
 cudaError_t cudaSetDevice(int device) {

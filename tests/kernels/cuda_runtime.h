@@ -28,6 +28,10 @@ typedef struct __align__(8) uint2 {
 typedef struct __align__(16) uint4 {
     uint32_t x, y, z, w;
 } uint4;
+typedef struct __align__(8) float2 {
+    float x, y;
+} float2;
+static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 
@@ -45,6 +49,7 @@ static inline int max(int a, int b) { return a > b ? a : b; }
 static inline float __uint_as_float(uint32_t u) { return cllm_bits_float(u); }
 static inline uint32_t __float_as_uint(float f) { return cllm_float_bits(f); }
 static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fdividef(float a, float b) { return a / b; }
 static inline int __float2int_rn(float f) { return f != f ? 0 : f >= 2147483648.0f ? INT32_MAX : f < -2147483648.0f ? INT32_MIN : (int)rintf(f); }
 static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 static inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t n) { return (uint32_t)(((uint64_t)high << 32 | low) >> (n & 31)); }

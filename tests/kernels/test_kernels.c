@@ -18,6 +18,7 @@
 #include "cuda/cuda.h"
 #include "hostile_blobs.h"
 #include "runtime.h"
+#include "x8.h"
 
 enum { CANARY = 256, FILL = 0xa5 };
 
@@ -702,12 +703,20 @@ static void test_damaged(void **state) {
     assert_true(v.decoded >= 4 * ROUNDS && v.refused >= 4 * ROUNDS);
 }
 
+static void test_activations(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        next_device();
+        check_x8();
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),        cmocka_unit_test(test_tuples),        cmocka_unit_test(test_folded),
         cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers), cmocka_unit_test(test_lossless),
         cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers), cmocka_unit_test(test_together),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_damaged),       cmocka_unit_test(test_activations),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
