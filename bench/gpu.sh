@@ -5,6 +5,7 @@
 #
 # Parts (all of them, in this order, if none is named; each takes at most a few minutes):
 #   kernels    every format against the CPU decoder, products against sums in double precision
+#   int8       products of prompts by int8 tensor cores against sums in double precision, and beside cuBLAS FP16 (Hopper)
 #   backend    logits, greedy texts and perplexity of small networks against the CPU: the tests that ctest runs where there is a GPU
 #   integers   every matrix of every --model, in every mode and profile, decoded as the CPU decodes it, byte by byte
 #   ppl        perplexity of every --model in every mode and profile, within 0.1 % of the CPU's
@@ -22,7 +23,7 @@
 # repository.
 set -u
 build=build-gpu models="" text=models/tiny/heldout.txt repeat=7 prebuilt=no parts=""
-all="kernels backend integers ppl corrupt sanitize gemv batch decode model-1b model-8b context"
+all="kernels int8 backend integers ppl corrupt sanitize gemv batch decode model-1b model-8b context"
 
 usage() {
     awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
@@ -58,8 +59,9 @@ done
 [ -n "$models" ] || models=models/tiny
 [ -n "$parts" ] || parts=$all
 cd "$(dirname "$0")/.." || exit 1
-codecllm=$build/codecllm kernels=$build/src/cuda/bench_gpu_kernels
+codecllm=$build/codecllm kernels=$build/src/cuda/bench_gpu_kernels int8=$build/src/cuda/bench_gpu_int8
 [ -x "$kernels" ] || kernels=$build/bench_gpu_kernels
+[ -x "$int8" ] || int8=$build/bench_gpu_int8
 
 # ---- the machine and the programs
 
@@ -67,8 +69,8 @@ build_all() {
     architectures=$(script/gpu-architectures)
     [ -n "$architectures" ] || wrong "nvidia-smi shows no GPU here; nothing done"
     cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCLLM_CUDA=ON "-DCLLM_CUDA_ARCHITECTURES=$architectures" >/dev/null &&
-        cmake --build "$build" -j "$(nproc)" >/dev/null && cmake --build "$build" -j "$(nproc)" --target bench_gpu_kernels >/dev/null &&
-        kernels=$build/src/cuda/bench_gpu_kernels
+        cmake --build "$build" -j "$(nproc)" >/dev/null && cmake --build "$build" -j "$(nproc)" --target bench_gpu_kernels bench_gpu_int8 >/dev/null &&
+        kernels=$build/src/cuda/bench_gpu_kernels int8=$build/src/cuda/bench_gpu_int8
 }
 if [ $prebuilt = no ]; then
     echo "== build into $build"
@@ -101,6 +103,11 @@ say() {
 part_kernels() {
     [ -x "$kernels" ] || skip "no bench_gpu_kernels in $build" || return
     say "$kernels" check
+}
+
+part_int8() {
+    [ -x "$int8" ] || skip "no bench_gpu_int8 in $build" || return
+    say "$int8" check && say "$int8" time
 }
 
 part_backend() {
@@ -170,6 +177,11 @@ part_sanitize() {
     [ -x "$kernels" ] || skip "no bench_gpu_kernels in $build" || return
     say "$sanitizer" --tool memcheck --error-exitcode 9 "$kernels" corrupt 140 || bad=1
     say "$sanitizer" --tool racecheck --error-exitcode 9 "$kernels" corrupt 14 || bad=1
+    if [ -x "$int8" ]; then
+        say "$sanitizer" --tool memcheck --error-exitcode 9 "$int8" check
+        code=$?
+        [ $code -eq 0 ] || [ $code -eq 77 ] || bad=1
+    fi
     first=${models# } first=${first%% *}
     "$codecllm" compress "$first" -o "$work/sanitized" --bpw 4.25 --profile fast >/dev/null || bad=1
     say "$sanitizer" --tool memcheck --error-exitcode 9 "$codecllm" bench model "$work/sanitized" --device cuda -p 40 -n 4 -r 1 || bad=1
