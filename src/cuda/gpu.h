@@ -18,7 +18,7 @@ enum {
 /* Of what is decoded for a product at a time. Matrices that are larger go in slices of rows or columns, and prompts are slower where those are small: they leave
  * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
-#define GPU_DECODED_INT8_BYTES ((size_t)50 << 20) /* where all are integers, and SwiGLU needs no memory */
+#define GPU_DECODED_INT8_BYTES ((size_t)99 << 19) /* where all are integers, and SwiGLU needs no memory: three rounds of tiles of 4096 columns on 132 processors */
 #define GPU_AHEAD_BYTES ((size_t)26 << 20) /* of a layer's first matrices that are decoded at once: with more the first ones have left L2 when they are read */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */

@@ -179,10 +179,13 @@ cllm_status gpu_blas_fail(cllm_error *err, cublasStatus_t status, const char *wh
                      cublasGetStatusString(status));
 }
 
+/* Where a prompt's products are of integers, cuBLAS has only the head's. */
+static size_t workspace_bytes(const gpu_model *m) { return m->all_int8 ? GPU_WORKSPACE / 2 : GPU_WORKSPACE; }
+
 /* cuBLAS's own workspace would not be counted, and could not be part of a graph. */
 static cllm_status open_blas(gpu_session *s, cllm_error *err) {
     void *workspace = NULL;
-    cllm_status st = gpu_take(&s->heap, CLLM_MEMORY_SCRATCH, 1, GPU_WORKSPACE, "a workspace of cuBLAS", &workspace, err);
+    cllm_status st = gpu_take(&s->heap, CLLM_MEMORY_SCRATCH, 1, workspace_bytes(s->model), "a workspace of cuBLAS", &workspace, err);
     if (st) return st;
     cublasStatus_t b = cublasCreate(&s->blas);
     if (b != CUBLAS_STATUS_SUCCESS) {
@@ -190,7 +193,7 @@ static cllm_status open_blas(gpu_session *s, cllm_error *err) {
         return gpu_blas_fail(err, b, "cuBLAS");
     }
     b = cublasSetStream(s->blas, s->stream);
-    if (b == CUBLAS_STATUS_SUCCESS) b = cublasSetWorkspace(s->blas, workspace, GPU_WORKSPACE);
+    if (b == CUBLAS_STATUS_SUCCESS) b = cublasSetWorkspace(s->blas, workspace, workspace_bytes(s->model));
     return b == CUBLAS_STATUS_SUCCESS ? CLLM_OK : gpu_blas_fail(err, b, "cuBLAS");
 }
 
@@ -209,7 +212,7 @@ cllm_status gpu_session_need(gpu_model *m, uint32_t n_ctx, uint64_t *bytes, cllm
     s.cuda = m->cuda;
     s.n_ctx = n_ctx;
     s.max_tokens = least(n_ctx, GPU_MAX_TOKENS);
-    *bytes = GPU_WORKSPACE + 2 * GPU_PAGE; /* small ones share pages, the last of which may be begun */
+    *bytes = workspace_bytes(m) + 2 * GPU_PAGE; /* small ones share pages, the last of which may be begun */
     return take_all(&s, bytes, err);
 }
 
