@@ -126,9 +126,11 @@ template <int N> struct sums {
     float all[N / 4];
 };
 
-/* Of a lane's two tokens: what the sums after each chunk of a segment count; the scale that their run began with; and how much of a run's room is taken. */
+/* Of a lane's two tokens: what the sums after each chunk of a segment count; the scale that their run began with; how much of a run's room is taken; and whether they
+ * are there: what memory has of those that are not must not end the others' runs, or results would depend on it. */
 typedef struct run_of_sums {
     float of[4][2], first[2], taken[2];
+    bool there[2];
     bool ends; /* with this segment; or ended with the one before, so that a new one begins */
 } run_of_sums;
 
@@ -145,7 +147,7 @@ CLLM_INLINE void begin_segment(run_of_sums &run, uint32_t scales, uint32_t token
         if (run.ends) run.first[h] = row[0][h];
         more[h] = row[4][h] + row[5][h] + (row[6][h] + row[7][h]); /* of the next segment */
         run.taken[h] += more[h];
-        full |= run.taken[h] > MOST_SUM;
+        full |= run.there[h] && run.taken[h] > MOST_SUM;
     }
     run.ends = __any_sync(~0u, full);
 #pragma unroll
@@ -153,7 +155,7 @@ CLLM_INLINE void begin_segment(run_of_sums &run, uint32_t scales, uint32_t token
 #pragma unroll
         for (int c = 0; c < 3; c++) run.of[c][h] = row[c][h] - row[c + 1][h];
         run.of[3][h] = run.ends ? row[3][h] : row[3][h] - row[8][h];
-        if (run.ends) run.taken[h] = more[h];
+        if (run.ends) run.taken[h] = last ? GPU_X8_SEGMENT * 127 : more[h]; /* the next plane's first segment is not what follows in a slice of columns */
     }
 }
 
@@ -277,6 +279,8 @@ template <int N, bool SWIGLU> CLLM_INLINE void multiply(const gpu_gemm8 &p, cons
         run_of_sums run = {};
         run.ends = true;
         run.taken[0] = run.taken[1] = GPU_X8_SEGMENT * 127;
+        run.there[0] = token0 + token < p.tokens;
+        run.there[1] = token0 + token + 8 < p.tokens;
 #pragma unroll
         for (int n = 0; n < N / 4; n++) a.all[n] = b.all[n] = 0, a.now[n] = b.now[n] = START;
 #pragma unroll 1

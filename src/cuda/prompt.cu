@@ -205,13 +205,13 @@ static cllm_status quantize(gpu_session *s, const product *p, const uint16_t *co
     return run_rows(s, gpu_x8_rows_kernel(), dim3((r.to.padded + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), p->g.tokens), GPU_THREADS, 0, &r, err);
 }
 
-/* exact: not as integers. */
+/* exact: not as integers, which what is scaled for FP16's sake is not either. */
 static cllm_status multiply(gpu_session *s, const part *parts, uint32_t count, product p, bool exact, cllm_error *err) {
     cllm_status st = CLLM_OK;
     for (uint32_t i = 0, end; i < count && !st; i = end) {
         const gpu_matrix *m = parts[i].m;
         p.g.cols = m->cols;
-        p.integers = !exact && gpu_is_int8(s->model, m);
+        p.integers = !exact && (p.ready || p.g.alpha == 1) && gpu_is_int8(s->model, m);
         end = i + 1;
         while (end < count && alike(s, &parts[i], &parts[end])) end++;
         if (p.integers && !p.ready) st = quantize(s, &p, col_scale_of(&parts[i]), false, err);
@@ -373,7 +373,7 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
     const gpu_layer *l = &s->model->layers[layer];
     const uint32_t ffn = s->model->config->ffn;
     const part readers[] = {whole(&l->gate), whole(&l->up)}, down = whole(&l->down);
-    const bool to_x8 = gpu_is_int8(s->model, &l->down) && (s->model->swiglu8 || s->n.slice >= ffn || s->n.slice % GPU_X8_SEGMENT == 0);
+    const bool to_x8 = gpu_is_int8(s->model, &l->down); /* slices are whole segments then */
     bool ready = false;
     cllm_status st = norm(s, l->o_bias, l->ffn_norm, readers, 2, true, tokens, &ready, err);
     if (to_x8) shape_x8(&s->act8, ffn, col_scale_of(&down), false);

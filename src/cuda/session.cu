@@ -36,7 +36,7 @@ static void size_attention(gpu_session *s) {
 static uint32_t size_slice(const gpu_session *s, size_t number) {
     const gpu_model *m = s->model;
     const cllm_config *c = m->config;
-    const uint32_t all = up_to(c->ffn, 16), wave = m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK, whole = m->swiglu8 ? GPU_X8_CHUNK : m->all_int8 ? GPU_X8_SEGMENT : 16;
+    const uint32_t all = up_to(c->ffn, 16), wave = m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK, whole = m->swiglu8 ? GPU_X8_CHUNK : m->any_int8 ? GPU_X8_SEGMENT : 16;
     if (m->any_plain || m->planned) return all; /* matrices that are not decoded go out whole; streamed ones come one after the other */
     uint32_t rows = (uint32_t)(s->n.decoded_bytes / number / c->hidden / 2) / whole * whole;
     if (rows >= all || !rows) return all;
@@ -56,9 +56,9 @@ static void size_decoded(gpu_session *s) {
     const size_t most_bytes = m->swiglu8 ? GPU_DECODED_INT8_BYTES : GPU_DECODED_BYTES;
     n->decoded_bytes = group < most_bytes ? group : most_bytes;
     if (n->decoded_bytes < two_blocks) n->decoded_bytes = two_blocks;
-    /* the first layer's activations take some of it */
-    const size_t act = m->any_int8 ? 2 * gpu_act2_bytes(s->max_tokens, gpu_x8_padded(gpu_act_cols(n))) : 0;
-    if (n->decoded_bytes < act) n->decoded_bytes = act;
+    /* the first layer's activations take some of it, and leave room for as much, or for the fewest rows of gate and up */
+    const size_t act = m->any_int8 ? gpu_act2_bytes(s->max_tokens, gpu_x8_padded(gpu_act_cols(n))) : 0, rows = 2 * GPU_X8_CHUNK * (size_t)c->hidden + 256;
+    if (act && n->decoded_bytes < act + (act > rows ? act : rows)) n->decoded_bytes = act + (act > rows ? act : rows);
     n->slice = size_slice(s, number);
 }
 
