@@ -570,6 +570,23 @@ static void check_decode(void) {
         for (uint32_t splits = 1; splits <= 10; splits += 3) check_decode_of(&shapes[i], splits, (form)((i + splits) % (FORMS - 1)));
 }
 
+/* The same to int8, whose scales are for 64 columns: half a step is at most 0.4 % of the largest. */
+static void check_prompt8(gpu_attend_rows r, const void *kernel, size_t shared, uint32_t cols, const double *expected, const char *what) {
+    const size_t scale_bytes = gpu_x8_scale_bytes(r.rows, cols, 1);
+    r.x8 = {(int8_t *)zeros((size_t)r.rows * cols), (float *)zeros(scale_bytes), NULL, cols, cols, 1, false};
+    r.stages = 1;
+    start(kernel, dim3(r.cache.heads, (r.rows + 63) / 64), 128, shared, &r);
+    int8_t *q = (int8_t *)malloc((size_t)r.rows * cols);
+    CUDA(cudaMemcpy(q, r.x8.x, (size_t)r.rows * cols, cudaMemcpyDeviceToHost));
+    float *scale = from_device(r.x8.scale, scale_bytes / sizeof(float), false);
+    comparison c = {};
+    for (size_t t = 0; t < r.rows; t++)
+        for (uint32_t i = 0; i < cols; i++)
+            compare(&c, (double)q[t * cols + i] * scale[((t / 128 * (cols / 256) + i / 256) * 8 + 4 + i / 64 % 4) * 128 + t % 128], expected[t * cols + i]);
+    report(what, c.worst, c.most, 7e-3);
+    free(q), free(scale);
+}
+
 static void check_prompt_of(const shape *s) {
     attention_case a = make_case(s);
     const uint32_t q_cols = s->heads * s->dim, kv_cols = s->kv_heads * s->dim, stride = q_cols + 2 * kv_cols, out_stride = q_cols + 8;
@@ -616,6 +633,7 @@ static void check_prompt_of(const shape *s) {
         report(what, c.worst, c.most, 2e-3); /* queries, weights and results are FP16 */
         free(got);
     }
+    if (gpu_attend_x8(s->dim) && q_cols % GPU_X8_SEGMENT == 0) check_prompt8(r, kernel, shared, q_cols, a.expected, "  to int8");
     check_cache(&a, &p.cache, s->f32 ? 2e-6 : 1e-3);
     free(qkv);
     free_case(&a);
