@@ -6,23 +6,12 @@
  * Exit code 77 where the device has no such products. */
 #include <cublas_v2.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "cuda/gemm8.h"
 #include "cuda/steps.h"
 
-#define CUDA(call)                                                                                                  \
-    do {                                                                                                            \
-        cudaError_t e_ = (call);                                                                                    \
-        if (e_ != cudaSuccess) {                                                                                    \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));                                      \
-            exit(1);                                                                                                \
-        }                                                                                                           \
-    } while (0)
+enum { RANDOM_SEED = 3 };
+#include "gpu_check.cuh"
 
 typedef enum kind { TO_HALF, ADDED, SWIGLU } kind;
 static const char *const kind_names[] = {"to FP16", "added to float32", "SwiGLU"};
@@ -33,29 +22,10 @@ typedef struct shape {
     kind as;
 } shape;
 
-static cllm_cuda *cuda;
 static gpu_gemm8_device device;
-static cllm_error error;
 static bool failed;
 
-static void need(cllm_status s) {
-    if (s == CLLM_OK) return;
-    printf("%s: %s\n", cllm_status_name(s), error.message);
-    exit(1);
-}
-
-/* ---- numbers ---- */
-
-static uint64_t random_state = 3;
-static uint32_t random32(void) {
-    random_state += 0x9e3779b97f4a7c15ull;
-    uint64_t z = random_state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return (uint32_t)(z >> 32);
-}
-static double uniform(void) { return (random32() + 0.5) / 4294967296.0; }
-static float normal(void) { return (float)(sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform())); }
+/* ---- memory ---- */
 
 static void *must(size_t bytes) {
     void *p = calloc(1, bytes);
@@ -104,12 +74,12 @@ static run begin(shape s) {
     r.row_scale = (float *)must(r.w_rows * sizeof(float));
     __half *x = (__half *)must((size_t)s.tokens * x_cols * sizeof *x);
     for (uint32_t i = 0; i < r.w_rows; i++) {
-        r.row_scale[i] = 0.002f * expf(0.3f * normal());
+        r.row_scale[i] = 0.002f * expf(0.3f * (float)normal());
         /* two rows of the largest integers, where sums leave 22 bits soonest */
-        for (uint32_t j = 0; j < s.cols; j++) r.w[(size_t)i * s.cols + j] = (int8_t)(i == 3 ? 127 : i == 4 ? -128 : fmaxf(-128, fminf(127, rintf(8 * normal()))));
+        for (uint32_t j = 0; j < s.cols; j++) r.w[(size_t)i * s.cols + j] = (int8_t)(i == 3 ? 127 : i == 4 ? -128 : fmaxf(-128, fminf(127, rintf(8 * (float)normal()))));
     }
     for (uint32_t t = 0; t < s.tokens; t++)
-        for (uint32_t j = 0; j < x_cols; j++) x[(size_t)t * x_cols + j] = __float2half(t == 5 ? 2.0f : normal() * (j / 64 % 5 == 3 ? 20 : 1));
+        for (uint32_t j = 0; j < x_cols; j++) x[(size_t)t * x_cols + j] = __float2half(t == 5 ? 2.0f : (float)normal() * (j / 64 % 5 == 3 ? 20 : 1));
     r.w_device = (int8_t *)upload(r.w, (size_t)r.w_rows * s.cols, 0);
     r.row_scale_device = (float *)upload(r.row_scale, r.w_rows * sizeof(float), 0);
     r.x_device = (__half *)upload(x, (size_t)s.tokens * x_cols * sizeof *x, 0);

@@ -1,33 +1,13 @@
 /* The kernels between the products, checked on random numbers against plain loops in double precision.
  *
  *   gpu_ops [norm|swiglu|argmax|gather|rows|decode|prompt]...   all without an argument; exit code 1 if one is wrong */
-#include <cuda_runtime.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cuda/host.h"
 #include "cuda/steps.h"
 
-#define CUDA(call)                                                                                                  \
-    do {                                                                                                            \
-        cudaError_t e_ = (call);                                                                                    \
-        if (e_ != cudaSuccess) {                                                                                    \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));                                      \
-            exit(1);                                                                                                \
-        }                                                                                                           \
-    } while (0)
+enum { RANDOM_SEED = 7 };
+#include "gpu_check.cuh"
 
-static cllm_cuda *cuda;
-static cllm_error error;
 static bool failed;
-
-static void need(cllm_status s) {
-    if (s == CLLM_OK) return;
-    printf("%s: %s\n", cllm_status_name(s), error.message);
-    exit(1);
-}
 
 static void start(const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument) {
     need(cllm_cuda_start(cuda, kernel, grid, dim3(threads), shared, NULL, argument, &error));
@@ -36,20 +16,9 @@ static void start(const void *kernel, dim3 grid, uint32_t threads, size_t shared
 
 /* ---- numbers ---- */
 
-static uint64_t random_state = 7;
-static uint32_t random32(void) {
-    random_state += 0x9e3779b97f4a7c15ull;
-    uint64_t z = random_state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return (uint32_t)(z >> 32);
-}
-static double uniform(void) { return (random32() + 0.5) / 4294967296.0; }
-static float normal(void) { return (float)(sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform())); }
-
 static float *draw(size_t n, float scale) {
     float *v = (float *)malloc(n * sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = normal() * scale;
+    for (size_t i = 0; i < n; i++) v[i] = (float)normal() * scale;
     return v;
 }
 

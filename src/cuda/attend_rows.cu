@@ -174,9 +174,7 @@ template <int HD> CLLM_INLINE void add_tile(const float s[attend_shape<HD>::keys
 template <int HD> CLLM_INLINE void store_rows8(const gpu_attend_rows &p, uint32_t row, uint32_t head, int lane, const attend_state<HD> &a) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float sum = a.sum[r];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float sum = sum_of<4>(a.sum[r]);
         const float inverse = 1.0f / sum;
 #pragma unroll
         for (int chunk = 0; chunk < HD / GPU_X8_CHUNK; chunk++) {
@@ -191,9 +189,7 @@ template <int HD> CLLM_INLINE void store_rows8(const gpu_attend_rows &p, uint32_
 template <int HD> CLLM_INLINE void store_rows(const gpu_attend_rows &p, uint32_t row, uint32_t head, int lane, const attend_state<HD> &a) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float sum = a.sum[r];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
+        const float sum = sum_of<4>(a.sum[r]);
         if (row + 8 * r >= p.rows) continue;
         const float inverse = 1.0f / sum;
         __half *to = p.out + (size_t)(row + 8 * r) * p.out_stride + (size_t)head * p.cache.dim;

@@ -136,7 +136,7 @@ CLLM_INLINE void score_keys(const gpu_attend_step &p, const T *keys, uint32_t st
             const uint32_t col = 8 * (part + 4 * i);
             if (col >= row) break;
             float k[8];
-            cache_load8(keys + key * stride + col, k);
+            load_eight(keys + key * stride + col, k);
 #pragma unroll
             for (int h = 0; h < HB; h++) {
                 const float4 *q = (const float4 *)(queries + h * row + col), a = q[0], b = q[1];

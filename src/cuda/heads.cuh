@@ -65,7 +65,7 @@ CLLM_INLINE void cache_store(__half *to, float v) { *to = __float2half_rn(v); }
 CLLM_INLINE void cache_store(float *to, float v) { *to = v; }
 
 /* Eight numbers of a cached row, at a multiple of 8. */
-CLLM_INLINE void cache_load8(const __half *from, float v[8]) {
+CLLM_INLINE void load_eight(const __half *from, float v[8]) {
     const uint4 u = *(const uint4 *)from;
     const uint32_t w[4] = {u.x, u.y, u.z, u.w};
 #pragma unroll
@@ -74,7 +74,7 @@ CLLM_INLINE void cache_load8(const __half *from, float v[8]) {
         v[2 * i] = f.x, v[2 * i + 1] = f.y;
     }
 }
-CLLM_INLINE void cache_load8(const float *from, float v[8]) { load8(from, 0, 8, v); }
+CLLM_INLINE void load_eight(const float *from, float v[8]) { load8(from, 0, 8, v); }
 
 CLLM_INLINE float2 cache_load2(const __half *from) { return __half22float2(*(const __half2 *)from); }
 CLLM_INLINE float2 cache_load2(const float *from) { return *(const float2 *)from; }

@@ -125,21 +125,17 @@ static uint64_t source_bytes(const cllm_matrix *m) {
     return (uint64_t)m->rows * m->cols * (m->dtype == CLLM_DTYPE_F32 ? 4 : 2);
 }
 
-/* Of the matrix as the directory has it. */
-static bool may_be_int8(const gpu_model *m, const cllm_matrix *from) {
-    return m->gemm8.encode && !m->decoded && gpu_stays_coded(from) && from->coded->h.layout == 8 && from->cols % 16 == 0 && from->rows % 4 == 0;
-}
+static bool takes_int8(const gpu_model *m, const cllm_header *h, uint32_t rows) { return m->gemm8.encode && h->layout == 8 && h->cols % 16 == 0 && rows % 4 == 0; }
 
-bool gpu_is_int8(const gpu_model *m, const gpu_matrix *matrix) {
-    return m->gemm8.encode && matrix->coded && matrix->coded->h.layout == 8 && matrix->cols % 16 == 0 && matrix->rows % 4 == 0;
-}
+bool gpu_is_int8(const gpu_model *m, const gpu_matrix *matrix) { return matrix->coded && takes_int8(m, &matrix->coded->h, matrix->rows); }
 
 void gpu_find_int8(gpu_model *m) {
     if (!m->prompt_f16) m->gemm8 = gpu_gemm8_open();
     m->any_int8 = false;
     m->all_int8 = true;
     for (size_t i = 2; i < gpu_pair_count(m); i++) { /* the embedding and the head are no layers */
-        const bool is = may_be_int8(m, gpu_pair_at(m, m->weights, i).from);
+        const cllm_matrix *from = gpu_pair_at(m, m->weights, i).from;
+        const bool is = !m->decoded && gpu_stays_coded(from) && takes_int8(m, &from->coded->h, from->rows);
         m->any_int8 |= is;
         m->all_int8 &= is;
     }

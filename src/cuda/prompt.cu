@@ -303,13 +303,14 @@ static cllm_status attend(gpu_session *s, uint32_t layer, uint32_t position, con
     return run_rows(s, kernel, dim3(c->heads, (tokens + 63) / 64), 128, p.stages * shared, &p, err);
 }
 
-/* Queries, keys and values of all tokens, turned, and the latter two stored. `pending`: a bias that the residual stream has yet to get. */
-static cllm_status keys_and_values(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
+/* Queries, keys and values of all tokens, turned, and the latter two stored. `pending`: a bias that the residual stream has yet to get; whole_layer: the rest of the layer
+ * follows. */
+static cllm_status keys_and_values(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, bool whole_layer, cllm_error *err) {
     const gpu_layer *l = &s->model->layers[layer];
     const part qkv[] = {whole(&l->q), whole(&l->k), whole(&l->v)};
     bool ready = false;
     cllm_status st = norm(s, pending, l->attn_norm, qkv, 3, false, tokens, &ready, err);
-    if (!st) st = decode_ahead(s, l, err);
+    if (!st && whole_layer) st = decode_ahead(s, l, err);
     if (!st) st = multiply(s, qkv, 3, of_normed(s, s->qkv, s->n.q_cols + 2 * s->n.kv_cols, tokens, ready), false, err);
     return st ? st : place(s, layer, position, tokens, err);
 }
@@ -317,7 +318,7 @@ static cllm_status keys_and_values(gpu_session *s, uint32_t layer, const float *
 static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *pending, uint32_t position, uint32_t tokens, cllm_error *err) {
     const part o = whole(&s->model->layers[layer].o);
     bool ready = false;
-    cllm_status st = keys_and_values(s, layer, pending, position, tokens, err);
+    cllm_status st = keys_and_values(s, layer, pending, position, tokens, true, err);
     if (!st) st = attend(s, layer, position, &o, tokens, &ready, err);
     return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, ready), false, err);
 }
@@ -436,7 +437,7 @@ static cllm_status fetch_logits(gpu_session *s, float *logits, cllm_error *err) 
  * still is before the layer. */
 static cllm_status last_layer(gpu_session *s, const float *pending, uint32_t position, uint32_t tokens, cllm_logits want, float *logits, cllm_error *err) {
     const uint32_t layer = s->model->config->layers - 1;
-    cllm_status st = keys_and_values(s, layer, pending, position, tokens, err);
+    cllm_status st = keys_and_values(s, layer, pending, position, tokens, false, err);
     if (st || want == CLLM_LOGITS_NONE) return st;
     st = gpu_last_row(s, layer, position + tokens - 1, tokens - 1, err);
     if (!st) st = gpu_head(s, 0, 1, err);

@@ -4,22 +4,6 @@
 
 enum { AT_ONCE = 8 * GPU_THREADS }; /* columns of a block */
 
-CLLM_INLINE void load_eight(const float *from, float v[8]) {
-    const float4 a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-
-CLLM_INLINE void load_eight(const __half *from, float v[8]) {
-    const uint4 h = *(const uint4 *)from;
-    const uint32_t word[4] = {h.x, h.y, h.z, h.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float2 f = __half22float2(*(const __half2 *)&word[i]);
-        v[2 * i] = f.x;
-        v[2 * i + 1] = f.y;
-    }
-}
-
 CLLM_INLINE void clear_eight(float v[8]) {
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = 0;
