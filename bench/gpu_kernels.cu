@@ -17,6 +17,7 @@
 enum { RANDOM_SEED = 1 };
 #include "gpu_check.cuh"
 
+/* Does not wait for the default stream: cudaDeviceSynchronize() follows what is copied and cleared there. */
 static cudaStream_t stream;
 
 /* ---- weights ---- */
@@ -106,6 +107,7 @@ static bool check_decode(const cllm_tensor *t, const cllm_cuda_tensor *d, uint32
     need(cllm_tensor_decode(t, row0, nrows, as, expected, bytes, 0, &error));
     CUDA(cudaMalloc((void **)&out, bytes + 2 * CANARY));
     CUDA(cudaMemset(out, 0xa5, bytes + 2 * CANARY));
+    CUDA(cudaDeviceSynchronize());
     cllm_cuda_decode_job job = {d, row0, nrows, out + CANARY, 0, 0};
     need(cllm_cuda_decode(cuda, &job, 1, as, false, stream, &error));
     need(cllm_cuda_check(cuda, stream, &error));
@@ -367,6 +369,7 @@ static int corrupt(int count) {
     CUDA(cudaMemset(out, 0xa5, out_bytes));
     CUDA(cudaMemset(y, 0xa5, y_bytes));
     CUDA(cudaMemcpy(x, pool, cols * 4, cudaMemcpyHostToDevice));
+    CUDA(cudaDeviceSynchronize());
     int results[3] = {};
     for (int i = 0; i < count; i++) results[run_corrupt(&c[i % kinds], out, y, x)]++;
     bool live = canaries_live(out, out_bytes) && canaries_live(y, y_bytes);
@@ -415,6 +418,7 @@ static float time_cublas(uint32_t rows, uint32_t cols, int batch, cudaDataType t
     for (int i = 1; i < copies; i++) CUDA(cudaMemcpy(w + n * i, w, n * 2, cudaMemcpyDeviceToDevice));
     CUDA(cudaMemcpy(x, h, (size_t)cols * 2, cudaMemcpyHostToDevice));
     for (int i = 1; i < batch; i++) CUDA(cudaMemcpy(x + (size_t)cols * i, x, (size_t)cols * 2, cudaMemcpyDeviceToDevice));
+    CUDA(cudaDeviceSynchronize());
     free(h);
     cublasHandle_t blas;
     cublasCreate(&blas);
@@ -470,6 +474,7 @@ static float time_product(const rotation *r, uint32_t rows, uint32_t cols, uint3
     CUDA(cudaMalloc((void **)&x, (size_t)cols * batch * 4));
     CUDA(cudaMalloc((void **)&y, (size_t)rows * batch * 4));
     for (uint32_t b = 0; b < batch; b++) CUDA(cudaMemcpy(x + (size_t)b * cols, pool, (size_t)cols * 4, cudaMemcpyHostToDevice));
+    CUDA(cudaDeviceSynchronize());
     need(cllm_cuda_vector_new(cuda, cols, batch, &v, &error));
     need(cllm_cuda_vector_set(v, r->tensor[0], x, cols, stream, &error));
     cllm_cuda_product_job job = {r->tensor[0], v, y, rows};
@@ -562,6 +567,7 @@ static void copy_bandwidth(void) {
     CUDA(cudaMalloc((void **)&a, bytes));
     CUDA(cudaMalloc((void **)&b, bytes));
     CUDA(cudaMemset(a, 1, bytes));
+    CUDA(cudaDeviceSynchronize());
     cudaGraph_t graph;
     CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     for (int i = 0; i < 4; i++) CUDA(cudaMemcpyAsync(b, a, bytes, cudaMemcpyDeviceToDevice, stream));

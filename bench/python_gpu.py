@@ -329,7 +329,8 @@ def part_transformers(a):
             got = texts(model)
             passed(f"{directory}: loaded to the GPU", not any(p.is_meta for p in model.parameters()) and memory(model)["tensors"] > 0, f"{memory(model)['tensors']} bytes compressed")
             for device in ("cpu", "cuda"):
-                run = [a.codecllm, "run", out, "-n", "48", "--temp", "0", "--device", device, "-p"]
+                # The package multiplies with activations as they are: int8 in prompts would part texts at near ties.
+                run = [a.codecllm, "run", out, "-n", "48", "--temp", "0", "--device", device, "--prompt-type", "f16", "-p"]
                 tried = [subprocess.run([*run, p], capture_output=True, text=True, env=environment) for p, _ in prompts]
                 if any(t.returncode for t in tried):
                     skipped(f"{directory}: the command's text on {device}", next(t.stderr for t in tried if t.returncode).strip()[:200])

@@ -141,12 +141,6 @@ static cllm_status api_upload(void *p, const cllm_tensor *tensor, void **out, ui
     *out = NULL;
     cllm_status s = cllm_cuda_tensor_upload(g->cuda, tensor, &t, err);
     if (s) return s;
-    /* Copies from pageable memory return before they have arrived, and streams that do not wait for the default one would run ahead. */
-    cudaError_t e = cudaStreamSynchronize(cudaStreamLegacy);
-    if (e != cudaSuccess) {
-        cllm_cuda_tensor_free(t);
-        return cllm_cuda_fail(err, e, "uploading a tensor");
-    }
     *bytes = cllm_cuda_tensor_bytes(t);
     *out = t;
     return CLLM_OK;
@@ -356,8 +350,6 @@ static cllm_status find_form(api_gpu *g, workspace *w, int index, uint32_t cols,
         f = (form *)cllm_alloc_zero(1, sizeof *f);
         if (!f) return cllm_fail_memory(err, sizeof *f, "a workspace");
         s = cllm_cuda_vector_new(g->cuda, cols, batch, &f->vector, err);
-        cudaError_t e = s ? cudaSuccess : cudaStreamSynchronize(cudaStreamLegacy); /* it is cleared there */
-        if (e != cudaSuccess) s = cllm_cuda_fail(err, e, "a workspace");
         if (s) {
             cllm_cuda_vector_free(f->vector);
             cllm_free(f);

@@ -152,7 +152,7 @@ static cllm_status time_copy(bench *b, uint64_t bytes, bool read, uint32_t repea
     cudaSetDevice(b->device);
     cllm_status s = allocate((void **)&j.to, all, "memory to copy to", err);
     if (s == CLLM_OK && read) s = allocate((void **)&j.from, all, "memory to copy from", err);
-    if (s == CLLM_OK && read && cudaMemset(j.from, 1, all) != cudaSuccess) s = cllm_cuda_fail(err, cudaGetLastError(), "filling memory");
+    if (s == CLLM_OK && read && (cudaMemset(j.from, 1, all) != cudaSuccess || cllm_cuda_settle() != cudaSuccess)) s = cllm_cuda_fail(err, cudaGetLastError(), "filling memory");
     if (s == CLLM_OK) s = time_calls(b, copy_call, &j, j.copies, repeat, us, err);
     cudaFree(j.from);
     cudaFree(j.to);

@@ -45,6 +45,9 @@ static inline uint32_t cllm_cuda_padded_batch(uint32_t batch) { return batch <= 
 
 /* "what: CUDA's words" as CLLM_ERR_DEVICE (CLLM_ERR_MEMORY where memory ran out). */
 cllm_status cllm_cuda_fail(cllm_error *err, cudaError_t error, const char *what);
+/* Waits for copies and clears of the default stream. They can return before they have happened, and streams that do not wait for the default one would
+ * run ahead of them. */
+static inline cudaError_t cllm_cuda_settle(void) { return cudaStreamSynchronize(cudaStreamLegacy); }
 /* cudaMalloc and cudaHostAlloc (mapped, for every context), and what frees their memory (or NULL); every allocation of a model and of a session goes
  * through these. */
 cudaError_t cllm_cuda_malloc(void **out, size_t bytes);

@@ -36,6 +36,7 @@ cllm_status cllm_cuda_vector_new(cllm_cuda *c, uint32_t cols, uint32_t batch, cl
     size_t numbers = (size_t)v->padded_batch * v->chunks * CLLM_CUDA_CHUNK, bytes = 4 * numbers + (size_t)v->padded_batch * v->chunks * sizeof(float);
     cudaError_t e = cudaMalloc((void **)&v->memory, bytes);
     if (e == cudaSuccess) e = cudaMemset(v->memory, 0, bytes);
+    if (e == cudaSuccess) e = cllm_cuda_settle();
     if (e != cudaSuccess) {
         cllm_cuda_vector_free(v);
         return cllm_cuda_fail(err, e, "a vector");

@@ -24,6 +24,7 @@ cllm_status cllm_cuda_open(int device, cllm_cuda **out, cllm_error *err) {
     c->dependent_launch = major >= 9;
     e = cllm_cuda_malloc((void **)&c->error, sizeof *c->error);
     if (e == cudaSuccess) e = cudaMemset(c->error, 0, sizeof *c->error);
+    if (e == cudaSuccess) e = cllm_cuda_settle();
     if (e != cudaSuccess) {
         cllm_cuda_close(c);
         return cllm_cuda_fail(err, e, "a device word");
@@ -127,7 +128,7 @@ static cudaError_t upload_sections(const cllm_tensor *t, const tensor_memory *m,
     if (e == cudaSuccess && scales) e = cudaMemcpy(memory + m->scale, scales, sizeof(float) * t->h.rows, cudaMemcpyHostToDevice);
     if (e == cudaSuccess) e = cudaMemcpy(memory + m->blob, t->blob, m->held, cudaMemcpyHostToDevice);
     if (e == cudaSuccess) e = cudaMemset(memory + m->blob + m->held, 0, m->bytes - m->blob - m->held);
-    return e;
+    return e == cudaSuccess ? cllm_cuda_settle() : e;
 }
 
 static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_memory *m) {

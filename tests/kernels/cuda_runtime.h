@@ -159,6 +159,7 @@ static inline cudaError_t cudaMemset(void *to, int v, size_t bytes) {
 }
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) { return cudaMemcpy(to, from, bytes, kind); }
 static inline cudaError_t cudaMemsetAsync(void *to, int v, size_t bytes, cudaStream_t) { return cudaMemset(to, v, bytes); }
+#define cudaStreamLegacy ((cudaStream_t)1)
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 #endif
