@@ -47,6 +47,7 @@ typedef struct evaluation {
 
 static int parse(int argc, char **argv, ppl_options *o) {
     *o = (ppl_options){.window = 512, .device = CLI_DEVICE_DEFAULTS};
+    o->device.prompt = CLI_PROMPT_F16; /* int8 activations would add as much as int8 weights do */
     const arg_option options[] = {
         {.names = "-f, --file",
          .kind = ARG_STRING,

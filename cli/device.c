@@ -40,8 +40,11 @@ arg_option cli_option_prompt(cli_device_options *o) {
                         .target = &o->prompt,
                         .value = "TYPE",
                         .choices = prompt_names,
-                        .help = "type of a prompt's activations on a GPU: auto (default: int8 where weights are integers and "
-                                "the GPU multiplies them so, else f16) or f16"};
+                        .help = o->prompt == CLI_PROMPT_AUTO
+                                    ? "type of a prompt's activations on a GPU: auto (default: int8 where weights are integers "
+                                      "and the GPU multiplies them so, else f16) or f16"
+                                    : "type of activations on a GPU: f16 (default, so that the weights alone are measured) or "
+                                      "auto (as run has them: int8 where weights are integers and the GPU multiplies them so)"};
 }
 
 arg_option cli_option_max_vram(cli_device_options *o) {
@@ -80,7 +83,7 @@ int cli_device_apply(const cli_device_options *o, cllm_model_params *params) {
         return cli_fail(CLI_USAGE,
                         "--max-vram is about a GPU's memory, but --device says cpu; --max-ram is about the host's");
     params->kv_f32 = (o->keys >= 0 ? o->keys : o->values) == 1;
-    params->prompt_f16 = o->prompt == 1;
+    params->prompt_f16 = o->prompt == CLI_PROMPT_F16;
     return -1;
 }
 

@@ -5,21 +5,24 @@
 #include "args.h"
 #include "cli.h"
 
+typedef enum cli_prompt_type { CLI_PROMPT_AUTO, CLI_PROMPT_F16 } cli_prompt_type;
+
 typedef struct cli_device_options {
     const char *device;
     int keys, values;     /* index of the type of the KV cache, or -1 */
-    int prompt;           /* index of the type of a prompt's activations, or -1 */
+    int prompt;           /* type of a prompt's activations: a cli_prompt_type */
     const char *max_vram; /* as given: a size, or "auto"; NULL: no limit */
     uint64_t max_ram;     /* 0: no limit */
 } cli_device_options;
 
 #define CLI_DEVICE_DEFAULTS                                                                                            \
-    { NULL, -1, -1, -1, NULL, 0 }
+    { NULL, -1, -1, CLI_PROMPT_AUTO, NULL, 0 }
 
 /* Entries of a verb's table of options. */
 arg_option cli_option_device(cli_device_options *o);
 arg_option cli_option_keys(cli_device_options *o);
 arg_option cli_option_values(cli_device_options *o);
+/* o->prompt is the verb's default. */
 arg_option cli_option_prompt(cli_device_options *o);
 arg_option cli_option_max_vram(cli_device_options *o);
 arg_option cli_option_max_ram(cli_device_options *o);

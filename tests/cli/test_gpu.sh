@@ -28,12 +28,12 @@ same_ppl() {
     echo "$dir $*: perplexity $(jq .ppl "$work/out") on the GPU, $on_cpu on the CPU"
     json ".device == \"cuda:0\" and (.ppl / $on_cpu - 1 | fabs) < $limit"
 }
-for dir in "$tiny" "$work/int8" "$work/rd" "$work/rd-fast" "$work/exact"; do same_ppl 0.001 "$dir" --max-windows 4 --prompt-type f16; done
-same_ppl 0.001 "$work/rd" --max-windows 4 --prompt-type f16 --kv-type f32
-same_ppl 0.001 "$work/rd" --max-windows 4 --prompt-type f16 --window 1000
+for dir in "$tiny" "$work/int8" "$work/rd" "$work/rd-fast" "$work/exact"; do same_ppl 0.001 "$dir" --max-windows 4; done
+same_ppl 0.001 "$work/rd" --max-windows 4 --kv-type f32
+same_ppl 0.001 "$work/rd" --max-windows 4 --window 1000
 same_ppl 0.001 "$work/exact" --max-windows 4 --window 9
 # int8 activations round by what needs the whole text to average out, and then still leaves some 0.07 %
-for dir in "$work/int8" "$work/rd" "$work/rd-fast"; do same_ppl 0.002 "$dir"; done
+for dir in "$work/int8" "$work/rd" "$work/rd-fast"; do same_ppl 0.002 "$dir" --prompt-type auto; done
 
 # The golden texts, from the GPU's own choice and from the sampler's: a penalty of next to nothing wants the logits.
 for dir in "$tiny" "$work/exact"; do
