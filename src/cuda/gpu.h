@@ -52,7 +52,7 @@ typedef struct gpu_model {
     gpu_matrix embedding, head_own;
     const gpu_matrix *head; /* &embedding when tied */
     const float *final_norm, *rope_freq;
-    uint64_t coded_bytes, read_per_token;
+    uint64_t read_per_token;
     bool any_coded, any_plain, kv_f32, prompt_f16, decoded;
     gpu_gemm8_device gemm8;
     bool any_int8, all_int8; /* layers' matrices that prompts multiply as integers: some, all */

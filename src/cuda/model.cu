@@ -78,20 +78,24 @@ static cllm_status decode_now(gpu_model *m, gpu_matrix *to, cllm_error *err) {
     return s;
 }
 
-static cllm_status load_coded(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, cllm_error *err) {
-    cllm_status s = cllm_cuda_tensor_upload(m->cuda, from->coded, &to->coded, err);
+/* *next: where the next one begins in the memory of all of them. */
+static cllm_status load_coded(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, uint8_t **next, cllm_error *err) {
+    if (m->decoded) {
+        cllm_status s = cllm_cuda_tensor_upload(m->cuda, from->coded, &to->coded, err);
+        return s ? s : decode_now(m, to, err);
+    }
+    cllm_status s = cllm_cuda_tensor_place(m->cuda, from->coded, true, *next, &to->coded, err);
     if (s) return s;
-    if (m->decoded) return decode_now(m, to, err);
     m->any_coded = true;
-    m->coded_bytes += cllm_cuda_tensor_bytes(to->coded);
+    *next += cllm_cuda_tensor_bytes(to->coded);
     return CLLM_OK;
 }
 
-static cllm_status load_matrix(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, cllm_error *err) {
+static cllm_status load_matrix(gpu_model *m, const cllm_matrix *from, gpu_matrix *to, uint8_t **next, cllm_error *err) {
     to->name = from->name;
     to->rows = from->rows;
     to->cols = from->cols;
-    cllm_status s = gpu_stays_coded(from) ? load_coded(m, from, to, err) : load_plain(m, from, to, err);
+    cllm_status s = gpu_stays_coded(from) ? load_coded(m, from, to, next, err) : load_plain(m, from, to, err);
     return s ? cllm_fail_prefix(err, s, "%s: tensor %s", from->file, from->name) : CLLM_OK;
 }
 
@@ -146,14 +150,30 @@ void gpu_find_int8(gpu_model *m) {
     }
 }
 
+/* Coded matrices share one allocation: of each of its own, the driver would round the size up to a page. */
+static cllm_status take_coded(gpu_model *m, const cllm_weight_set *w, uint8_t **memory, cllm_error *err) {
+    size_t total = 0, head, whole;
+    *memory = NULL;
+    for (size_t i = 0; i < gpu_pair_count(m); i++) {
+        if (i == 1 && w->tied) continue;
+        const cllm_matrix *from = gpu_pair_at(m, w, i).from;
+        if (m->decoded || !gpu_stays_coded(from)) continue;
+        if (!cllm_cuda_tensor_sizes(from->coded, &head, &whole) || !cllm_add(total, whole, &total)) return cllm_fail_memory(err, SIZE_MAX, from->name);
+    }
+    return total ? gpu_take(&m->heap, CLLM_MEMORY_WEIGHTS, total, 1, "the set of coded matrices", (void **)memory, err) : CLLM_OK;
+}
+
 static cllm_status load_matrices(gpu_model *m, const cllm_weight_set *w, const cllm_model_params *params, cllm_error *err) {
     uint64_t total = 0, done = 0;
+    uint8_t *next;
+    cllm_status s = take_coded(m, w, &next, err);
+    if (s) return s;
     for (size_t i = 0; i < gpu_pair_count(m); i++)
         if (i != 1 || !w->tied) total += source_bytes(gpu_pair_at(m, w, i).from);
     for (size_t i = 0; i < gpu_pair_count(m); i++) {
         if (i == 1 && w->tied) continue;
         const gpu_pair p = gpu_pair_at(m, w, i);
-        cllm_status s = load_matrix(m, p.from, p.to, err);
+        s = load_matrix(m, p.from, p.to, &next, err);
         if (s) return s;
         /* an untied embedding is read a row at a time */
         if (i != 0 || w->tied) m->read_per_token += matrix_bytes(p.to);
@@ -305,7 +325,6 @@ void gpu_model_info(const void *model, cllm_backend_model_info *info) {
     memset(info, 0, sizeof *info);
     pthread_mutex_lock(&m->lock);
     memcpy(info->memory, m->heap.bytes, sizeof info->memory);
-    info->memory[CLLM_MEMORY_WEIGHTS] += m->coded_bytes;
     info->read_per_token = m->read_per_token;
     info->weights_decoded = m->decoded;
     info->max_batch = GPU_MAX_TOKENS;
