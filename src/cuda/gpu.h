@@ -91,6 +91,9 @@ typedef struct gpu_sizes {
     size_t decoded_bytes;                  /* 0 where nothing is coded */
 } gpu_sizes;
 
+/* ffn rows of a round of tiles of gate and up, two tiles of 128 tokens at a time; 0 where there is no such product. */
+static inline uint32_t gpu_wave_rows(const gpu_model *m) { return m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK; }
+
 /* Columns of what attention and SwiGLU give, and bytes that they take as int8 in two planes, `padded` columns each. */
 static inline uint32_t gpu_act_cols(const gpu_sizes *n) { return n->q > n->ffn ? n->q : n->ffn; }
 static inline size_t gpu_act2_bytes(uint32_t tokens, uint32_t padded) { return ((size_t)tokens * 2 * padded + gpu_x8_scale_bytes(tokens, padded, 2) + 255) / 256 * 256; }
@@ -98,10 +101,11 @@ static inline size_t gpu_act2_bytes(uint32_t tokens, uint32_t padded) { return (
 /* Tokens of a batch have blocks of their own, so that each needs fewer splits. */
 static inline uint32_t gpu_splits(const gpu_sizes *n, uint32_t batch) { return n->splits > batch ? n->splits / batch : 1; }
 
-/* A matrix, and where in what is decoded it lies. */
-enum { GPU_AHEAD = 7 }; /* a layer's */
+/* Rows of a matrix, or its first columns, and where in what is decoded they lie. */
+enum { GPU_AHEAD = 7 }; /* a layer's matrices */
 typedef struct gpu_ahead {
     const gpu_matrix *m;
+    uint32_t row0, rows, blocks; /* blocks: of columns, from the first one on; 0: all of them */
     size_t at;
 } gpu_ahead;
 
@@ -142,7 +146,7 @@ typedef struct gpu_session {
     gpu_x8 x8, act8; /* what norms give, and attention and SwiGLU, for products of int8; in two planes and in one */
     uint8_t *decoded; /* matrices or slices of them as FP16 or int8, until a product has read them */
     size_t room;      /* of it, in the layer under way */
-    gpu_ahead ahead[GPU_AHEAD]; /* whole matrices as int8 that it has already */
+    gpu_ahead ahead[GPU_AHEAD]; /* what of matrices it has already as int8 */
     uint32_t ahead_count;
     bool decoded_free; /* the kernel launched last does not read them, and waits for all before it before it lets others start */
 

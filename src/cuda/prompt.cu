@@ -43,13 +43,23 @@ static cllm_status multiply_decoded(gpu_session *s, product *p, const uint8_t *w
     return gpu_gemm8_start(&s->model->gemm8, &g, w, p->x8, col0, p->g.cols, s->stream, err);
 }
 
-/* Of whole parts that are decoded already: where the first one lies; they lie together, in order. NULL: they are not. */
+/* Of parts that are decoded already: where the first one lies; they lie together, in order. NULL: they are not. */
 static const uint8_t *find_ahead(const gpu_session *s, const part *parts, uint32_t count) {
     for (uint32_t i = 0; i + count <= s->ahead_count; i++) {
         uint32_t n = 0;
-        while (n < count && s->ahead[i + n].m == parts[n].m && parts[n].row0 == 0 && parts[n].rows == parts[n].m->rows) n++;
+        for (; n < count; n++) {
+            const gpu_ahead *a = &s->ahead[i + n];
+            if (a->m != parts[n].m || a->row0 != parts[n].row0 || a->rows != parts[n].rows || a->blocks) break;
+        }
         if (n == count) return s->decoded + s->ahead[i].at;
     }
+    return NULL;
+}
+
+/* What is decoded of a matrix from this row on, or NULL. */
+static const gpu_ahead *find_part_ahead(const gpu_session *s, const gpu_matrix *m, uint32_t row0) {
+    for (uint32_t i = 0; i < s->ahead_count; i++)
+        if (s->ahead[i].m == m && s->ahead[i].row0 == row0) return &s->ahead[i];
     return NULL;
 }
 
@@ -57,6 +67,32 @@ static const uint8_t *find_ahead(const gpu_session *s, const part *parts, uint32
 static cllm_status decode(gpu_session *s, const product *p, const cllm_cuda_decode_job *jobs, uint32_t n, cllm_error *err) {
     s->ahead_count = 0;
     return cllm_cuda_decode(s->cuda, jobs, n, p->integers ? CLLM_DTYPE_I8 : CLLM_DTYPE_F16, s->decoded_free, s->stream, err);
+}
+
+/* ---- decoding at once ---- */
+
+/* Pieces of a layer's matrices in the order of their use, as int8. */
+typedef struct batch {
+    cllm_cuda_decode_job jobs[GPU_AHEAD];
+    gpu_ahead pieces[GPU_AHEAD];
+    uint32_t n;
+    size_t bytes;
+} batch;
+
+/* blocks: of columns, 0: all. There is room for it. */
+static void add_piece(const gpu_session *s, batch *b, const gpu_matrix *m, uint32_t row0, uint32_t rows, uint32_t blocks) {
+    b->jobs[b->n] = {m->coded, row0, rows, s->decoded + b->bytes, 0, blocks};
+    b->pieces[b->n++] = {m, row0, rows, blocks, b->bytes};
+    b->bytes += (size_t)rows * (blocks ? blocks * m->coded->view.tile_cols : m->cols);
+}
+
+static cllm_status decode_batch(gpu_session *s, const batch *b, cllm_error *err) {
+    const product p = {{}, NULL, false, true};
+    if (!b->n) return CLLM_OK;
+    cllm_status st = decode(s, &p, b->jobs, b->n, err);
+    memcpy(s->ahead, b->pieces, b->n * sizeof *b->pieces);
+    s->ahead_count = b->n;
+    return st;
 }
 
 static uint32_t least_common(uint32_t a, uint32_t b) {
@@ -68,21 +104,27 @@ static uint32_t least_common(uint32_t a, uint32_t b) {
 /* Column blocks that slices begin at multiples of. */
 static uint32_t blocks_apart(const product *p, const cllm_cuda_view *w) { return p->integers ? least_common(w->tile_cols, GPU_X8_SEGMENT) / w->tile_cols : 1; }
 
-/* One part in slices of columns, whose products add up. */
+/* One part in slices of columns, whose products add up. Where its first columns are decoded already, they are the first slice. */
 static cllm_status multiply_columns(gpu_session *s, const part *of, uint32_t blocks_at_once, product *p, cllm_error *err) {
     const cllm_cuda_view *w = &of->m->coded->view;
-    const uint32_t apart = blocks_apart(p, w), steps = (w->col_blocks + apart - 1) / apart, slices = (steps + blocks_at_once / apart - 1) / (blocks_at_once / apart);
+    const gpu_ahead *ahead = p->integers ? find_part_ahead(s, of->m, of->row0) : NULL;
+    const uint32_t head = ahead ? ahead->blocks : 0, apart = blocks_apart(p, w), at_once = blocks_at_once / apart;
+    const uint32_t steps = (w->col_blocks - head + apart - 1) / apart, slices = (steps + at_once - 1) / at_once;
+    const uint8_t *const there = s->decoded + (head ? ahead->at : 0);
     const gpu_gemm all = p->g;
     cllm_status st = CLLM_OK;
-    for (uint32_t i = 0; i < slices && !st; i++) {
-        const uint32_t first = steps * i / slices * apart, past = i + 1 == slices ? w->col_blocks : steps * (i + 1) / slices * apart, col0 = first * w->tile_cols;
+    for (uint32_t first = 0, slice = 0, past; first < w->col_blocks && !st; first = past) {
+        const bool ready = first < head;
+        if (ready) past = head;
+        else past = ++slice == slices ? w->col_blocks : head + steps * slice / slices * apart;
+        const uint32_t col0 = first * w->tile_cols;
         const cllm_cuda_decode_job job = {of->m->coded, of->row0, of->rows, s->decoded, first, past - first};
         p->g = all;
         p->g.x += col0;
         p->g.cols = past == w->col_blocks ? w->cols - col0 : (past - first) * w->tile_cols;
-        if (i) p->g.beta = 1;
-        st = decode(s, p, &job, 1, err);
-        if (!st) st = multiply_decoded(s, p, s->decoded, &job, 1, of->rows, col0, err);
+        if (first) p->g.beta = 1;
+        if (!ready) st = decode(s, p, &job, 1, err);
+        if (!st) st = multiply_decoded(s, p, ready ? there : s->decoded, &job, 1, of->rows, col0, err);
     }
     p->g = all;
     p->g.y = (uint8_t *)p->g.y + of->rows * y_bytes(p);
@@ -232,30 +274,70 @@ static product to_residual(gpu_session *s, const __half *x, size_t x_stride, flo
     return {{NULL, x, s->x, 0, 0, tokens, x_stride, s->n.hidden, alpha, 1, false}, &s->act8, ready, false};
 }
 
+/* ffn rows whose gate and up are multiplied at a time. */
+static uint32_t slice_rows(const gpu_session *s, uint32_t cols) {
+    const uint32_t fit = (uint32_t)(s->room / cols / 2 / GPU_X8_CHUNK * GPU_X8_CHUNK);
+    return s->model->swiglu8 && fit && fit < s->n.slice ? fit : s->n.slice;
+}
+
 /* Decodes a layer's first matrices at once, in the order of their use: as many groups that are multiplied together as are int8, fit, and will be read while they
  * are in L2. */
 static cllm_status decode_ahead(gpu_session *s, const gpu_layer *l, cllm_error *err) {
     const gpu_matrix *const all[GPU_AHEAD] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
     static const uint32_t end[] = {3, 4, 6, 7}; /* of groups */
-    cllm_cuda_decode_job jobs[GPU_AHEAD];
-    const product p = {{}, NULL, false, true};
-    size_t at = 0;
+    batch b = {};
     uint32_t n = 0;
     for (uint32_t group = 0, i = 0; group < sizeof end / sizeof end[0] && i == n; group++) {
         for (; i < end[group]; i++) {
             const gpu_matrix *m = all[i];
             const size_t bytes = (size_t)m->rows * m->cols;
-            if (!gpu_is_int8(s->model, m) || m->streamed || bytes > s->room - at || at + bytes > GPU_AHEAD_BYTES) break;
-            jobs[i] = {m->coded, 0, m->rows, s->decoded + at, 0, 0};
-            s->ahead[i] = {m, at};
-            at += bytes;
+            if (!gpu_is_int8(s->model, m) || m->streamed || bytes > s->room - b.bytes || b.bytes + bytes > GPU_AHEAD_BYTES) break;
+            add_piece(s, &b, m, 0, m->rows, 0);
         }
         if (i == end[group]) n = i;
     }
-    if (!n) return CLLM_OK;
-    cllm_status st = decode(s, &p, jobs, n, err);
-    s->ahead_count = n;
-    return st;
+    b.n = n;
+    return decode_batch(s, &b, err);
+}
+
+/* Every launch of decoding ends with few warps at work, so that few launches are wanted, and what fits goes along with what is due: behind O rounds of tiles of gate and
+ * up, unless these make one slice more. */
+static cllm_status decode_o(gpu_session *s, const gpu_layer *l, cllm_error *err) {
+    const uint32_t ffn = s->model->config->ffn, wave = gpu_wave_rows(s->model);
+    const part o = whole(&l->o);
+    const size_t bytes = (size_t)l->o.rows * l->o.cols;
+    if (!s->model->swiglu8 || !wave || bytes > s->room || find_ahead(s, &o, 1)) return CLLM_OK;
+    batch b = {};
+    add_piece(s, &b, &l->o, 0, l->o.rows, 0);
+    const size_t fit = (s->room - b.bytes) / l->gate.cols / 2;
+    const uint32_t slice = slice_rows(s, l->gate.cols), rows = fit < ffn ? (uint32_t)fit / wave * wave : ffn;
+    if (rows && (ffn - rows + slice - 1) / slice < (ffn + slice - 1) / slice) {
+        add_piece(s, &b, &l->gate, 0, rows, 0);
+        add_piece(s, &b, &l->up, 0, rows, 0);
+    }
+    return decode_batch(s, &b, err);
+}
+
+/* What fits of down: all, or first columns that spare it a slice. */
+static void add_down(const gpu_session *s, batch *b, const gpu_matrix *m) {
+    const part down = whole(m);
+    const cllm_cuda_view *w = &m->coded->view;
+    const size_t left = s->room - b->bytes;
+    product p = {{}, NULL, false, true};
+    p.g.cols = m->cols;
+    const uint32_t at_once = column_blocks_at_once(s, &down, 1, &p), apart = blocks_apart(&p, w), all = w->col_blocks;
+    const uint32_t fit = (uint32_t)(left / ((size_t)m->rows * w->tile_cols)) / apart * apart;
+    if ((size_t)m->rows * m->cols <= left) add_piece(s, b, m, 0, m->rows, 0);
+    else if (fit && at_once && (all - fit + at_once - 1) / at_once < (all + at_once - 1) / at_once) add_piece(s, b, m, 0, m->rows, fit);
+}
+
+/* Rows of gate and up, and behind the last ones what fits of down. */
+static cllm_status decode_gate(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, cllm_error *err) {
+    batch b = {};
+    add_piece(s, &b, &l->gate, row0, rows, 0);
+    add_piece(s, &b, &l->up, row0, rows, 0);
+    if (row0 + rows == s->model->config->ffn) add_down(s, &b, &l->down);
+    return decode_batch(s, &b, err);
 }
 
 /* Whether X of these parts may go to x8 where it comes about: all take it, and in the same form. */
@@ -320,6 +402,7 @@ static cllm_status self_attention(gpu_session *s, uint32_t layer, const float *p
     bool ready = false;
     cllm_status st = keys_and_values(s, layer, pending, position, tokens, true, err);
     if (!st) st = attend(s, layer, position, &o, tokens, &ready, err);
+    if (!st) st = decode_o(s, &s->model->layers[layer], err);
     return st ? st : multiply(s, &o, 1, to_residual(s, s->normed, normed_stride(s), 1, tokens, ready), false, err);
 }
 
@@ -334,12 +417,6 @@ static cllm_status swiglu(gpu_session *s, const gpu_layer *l, uint32_t row0, uin
     return run_rows(s, to_x8 ? gpu_swiglu_rows8_kernel() : gpu_swiglu_rows_kernel(), dim3((cols + 8 * GPU_THREADS - 1) / (8 * GPU_THREADS), tokens), GPU_THREADS, 0, &p, err);
 }
 
-/* ffn rows whose gate and up are multiplied at a time. */
-static uint32_t slice_rows(const gpu_session *s, uint32_t cols) {
-    const uint32_t fit = (uint32_t)(s->room / cols / 2 / GPU_X8_CHUNK * GPU_X8_CHUNK);
-    return s->model->swiglu8 && fit && fit < s->n.slice ? fit : s->n.slice;
-}
-
 static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, bool ready, bool to_x8, cllm_error *err) {
     const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
     cllm_status st = multiply(s, parts, 2, of_normed(s, s->gate_up, 2 * s->n.slice, tokens, ready), false, err);
@@ -349,14 +426,8 @@ static cllm_status gate_slice(gpu_session *s, const gpu_layer *l, uint32_t row0,
 /* The same in one product, to act8. */
 static cllm_status gate_slice8(gpu_session *s, const gpu_layer *l, uint32_t row0, uint32_t rows, uint32_t tokens, cllm_error *err) {
     const part parts[] = {{&l->gate, row0, rows}, {&l->up, row0, rows}};
+    cllm_status st = find_ahead(s, parts, 2) ? CLLM_OK : decode_gate(s, l, row0, rows, err);
     const uint8_t *w = find_ahead(s, parts, 2);
-    cllm_status st = CLLM_OK;
-    if (!w) {
-        const product p = {{}, &s->x8, true, true};
-        const cllm_cuda_decode_job jobs[] = {{l->gate.coded, row0, rows, s->decoded, 0, 0}, {l->up.coded, row0, rows, s->decoded + (size_t)rows * l->gate.cols, 0, 0}};
-        st = decode(s, &p, jobs, 2, err);
-        w = s->decoded;
-    }
     s->decoded_free = false;
     gpu_gemm8 g = {};
     g.row_scale[0] = l->gate.coded->view.row_scale + row0;
@@ -383,10 +454,10 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
         of.g.cols = l->gate.cols;
         st = quantize(s, &of, NULL, true, err);
     }
-    /* at once where both are decoded already */
-    const uint32_t slice = s->model->swiglu8 && find_ahead(s, readers, 2) ? ffn : slice_rows(s, l->gate.cols);
-    for (uint32_t row = 0; row < ffn && !st; row += slice) {
-        const uint32_t rows = ffn - row < slice ? ffn - row : slice;
+    const uint32_t slice = slice_rows(s, l->gate.cols);
+    for (uint32_t row = 0, rows; row < ffn && !st; row += rows) {
+        const gpu_ahead *ahead = s->model->swiglu8 ? find_part_ahead(s, &l->gate, row) : NULL;
+        rows = ahead ? ahead->rows : ffn - row < slice ? ffn - row : slice;
         st = s->model->swiglu8 ? gate_slice8(s, l, row, rows, tokens, err) : gate_slice(s, l, row, rows, tokens, ready, to_x8, err);
     }
     return st ? st : multiply(s, &down, 1, to_residual(s, s->act, s->n.ffn, 1 / GPU_ACT_SCALE, tokens, to_x8), false, err);

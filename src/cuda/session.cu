@@ -36,7 +36,7 @@ static void size_attention(gpu_session *s) {
 static uint32_t size_slice(const gpu_session *s, size_t number) {
     const gpu_model *m = s->model;
     const cllm_config *c = m->config;
-    const uint32_t all = up_to(c->ffn, 16), wave = m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK, whole = m->swiglu8 ? GPU_X8_CHUNK : m->any_int8 ? GPU_X8_SEGMENT : 16;
+    const uint32_t all = up_to(c->ffn, 16), wave = gpu_wave_rows(m), whole = m->swiglu8 ? GPU_X8_CHUNK : m->any_int8 ? GPU_X8_SEGMENT : 16;
     if (m->any_plain || m->planned) return all; /* matrices that are not decoded go out whole; streamed ones come one after the other */
     uint32_t rows = (uint32_t)(s->n.decoded_bytes / number / c->hidden / 2) / whole * whole;
     if (rows >= all || !rows) return all;
