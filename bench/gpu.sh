@@ -142,6 +142,7 @@ ppl_of() {
 # same_ppl DIR NAME: on the GPU as on the CPU, and with a prompt's own activations, which may be int8, near it.
 same_ppl() {
     cpu=$(ppl_of "$1" --device cpu) && gpu=$(ppl_of "$1" --device cuda) && prompt=$(ppl_of "$1" --device cuda --prompt-type auto) || return 1
+    [ -n "$cpu" ] && [ -n "$gpu" ] && [ -n "$prompt" ] || return 1
     awk -v name="$2" -v cpu="$cpu" -v gpu="$gpu" -v prompt="$prompt" 'BEGIN {
         off = 100 * (gpu / cpu - 1)
         rounded = 100 * (prompt / cpu - 1)

@@ -270,6 +270,7 @@ static json_t *subject_json(const evaluation *e, const subject *s) {
                                cli_json_number(score_ppl(&s->sum)), "tokens", (json_int_t)s->sum.tokens, "nll_mean",
                                cli_json_number(s->sum.nll / (double)s->sum.tokens), "window", e->o->window, "score",
                                score_names[e->o->score]);
+    json_object_set_new(object, "prompt_type", json_string(cli_prompt_names[e->o->device.prompt]));
     if (e->reference != NULL) {
         double tokens = (double)s->sum.tokens;
         json_object_set_new(object, "reference", json_string(e->reference->dir));

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 static const char *const kv_names[] = {"f16", "f32", NULL};
-static const char *const prompt_names[] = {"auto", "f16", NULL};
+const char *const cli_prompt_names[] = {"auto", "f16", NULL};
 
 arg_option cli_option_device(cli_device_options *o) {
     return (arg_option){.names = "-dev, --device",
@@ -39,7 +39,7 @@ arg_option cli_option_prompt(cli_device_options *o) {
                         .kind = ARG_CHOICE,
                         .target = &o->prompt,
                         .value = "TYPE",
-                        .choices = prompt_names,
+                        .choices = cli_prompt_names,
                         .help = o->prompt == CLI_PROMPT_AUTO
                                     ? "type of a prompt's activations on a GPU: auto (default: int8 where weights are integers "
                                       "and the GPU multiplies them so, else f16) or f16"

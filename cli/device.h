@@ -6,6 +6,7 @@
 #include "cli.h"
 
 typedef enum cli_prompt_type { CLI_PROMPT_AUTO, CLI_PROMPT_F16 } cli_prompt_type;
+extern const char *const cli_prompt_names[]; /* as options have them */
 
 typedef struct cli_device_options {
     const char *device;

@@ -351,7 +351,6 @@ static cllm_status find_form(api_gpu *g, workspace *w, int index, uint32_t cols,
         if (!f) return cllm_fail_memory(err, sizeof *f, "a workspace");
         s = cllm_cuda_vector_new(g->cuda, cols, batch, &f->vector, err);
         if (s) {
-            cllm_cuda_vector_free(f->vector);
             cllm_free(f);
             return s;
         }

@@ -19,7 +19,7 @@ enum {
  * warps without a tile, and processors without a piece of the product (docs/SPEED.md). */
 #define GPU_DECODED_BYTES ((size_t)44 << 20)
 #define GPU_DECODED_INT8_BYTES ((size_t)99 << 19) /* where all are integers, and SwiGLU needs no memory: three rounds of tiles of 4096 columns on 132 processors */
-#define GPU_AHEAD_BYTES ((size_t)26 << 20) /* of a layer's first matrices that are decoded at once: with more the first ones have left L2 when they are read */
+#define GPU_AHEAD_BYTES ((size_t)26 << 20) /* of a layer's first matrices that are decoded at once, where more would leave L2 before it is read; later a launch less is worth that */
 #define GPU_WORKSPACE  ((size_t)8 << 20)  /* of cuBLAS */
 #define GPU_PAGE       ((size_t)2 << 20)  /* that the driver hands out memory in */
 
@@ -91,7 +91,7 @@ typedef struct gpu_sizes {
     size_t decoded_bytes;                  /* 0 where nothing is coded */
 } gpu_sizes;
 
-/* ffn rows of a round of tiles of gate and up, two tiles of 128 tokens at a time; 0 where there is no such product. */
+/* ffn rows of a round of tiles of gate and up, two tiles of 128 tokens at a time; 0 where there is no such product, or no room for two. */
 static inline uint32_t gpu_wave_rows(const gpu_model *m) { return m->gemm8.clusters[1] / 2 * GPU_X8_CHUNK; }
 
 /* Columns of what attention and SwiGLU give, and bytes that they take as int8 in two planes, `padded` columns each. */

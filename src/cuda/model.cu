@@ -154,10 +154,11 @@ void gpu_find_int8(gpu_model *m) {
 static cllm_status take_coded(gpu_model *m, const cllm_weight_set *w, uint8_t **memory, cllm_error *err) {
     size_t total = 0, head, whole;
     *memory = NULL;
+    if (m->decoded) return CLLM_OK;
     for (size_t i = 0; i < gpu_pair_count(m); i++) {
         if (i == 1 && w->tied) continue;
         const cllm_matrix *from = gpu_pair_at(m, w, i).from;
-        if (m->decoded || !gpu_stays_coded(from)) continue;
+        if (!gpu_stays_coded(from)) continue;
         if (!cllm_cuda_tensor_sizes(from->coded, &head, &whole) || !cllm_add(total, whole, &total)) return cllm_fail_memory(err, SIZE_MAX, from->name);
     }
     return total ? gpu_take(&m->heap, CLLM_MEMORY_WEIGHTS, total, 1, "the set of coded matrices", (void **)memory, err) : CLLM_OK;

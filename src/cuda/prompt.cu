@@ -56,8 +56,8 @@ static const uint8_t *find_ahead(const gpu_session *s, const part *parts, uint32
     return NULL;
 }
 
-/* What is decoded of a matrix from this row on, or NULL. */
-static const gpu_ahead *find_part_ahead(const gpu_session *s, const gpu_matrix *m, uint32_t row0) {
+/* A piece of a matrix from this row on that is decoded, or NULL. */
+static const gpu_ahead *find_piece(const gpu_session *s, const gpu_matrix *m, uint32_t row0) {
     for (uint32_t i = 0; i < s->ahead_count; i++)
         if (s->ahead[i].m == m && s->ahead[i].row0 == row0) return &s->ahead[i];
     return NULL;
@@ -90,9 +90,10 @@ static cllm_status decode_batch(gpu_session *s, const batch *b, cllm_error *err)
     const product p = {{}, NULL, false, true};
     if (!b->n) return CLLM_OK;
     cllm_status st = decode(s, &p, b->jobs, b->n, err);
+    if (st) return st;
     memcpy(s->ahead, b->pieces, b->n * sizeof *b->pieces);
     s->ahead_count = b->n;
-    return st;
+    return CLLM_OK;
 }
 
 static uint32_t least_common(uint32_t a, uint32_t b) {
@@ -107,8 +108,8 @@ static uint32_t blocks_apart(const product *p, const cllm_cuda_view *w) { return
 /* One part in slices of columns, whose products add up. Where its first columns are decoded already, they are the first slice. */
 static cllm_status multiply_columns(gpu_session *s, const part *of, uint32_t blocks_at_once, product *p, cllm_error *err) {
     const cllm_cuda_view *w = &of->m->coded->view;
-    const gpu_ahead *ahead = p->integers ? find_part_ahead(s, of->m, of->row0) : NULL;
-    const uint32_t head = ahead ? ahead->blocks : 0, apart = blocks_apart(p, w), at_once = blocks_at_once / apart;
+    const gpu_ahead *ahead = p->integers ? find_piece(s, of->m, of->row0) : NULL;
+    const uint32_t head = ahead && ahead->rows == of->rows ? ahead->blocks : 0, apart = blocks_apart(p, w), at_once = blocks_at_once / apart;
     const uint32_t steps = (w->col_blocks - head + apart - 1) / apart, slices = (steps + at_once - 1) / at_once;
     const uint8_t *const there = s->decoded + (head ? ahead->at : 0);
     const gpu_gemm all = p->g;
@@ -146,7 +147,7 @@ static cllm_status multiply_ahead(gpu_session *s, const part *parts, uint32_t co
     cllm_cuda_decode_job jobs[GPU_GROUP];
     uint32_t rows = 0;
     for (uint32_t i = 0; i < count; i++) {
-        jobs[i] = {parts[i].m->coded, 0, parts[i].rows, NULL, 0, 0};
+        jobs[i] = {parts[i].m->coded, parts[i].row0, parts[i].rows, NULL, 0, 0};
         rows += parts[i].rows;
     }
     cllm_status st = multiply_decoded(s, p, w, jobs, count, rows, 0, err);
@@ -318,7 +319,7 @@ static cllm_status decode_o(gpu_session *s, const gpu_layer *l, cllm_error *err)
     return decode_batch(s, &b, err);
 }
 
-/* What fits of down: all, or first columns that spare it a slice. */
+/* What fits of down behind rows of gate and up, which size_decoded has room for: all, or first columns that spare it a slice. */
 static void add_down(const gpu_session *s, batch *b, const gpu_matrix *m) {
     const part down = whole(m);
     const cllm_cuda_view *w = &m->coded->view;
@@ -456,7 +457,7 @@ static cllm_status feed_forward(gpu_session *s, uint32_t layer, uint32_t tokens,
     }
     const uint32_t slice = slice_rows(s, l->gate.cols);
     for (uint32_t row = 0, rows; row < ffn && !st; row += rows) {
-        const gpu_ahead *ahead = s->model->swiglu8 ? find_part_ahead(s, &l->gate, row) : NULL;
+        const gpu_ahead *ahead = s->model->swiglu8 ? find_piece(s, &l->gate, row) : NULL;
         rows = ahead ? ahead->rows : ffn - row < slice ? ffn - row : slice;
         st = s->model->swiglu8 ? gate_slice8(s, l, row, rows, tokens, err) : gate_slice(s, l, row, rows, tokens, ready, to_x8, err);
     }

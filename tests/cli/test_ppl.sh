@@ -14,7 +14,7 @@ fi
 expect 0 ppl --device cpu "$work/exact" -f "$text" --max-windows 2 --kl "$tiny" --json
 json '.tokens == 1022 and .kl_mean > -1e-9 and .kl_mean < 1e-4 and .top1_agreement > 0.99 and .window == 512'
 expect 0 ppl --device cpu "$work/rd" -f "$text" --max-windows 2 --kl "$tiny" --json --score second-half
-json '.tokens == 512 and .kl_mean > 0.001 and .kl_mean < 0.5 and .top1_agreement > 0.7 and .top1_agreement < 1 and .score == "second-half"'
+json '.tokens == 512 and .kl_mean > 0.001 and .kl_mean < 0.5 and .top1_agreement > 0.7 and .top1_agreement < 1 and .score == "second-half" and .prompt_type == "f16"'
 expect 0 ppl --device cpu "$work/rd" "$work/exact" "$tiny" -f "$text" --window 64 --max-windows 3 --kl "$tiny" --json
 json 'length == 3 and all(.[]; .tokens == 189) and .[2].kl_mean < 1e-9 and .[2].top1_agreement == 1 and .[0].kl_mean > .[1].kl_mean'
 expect 0 ppl --device cpu "$work/rd" -f "$text" --max-windows 1 --weights compressed && prints 'perplexity [0-9]+\.[0-9]+ \(511 tokens\)'
