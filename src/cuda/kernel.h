@@ -54,7 +54,7 @@ typedef struct cllm_cuda_job {
     uint32_t batch;    /* vectors of x; those that pad it to 4 or 8 have no y */
     uint8_t *out;      /* decode: row-major rows [row0, row0 + nrows) */
     uint32_t row0, nrows; /* decode; a product takes all rows */
-    uint32_t blocks;      /* row blocks that have these rows */
+    uint32_t blocks, reciprocal; /* row blocks that have these rows; UINT32_MAX by that */
     const int32_t *row_at; /* or, of a job of one row: where the row's number lies; it is written by an earlier kernel, and clamped */
     uint32_t end;   /* units of this job and all before it */
     uint32_t end_block; /* blocks of this job and all before it, where blocks keep to one job */

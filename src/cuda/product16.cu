@@ -137,8 +137,8 @@ CLLM_INLINE bool multiply_pair(const pair_job &t, const pair_walk &k, const tile
     enum { columns = 2 * NB, step_x = columns * 4, group = raw16<K>::group };
     const cllm_cuda_job &job = *t.job;
     const uint32_t *base = raw_base(t);
-    const uint32_t step0 = k.col_block * (job.w.tile_cols / 16);
-    uint32_t left = width_of(job.w, k.col_block) / 16, chunk = step0 / 16, chunk_left = 16 - step0 % 16, end[2];
+    const uint32_t step0 = k.at.col_block * (job.w.tile_cols / 16);
+    uint32_t left = width_of(job.w, k.at.col_block) / 16, chunk = step0 / 16, chunk_left = 16 - step0 % 16, end[2];
     const uint32_t ragged = left % group;
     reader r[2];
     bool ok = true;
@@ -170,13 +170,13 @@ template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(pair_job &t
     for (; k.unit < k.last; walk_next(t, k, stages)) {
         tile_parts parts[2];
         bool ok = walk_arrive(t, k, stages, parts);
-        const bool rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
+        const bool rows_end = k.unit + 1 == k.last || k.at.col_block + 1 == job.w.col_blocks;
         row_scales scales;
         if (rows_end) scales = load_row_scales(job, row_block(t, k), t.lane);
         if (ok && (parts[0].entries | parts[1].entries)) {
-            const uint32_t width = width_of(job.w, k.col_block), reciprocal = width_reciprocal(width);
+            const uint32_t width = width_of(job.w, k.at.col_block), reciprocal = width_reciprocal(width);
 #pragma unroll 1
-            for (int i = 0; i < 1 + has_second(job, k.pair); i++)
+            for (int i = 0; i < 1 + has_second(job, k.at.pair); i++)
                 ok &= add_outliers<K, NB>(t, choose_parts(parts, i), 16 * (row_block(t, k) + i), first_column(t, k), width, reciprocal);
             ok = __all_sync(~0u, ok);
         }
@@ -186,7 +186,7 @@ template <int K, bool SHORT, int NB> CLLM_INLINE void multiply_pairs(pair_job &t
             raw_start(t, raw);
         }
         if (!ok) report_corrupt(t, k);
-        if (rows_end) add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), scales, s, t.lane);
+        if (rows_end) add_rows<NB>(job, row_block(t, k), has_second(job, k.at.pair), scales, s, t.lane);
     }
 }
 

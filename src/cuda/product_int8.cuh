@@ -158,7 +158,7 @@ template <int N, int R, bool ALIKE> CLLM_INLINE void decode_ahead(const pair_job
 template <int N, int R, int NB, bool ALIKE>
 CLLM_INLINE void multiply_outliers_and_ahead(pair_job &t, const pair_walk &k, const tile_parts parts[2], const uint2 *x, const ahead_steps<N, R, ALIKE> &ahead, pair_sums<NB> &s) {
     enum { steps = ahead_steps<N, R, ALIKE>::COUNT };
-    const uint32_t col0 = first_column(t, k), width = width_of(t.job->w, k.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
+    const uint32_t col0 = first_column(t, k), width = width_of(t.job->w, k.at.col_block), reciprocal = width_reciprocal(width), most = max(parts[0].entries, parts[1].entries);
     uint32_t position[2] = {~0u, ~0u}, i = 0;
 #pragma unroll 1
     do {
@@ -203,7 +203,7 @@ template <int N, int R, int NB, bool ALIKE>
 CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts parts[2], const digit_bytes &digits, pair_streams<N, R> &p, pair_sums<NB> &s) {
     enum { columns = 2 * NB, group = step_group<N, R>::steps, words = 8 * NB };
     const cllm_cuda_job &job = *t.job;
-    const uint32_t steps = width_of(job.w, k.col_block) / 32, step0 = k.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
+    const uint32_t steps = width_of(job.w, k.at.col_block) / 32, step0 = k.at.col_block * (job.w.tile_cols / 32), ragged = N == CODING_3 ? 0 : steps % group;
     uint32_t left = steps, end[2];
     readers_begin(t, parts, p.r, end);
     raw_choose(t, k, parts, p.raw);
@@ -242,13 +242,13 @@ template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(pair
     for (; k.unit < k.last; walk_next(t, k, stages)) {
         tile_parts parts[2];
         s.ok = walk_arrive(t, k, stages, parts);
-        const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.col_block + 1 == job.w.col_blocks;
+        const bool sound = s.ok, rows_end = k.unit + 1 == k.last || k.at.col_block + 1 == job.w.col_blocks;
         if (rows_end) prefetch_row_scales(job, row_block(t, k));
         if (sound) multiply_pair<N, R, NB, ALIKE>(t, k, parts, digits, p, s);
         else x_ready(t);
         if (!__all_sync(~0u, s.ok)) report_corrupt(t, k);
         if (rows_end)
-            add_rows<NB>(job, row_block(t, k), has_second(job, k.pair), load_row_scales(job, row_block(t, k), t.lane), s.rows, t.lane);
+            add_rows<NB>(job, row_block(t, k), has_second(job, k.at.pair), load_row_scales(job, row_block(t, k), t.lane), s.rows, t.lane);
     }
 }
 

@@ -122,6 +122,7 @@ static bool choose_shape(const cllm_cuda *c, cllm_cuda_shape *p, int most_warps,
 static void add_job(cllm_cuda_shape *p, cllm_cuda_job *jobs, const cllm_cuda_tensor *t, uint32_t row_blocks, cllm_cuda_job *job) {
     p->units += (row_blocks + p->tiles - 1) / p->tiles * job->w.col_blocks;
     job->blocks = row_blocks;
+    job->reciprocal = UINT32_MAX / row_blocks;
     job->end = p->units;
     if (t->stage_bytes > p->stage_bytes) p->stage_bytes = t->stage_bytes;
     jobs[p->jobs++] = *job;
@@ -137,17 +138,26 @@ static void make_staging(cllm_cuda_shape *p, const cllm_cuda_tensor *t) {
     p->own_words = CLLM_CUDA_STAGING_WORDS + p->listed;
 }
 
-/* Blocks for each job by its share of the units; false if there are too few. */
+/* What a job's tiles take: each its steps of 32 columns, and about six more. */
+static uint64_t work_of(const cllm_cuda_job *jobs, uint32_t i) {
+    const uint32_t units = jobs[i].end - (i ? jobs[i - 1].end : 0);
+    return (uint64_t)units * (jobs[i].w.cols / jobs[i].w.col_blocks / 32 + 6);
+}
+
+/* Blocks for each job by its share of the work; false if there are too few. */
 static bool keep_apart(const cllm_cuda_shape *p, cllm_cuda_job *jobs, uint32_t grid) {
-    uint32_t units = 0, used = 0;
+    uint64_t left = 0;
+    uint32_t used = 0;
     if (p->jobs < 2 || grid < 4 * p->jobs) return false;
+    for (uint32_t i = 0; i < p->jobs; i++) left += work_of(jobs, i);
     for (uint32_t i = 0; i < p->jobs; i++) {
-        const uint32_t n = jobs[i].end - units, left = p->units - units, blocks = grid - used, after = p->jobs - 1 - i;
-        uint32_t mine = (uint32_t)(((uint64_t)n * blocks + left / 2) / left);
+        const uint64_t work = work_of(jobs, i);
+        const uint32_t blocks = grid - used, after = p->jobs - 1 - i;
+        uint32_t mine = (uint32_t)((work * blocks + left / 2) / left);
         if (mine < 1) mine = 1;
         if (mine > blocks - after) mine = blocks - after;
         if (!after) mine = blocks;
-        units = jobs[i].end;
+        left -= work;
         jobs[i].end_block = used += mine;
     }
     return true;

@@ -37,7 +37,7 @@ enum { WINDOW_SHIFT = 20, ENTRIES_AT_ONCE = 64 /* what next_outliers takes of a 
 template <int STEPS, int BYTES>
 CLLM_INLINE bool list_outliers(const single_job &t, const pair_walk &k, const tile_parts &part, uint32_t i, uint32_t rounds, uint32_t list, uint32_t &position) {
     const cllm_cuda_view &w = t.job->w;
-    const uint32_t width = width_of(w, k.col_block), reciprocal = width_reciprocal(width);
+    const uint32_t width = width_of(w, k.at.col_block), reciprocal = width_reciprocal(width);
     const uint32_t cols = w.cols - first_column(t, k), rows = w.rows - 16 * row_block(t, k);
     bool ok = true;
 #pragma unroll 1

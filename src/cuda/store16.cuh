@@ -47,7 +47,7 @@ template <int K> CLLM_INLINE bool correct_number(const cllm_cuda_view &w, uint32
 template <int K, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw16<K> &raw) {
     enum { group = raw16<K>::group, window = 4 };
     const cllm_cuda_job &job = *t.job;
-    const uint32_t width = width_of(job.w, k.col_block), staged_at = own_words(t);
+    const uint32_t width = width_of(job.w, k.at.col_block), staged_at = own_words(t);
     const rows_out out = rows_begin<OUT, window, 16, 2>(t, k);
     reader r;
     uint32_t end;

@@ -49,7 +49,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t
     enum { group = step_group<N, R>::steps, window = N == CODING_3 ? 2 : 4, piece = piece_of<OUT>::bytes };
     const cllm_cuda_job &job = *t.job;
     const digit_bytes digits = digit_values<N, R, 0>(job.w.hi_min);
-    const uint32_t width = width_of(job.w, k.col_block), staged_at = own_words(t);
+    const uint32_t width = width_of(job.w, k.at.col_block), staged_at = own_words(t);
     const rows_out out = rows_begin<OUT, window, piece, 1>(t, k);
     reader r;
     uint32_t end, carry = 0;

@@ -53,26 +53,22 @@ typedef struct pair_order {
     uint32_t planes[2], staged;
 } pair_order;
 
-/* A warp's way through consecutive pairs of one job: along the columns of a pair's row blocks, then of the next ones. */
-typedef struct pair_walk {
-    uint32_t unit, last;      /* pairs of the job */
-    uint32_t pair, col_block; /* of `unit` */
-    uint32_t offsets;         /* of the next pair to be ordered: begin and end of each tile, in lanes 0 and 1, 2 and 3 */
-    pair_order order;         /* the last one given */
-} pair_walk;
+/* Where a pair is. */
+typedef struct pair_place {
+    uint32_t pair, col_block;
+} pair_place;
 
-CLLM_INLINE void next_pair(const cllm_cuda_view &w, uint32_t &pair, uint32_t &col_block) {
-    if (++col_block < w.col_blocks) return;
-    col_block = 0;
-    pair++;
-}
+/* A warp's way through pairs of one job: consecutive ones, along the columns of a pair's row blocks, then of the next ones; or what it is dealt, see deal. */
+typedef struct pair_walk {
+    uint32_t unit, last; /* pairs of the job, or of what is dealt */
+    pair_place at;       /* of `unit` */
+    pair_place next;     /* decoding */
+    uint32_t offsets;    /* of the next pair to be ordered: begin and end of each tile, in lanes 0 and 1, 2 and 3 */
+    pair_order order;    /* the last one given */
+} pair_walk;
 
 CLLM_INLINE bool has_second(const cllm_cuda_job &job, uint32_t pair) { return 2 * pair + 1 < job.blocks; }
 
-template <int TILES> CLLM_INLINE uint32_t load_offsets(const cllm_cuda_job &job, uint32_t block0, uint32_t pair, uint32_t col_block, int lane) {
-    const uint32_t block = block0 + TILES * pair + (TILES == 2 && lane & 2 && has_second(job, pair) ? 1 : 0);
-    return __ldg(job.w.offsets + (size_t)block * job.w.tiles_apart + col_block + (lane & 1));
-}
 
 /* Orders the pair whose offsets are there into stages of stage_bytes from `stage` on. The host has seen to it that tiles are longer than their
  * planes and no longer than a stage. */
@@ -118,6 +114,7 @@ template <int TILES> struct tile_job {
     uint32_t table;        /* a shared address */
     uint32_t own;          /* what the warp keeps in shared memory */
     table_load load;
+    uint32_t dealer, dealers; /* see deal; 0 dealers: nothing is dealt */
     bool first;            /* nothing that earlier kernels write or read was touched yet */
     int lane;
 };
@@ -128,34 +125,64 @@ typedef tile_job<1> single_job; /* of decoding */
 /* own_words words of this warp, which products keep zero. */
 template <int TILES> CLLM_INLINE uint32_t own_words(const tile_job<TILES> &t) { return load_shared(t.own + OWN_WORDS); }
 
+template <int TILES> CLLM_INLINE uint32_t load_offsets(const tile_job<TILES> &t, const pair_place &p) {
+    const uint32_t block = t.block0 + TILES * p.pair + (TILES == 2 && t.lane & 2 && has_second(*t.job, p.pair) ? 1 : 0);
+    return __ldg(t.job->w.offsets + (size_t)block * t.job->w.tiles_apart + p.col_block + (t.lane & 1));
+}
+
+/* Decoding has few tiles for a warp, and the last one of a row is often narrower. So the tiles of a job, column block by column block, are dealt to its blocks, and each
+ * block's to its warps, forth and back: if one has more than another, then a narrow one. Of n, number i and every `parts`th after it are: */
+CLLM_INLINE uint32_t dealt(uint32_t n, uint32_t parts, uint32_t i) { return (n + parts - 1 - i) / parts; }
+
+/* Where the warp's turn is among the block's warps. */
+CLLM_INLINE uint32_t turn_of(uint32_t unit) {
+    const uint32_t warps = blockDim.x >> 5, warp = threadIdx.x >> 5;
+    return unit * warps + (unit & 1 ? warps - 1 - warp : warp);
+}
+
+/* How many of the block's n the warp gets. */
+CLLM_INLINE uint32_t deal(uint32_t n) {
+    const uint32_t turns = n / (blockDim.x >> 5);
+    return turns + (turn_of(turns) < n);
+}
+
+/* The place of a unit, given that of the one before it. */
+template <int TILES> CLLM_INLINE pair_place place_after(const tile_job<TILES> &t, pair_place p, uint32_t unit) {
+    const cllm_cuda_job &job = *t.job;
+    if (TILES == 1 && t.dealers) {
+        const uint32_t i = t.dealer + t.dealers * turn_of(unit);
+        p.col_block = __umulhi(i, job.reciprocal);
+        p.pair = i - p.col_block * job.blocks;
+        if (p.pair >= job.blocks) p.col_block++, p.pair -= job.blocks;
+    } else if (++p.col_block == job.w.col_blocks) p.col_block = 0, p.pair++;
+    return p;
+}
+
+template <int TILES> CLLM_INLINE pair_place next_place(const tile_job<TILES> &t, const pair_walk &k) { return TILES == 1 ? k.next : place_after(t, k.at, k.unit + 1); }
+
 /* Orders a job's first pair, and finds the second. */
-template <int TILES>
-CLLM_INLINE pair_walk walk_begin(const cllm_cuda_job &job, uint32_t block0, uint32_t unit, uint32_t last, const warp_stages &s, int lane) {
+template <int TILES> CLLM_INLINE pair_walk walk_begin(const tile_job<TILES> &t, uint32_t unit, uint32_t last, const warp_stages &s) {
+    const cllm_cuda_job &job = *t.job;
     pair_walk k;
     k.unit = unit;
     k.last = last;
-    k.pair = unit / job.w.col_blocks;
-    k.col_block = unit - k.pair * job.w.col_blocks;
-    k.order = order_pair<TILES>(job.w, load_offsets<TILES>(job, block0, k.pair, k.col_block, lane), k.col_block, stage_at<TILES>(s, 0), s.bytes, stage_bar(s, 0), lane);
-    uint32_t pair = k.pair, col_block = k.col_block;
-    next_pair(job.w, pair, col_block);
-    k.offsets = unit + 1 < last ? load_offsets<TILES>(job, block0, pair, col_block, lane) : 0;
+    k.at = TILES == 1 && t.dealers ? place_after(t, {}, 0) : pair_place{unit / job.w.col_blocks, unit % job.w.col_blocks};
+    k.order = order_pair<TILES>(job.w, load_offsets(t, k.at), k.at.col_block, stage_at<TILES>(s, 0), s.bytes, stage_bar(s, 0), t.lane);
+    k.next = place_after(t, k.at, unit + 1);
+    k.offsets = unit + 1 < last ? load_offsets(t, k.next) : 0;
     return k;
 }
 
 /* Orders the next pair, waits for this one and finds its parts; false if it is corrupt. */
 template <int TILES> CLLM_INLINE bool walk_arrive(const tile_job<TILES> &t, pair_walk &k, warp_stages &s, tile_parts parts[]) {
-    const cllm_cuda_job &job = *t.job;
     const bool more = k.unit + 1 < k.last;
     const uint32_t staged[2] = {16 * (k.order.staged & 0xffff), 16 * (k.order.staged >> 16)};
 #pragma unroll
     for (int i = 0; i < TILES; i++) parts[i].planes = k.order.planes[i];
     if (more) {
-        uint32_t pair = k.pair, col_block = k.col_block;
-        next_pair(job.w, pair, col_block);
-        k.order = order_pair<TILES>(job.w, k.offsets, col_block, stage_at<TILES>(s, 1), s.bytes, stage_bar(s, 1), t.lane);
-        next_pair(job.w, pair, col_block);
-        if (k.unit + 2 < k.last) k.offsets = load_offsets<TILES>(job, t.block0, pair, col_block, t.lane);
+        const pair_place next = next_place(t, k), then = place_after(t, next, k.unit + 2);
+        k.order = order_pair<TILES>(t.job->w, k.offsets, next.col_block, stage_at<TILES>(s, 1), s.bytes, stage_bar(s, 1), t.lane);
+        if (k.unit + 2 < k.last) k.offsets = load_offsets(t, then);
     }
     fetch_wait(stage_bar(s, 0), s.uses >> 1 & 1, more);
     return locate_tiles<TILES>(stage_at<TILES>(s, 0), s.bytes, staged, t.lane, parts);
@@ -163,8 +190,8 @@ template <int TILES> CLLM_INLINE bool walk_arrive(const tile_job<TILES> &t, pair
 
 /* The first of a pair's row blocks. The second is missing where has_second says so; then the first tile stands twice, and what comes of its
  * copy is dropped. */
-template <int TILES> CLLM_INLINE uint32_t row_block(const tile_job<TILES> &t, const pair_walk &k) { return t.block0 + TILES * k.pair; }
-template <int TILES> CLLM_INLINE uint32_t first_column(const tile_job<TILES> &t, const pair_walk &k) { return k.col_block * t.job->w.tile_cols; }
+template <int TILES> CLLM_INLINE uint32_t row_block(const tile_job<TILES> &t, const pair_walk &k) { return t.block0 + TILES * k.at.pair; }
+template <int TILES> CLLM_INLINE uint32_t first_column(const tile_job<TILES> &t, const pair_walk &k) { return k.at.col_block * t.job->w.tile_cols; }
 
 /* Readers of the tiles, and where they have to end. */
 template <int TILES> CLLM_INLINE void readers_begin(const tile_job<TILES> &t, const tile_parts parts[], reader r[], uint32_t end[]) {
@@ -178,14 +205,15 @@ template <int TILES> CLLM_INLINE void readers_begin(const tile_job<TILES> &t, co
 /* Afterwards the warp's stages of this pair are free. */
 template <int TILES> CLLM_INLINE void walk_next(const tile_job<TILES> &t, pair_walk &k, warp_stages &s) {
     __syncwarp();
-    next_pair(t.job->w, k.pair, k.col_block);
+    k.at = next_place(t, k);
     k.unit++;
+    if (TILES == 1) k.next = place_after(t, k.at, k.unit + 1);
     s.uses++;
 }
 
 /* Tells which pair is corrupt by the number of its first tile, and clears what may be left of its outlier sums. */
 template <int TILES> CLLM_INLINE void report_corrupt(const tile_job<TILES> &t, const pair_walk &k) {
-    if (t.lane == 0) atomicCAS(t.shape->error, 0u, t.job->w.tile0 + row_block(t, k) * t.job->w.tiles_apart + k.col_block + 1);
+    if (t.lane == 0) atomicCAS(t.shape->error, 0u, t.job->w.tile0 + row_block(t, k) * t.job->w.tiles_apart + k.at.col_block + 1);
     clear_shared(own_words(t), t.shape->own_words, t.lane);
 }
 
@@ -198,7 +226,7 @@ template <int TILES> CLLM_INLINE const uint32_t *raw_base(const tile_job<TILES> 
 /* The next group is the first one of the pair ordered last: of the next, or at the end of the way of this one again, which does no harm. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_turn(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
     const cllm_cuda_view &w = t.job->w;
-    const uint32_t next = k.unit + 1 == k.last ? k.col_block : k.col_block + 1 < w.col_blocks ? k.col_block + 1 : 0;
+    const uint32_t next = (k.unit + 1 < k.last ? next_place(t, k) : k.at).col_block;
 #pragma unroll
     for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(w, next));
 }
@@ -215,13 +243,13 @@ template <int TILES, typename Raw> CLLM_INLINE void raw_start(const tile_job<TIL
 /* Those of the pair in the stages, none of which is loaded yet. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_choose(const tile_job<TILES> &t, const pair_walk &k, const tile_parts parts[], Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < TILES; i++) raw_point(raw[i], parts[i].planes, width_of(t.job->w, k.col_block));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], parts[i].planes, width_of(t.job->w, k.at.col_block));
 }
 
 /* The first pair's. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_begin(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.col_block));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.at.col_block));
     raw_start(t, raw);
 }
 
@@ -258,7 +286,7 @@ CLLM_INLINE uint32_t part_begin(uint32_t n, uint32_t parts, uint32_t i) {
     return each * i + min(i, n - each * parts);
 }
 
-/* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that. work(tile_job, pair_walk, warp_stages)
+/* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that; or, decoding, what it is dealt of one job. work(tile_job, pair_walk, warp_stages)
  * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
  * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. */
 template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
@@ -284,6 +312,12 @@ template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void
         block -= launch.job[j].end_block - blocks;
     }
     uint32_t at = from + part_begin(units, blocks, block), end = from + part_begin(units, blocks, block + 1);
+    if (TILES == 1 && (p.apart || p.jobs == 1)) {
+        t.dealer = block;
+        t.dealers = blocks;
+        at = from;
+        end = from + units;
+    }
     let_next_kernel_start(); /* its blocks come as ours go, and fetch weights and table before they wait for our results */
     if (t.table % CLLM_CUDA_TABLE) { /* shared memory does not begin where the host thinks */
         wait_for_previous_kernel();
@@ -310,11 +344,12 @@ template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void
             t.row0 = min((uint32_t)max(*job.row_at, 0), job.w.rows - 1);
             t.block0 = t.row0 / 16;
         }
-        const uint32_t unit = at - job0 + part_begin(n, warps, warp), last = at - job0 + part_begin(n, warps, warp + 1);
+        const bool deals = TILES == 1 && t.dealers;
+        const uint32_t unit = deals ? 0 : at - job0 + part_begin(n, warps, warp), last = deals ? deal(dealt(n, t.dealers, t.dealer)) : at - job0 + part_begin(n, warps, warp + 1);
         if (!t.first) table_begin(job.w, threadIdx.x, t.load);
         store_shared(t.own + OWN_END, end);
         store_shared(t.own + OWN_JOB, j);
-        if (unit < last) work(t, walk_begin<TILES>(job, t.block0, unit, last, stages, lane), stages);
+        if (unit < last) work(t, walk_begin(t, unit, last, stages), stages);
         else {
             table_ready(t);
             x_ready(t);
