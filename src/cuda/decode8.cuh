@@ -11,7 +11,7 @@ template <int N, int OUT> struct store_job {
 
 template <int N, int OUT>
 __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) decode8(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_job<1, true>(p, store_job<N, OUT>());
+    for_each_job<1, true, OUT == CLLM_OUT_I8>(p, store_job<N, OUT>());
 }
 
 template <int N> static const void *choose_out(int out) {

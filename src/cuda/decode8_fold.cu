@@ -11,7 +11,7 @@ template <int R, int OUT> struct store_alike {
 
 template <int R, int OUT>
 __global__ void __launch_bounds__(32 * alike_warps<OUT>::value, 2) decode8_alike(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_job<1, true>(p, store_alike<R, OUT>());
+    for_each_job<1, true, OUT == CLLM_OUT_I8>(p, store_alike<R, OUT>());
 }
 
 template <int OUT> static const void *choose_alike(int planes) {

@@ -206,7 +206,7 @@ template <int K, bool SHORT, int NB> struct multiply_job {
 
 template <int K, bool SHORT, int NB>
 __global__ void __launch_bounds__(32 * (K == KIND_BF16 && NB == 1 ? CLLM_CUDA_WARPS : CLLM_CUDA_WARPS_WIDE), 2) product16(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<2, false>(p, multiply_job<K, SHORT, NB>());
+    for_each_job<2, false, false>(p, multiply_job<K, SHORT, NB>());
 }
 
 template <int K, bool SHORT> static const void *choose_batch(int batch) {

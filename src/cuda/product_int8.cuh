@@ -268,7 +268,7 @@ template <int N, int NB> struct multiply_job {
 
 /* One kernel for all numbers of planes, so that matrices that differ in it share a launch. */
 template <int N, int NB> __global__ void __launch_bounds__(32 * (NB > 1 ? CLLM_CUDA_WARPS_WIDE : CLLM_CUDA_WARPS), 2) product_int8(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<2, false>(p, multiply_job<N, NB>());
+    for_each_job<2, false, false>(p, multiply_job<N, NB>());
 }
 
 /* And one for each, of one vector: a fifth of the code, where a launch is over before much of it has been fetched. */
@@ -277,7 +277,7 @@ template <int N, int R> struct multiply_alike {
 };
 
 template <int N, int R> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS, 2) product_alike(const __grid_constant__ cllm_cuda_launch p) {
-    for_each_job<2, false>(p, multiply_alike<N, R>());
+    for_each_job<2, false, false>(p, multiply_alike<N, R>());
 }
 
 template <int N> static const void *choose_alike(int planes) {

@@ -9,8 +9,8 @@ template <int K> struct row16 {
     CLLM_INLINE void operator()(single_job &t, const pair_walk &k, warp_stages &s) const { store_kind<K, CLLM_OUT_F32>(t, k, s); }
 };
 
-template <int N> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) rows8(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<1, true>(p, row8<N>()); }
-template <int K> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) rows16(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<1, true>(p, row16<K>()); }
+template <int N> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) rows8(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<1, true, false>(p, row8<N>()); }
+template <int K> __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) rows16(const __grid_constant__ cllm_cuda_decode_launch p) { for_each_job<1, true, false>(p, row16<K>()); }
 
 extern "C" const void *cllm_cuda_rows8_kernel(int coding) {
     switch (coding) {

@@ -62,7 +62,7 @@ typedef struct pair_place {
 typedef struct pair_walk {
     uint32_t unit, last; /* pairs of the job, or of what is dealt */
     pair_place at;       /* of `unit` */
-    pair_place next;     /* decoding */
+    pair_place next;     /* if it is dealt */
     uint32_t offsets;    /* of the next pair to be ordered: begin and end of each tile, in lanes 0 and 1, 2 and 3 */
     pair_order order;    /* the last one given */
 } pair_walk;
@@ -149,7 +149,7 @@ CLLM_INLINE uint32_t deal(uint32_t n) {
 /* The place of a unit, given that of the one before it. */
 template <int TILES> CLLM_INLINE pair_place place_after(const tile_job<TILES> &t, pair_place p, uint32_t unit) {
     const cllm_cuda_job &job = *t.job;
-    if (TILES == 1 && t.dealers) {
+    if (t.dealers) {
         const uint32_t i = t.dealer + t.dealers * turn_of(unit);
         p.col_block = __umulhi(i, job.reciprocal);
         p.pair = i - p.col_block * job.blocks;
@@ -158,7 +158,7 @@ template <int TILES> CLLM_INLINE pair_place place_after(const tile_job<TILES> &t
     return p;
 }
 
-template <int TILES> CLLM_INLINE pair_place next_place(const tile_job<TILES> &t, const pair_walk &k) { return TILES == 1 ? k.next : place_after(t, k.at, k.unit + 1); }
+template <int TILES> CLLM_INLINE pair_place next_place(const tile_job<TILES> &t, const pair_walk &k) { return t.dealers ? k.next : place_after(t, k.at, k.unit + 1); }
 
 /* Orders a job's first pair, and finds the second. */
 template <int TILES> CLLM_INLINE pair_walk walk_begin(const tile_job<TILES> &t, uint32_t unit, uint32_t last, const warp_stages &s) {
@@ -166,7 +166,7 @@ template <int TILES> CLLM_INLINE pair_walk walk_begin(const tile_job<TILES> &t, 
     pair_walk k;
     k.unit = unit;
     k.last = last;
-    k.at = TILES == 1 && t.dealers ? place_after(t, {}, 0) : pair_place{unit / job.w.col_blocks, unit % job.w.col_blocks};
+    k.at = t.dealers ? place_after(t, {}, 0) : pair_place{unit / job.w.col_blocks, unit % job.w.col_blocks};
     k.order = order_pair<TILES>(job.w, load_offsets(t, k.at), k.at.col_block, stage_at<TILES>(s, 0), s.bytes, stage_bar(s, 0), t.lane);
     k.next = place_after(t, k.at, unit + 1);
     k.offsets = unit + 1 < last ? load_offsets(t, k.next) : 0;
@@ -207,7 +207,7 @@ template <int TILES> CLLM_INLINE void walk_next(const tile_job<TILES> &t, pair_w
     __syncwarp();
     k.at = next_place(t, k);
     k.unit++;
-    if (TILES == 1) k.next = place_after(t, k.at, k.unit + 1);
+    if (t.dealers) k.next = place_after(t, k.at, k.unit + 1);
     s.uses++;
 }
 
@@ -288,8 +288,8 @@ CLLM_INLINE uint32_t part_begin(uint32_t n, uint32_t parts, uint32_t i) {
 
 /* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that; or, decoding, what it is dealt of one job. work(tile_job, pair_walk, warp_stages)
  * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
- * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. */
-template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
+ * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. DEALS: see deal. */
+template <int TILES, bool ROWS, bool DEALS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
     const cllm_cuda_shape &p = launch.shape;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     const uint32_t warp_bytes = 2 * TILES * p.stage_bytes;
@@ -312,7 +312,7 @@ template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void
         block -= launch.job[j].end_block - blocks;
     }
     uint32_t at = from + part_begin(units, blocks, block), end = from + part_begin(units, blocks, block + 1);
-    if (TILES == 1 && (p.apart || p.jobs == 1)) {
+    if (DEALS && (p.apart || p.jobs == 1)) {
         t.dealer = block;
         t.dealers = blocks;
         at = from;
@@ -344,7 +344,7 @@ template <int TILES, bool ROWS, typename Launch, typename Work> CLLM_INLINE void
             t.row0 = min((uint32_t)max(*job.row_at, 0), job.w.rows - 1);
             t.block0 = t.row0 / 16;
         }
-        const bool deals = TILES == 1 && t.dealers;
+        const bool deals = DEALS && t.dealers;
         const uint32_t unit = deals ? 0 : at - job0 + part_begin(n, warps, warp), last = deals ? deal(dealt(n, t.dealers, t.dealer)) : at - job0 + part_begin(n, warps, warp + 1);
         if (!t.first) table_begin(job.w, threadIdx.x, t.load);
         store_shared(t.own + OWN_END, end);
