@@ -7,7 +7,7 @@ template <int K, int OUT> struct store_job {
 
 template <int K, int OUT>
 __global__ void __launch_bounds__(32 * CLLM_CUDA_WARPS_SINGLE, 2) decode16(const __grid_constant__ cllm_cuda_decode_launch p) {
-    for_each_job<1, true, true>(p, store_job<K, OUT>());
+    for_each_job<1, true, false>(p, store_job<K, OUT>());
 }
 extern "C" const void *cllm_cuda_decode16_kernel(int kind, int out) {
     if (kind == KIND_BF16) return out == CLLM_OUT_F16 ? (const void *)decode16<KIND_BF16, CLLM_OUT_F16> : (const void *)decode16<KIND_BF16, CLLM_OUT_BITS>;
