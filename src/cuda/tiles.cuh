@@ -58,7 +58,7 @@ typedef struct pair_place {
     uint32_t pair, col_block;
 } pair_place;
 
-/* A warp's way through pairs of one job: consecutive ones, along the columns of a pair's row blocks, then of the next ones; or what it is dealt, see deal. */
+/* A warp's way through pairs of one job: consecutive ones, along the columns of a pair's row blocks, then of the next ones; or what it is dealt, see dealt_to_block. */
 typedef struct pair_walk {
     uint32_t unit, last; /* pairs of the job, or of what is dealt */
     pair_place at;       /* of `unit` */
@@ -68,7 +68,6 @@ typedef struct pair_walk {
 } pair_walk;
 
 CLLM_INLINE bool has_second(const cllm_cuda_job &job, uint32_t pair) { return 2 * pair + 1 < job.blocks; }
-
 
 /* Orders the pair whose offsets are there into stages of stage_bytes from `stage` on. The host has seen to it that tiles are longer than their
  * planes and no longer than a stage. */
@@ -114,7 +113,7 @@ template <int TILES> struct tile_job {
     uint32_t table;        /* a shared address */
     uint32_t own;          /* what the warp keeps in shared memory */
     table_load load;
-    uint32_t dealer, dealers; /* see deal; 0 dealers: nothing is dealt */
+    uint32_t dealer, dealers; /* the block's number, and how many a job's tiles are dealt to; 0: they are not */
     bool first;            /* nothing that earlier kernels write or read was touched yet */
     int lane;
 };
@@ -131,8 +130,8 @@ template <int TILES> CLLM_INLINE uint32_t load_offsets(const tile_job<TILES> &t,
 }
 
 /* Decoding has few tiles for a warp, and the last one of a row is often narrower. So the tiles of a job, column block by column block, are dealt to its blocks, and each
- * block's to its warps, forth and back: if one has more than another, then a narrow one. Of n, number i and every `parts`th after it are: */
-CLLM_INLINE uint32_t dealt(uint32_t n, uint32_t parts, uint32_t i) { return (n + parts - 1 - i) / parts; }
+ * block's to its warps, forth and back: if one has more than another, then a narrow one. How many of n a block gets: */
+CLLM_INLINE uint32_t dealt_to_block(uint32_t n, uint32_t blocks, uint32_t block) { return (n + blocks - 1 - block) / blocks; }
 
 /* Where the warp's turn is among the block's warps. */
 CLLM_INLINE uint32_t turn_of(uint32_t unit) {
@@ -141,7 +140,7 @@ CLLM_INLINE uint32_t turn_of(uint32_t unit) {
 }
 
 /* How many of the block's n the warp gets. */
-CLLM_INLINE uint32_t deal(uint32_t n) {
+CLLM_INLINE uint32_t dealt_to_warp(uint32_t n) {
     const uint32_t turns = n / (blockDim.x >> 5);
     return turns + (turn_of(turns) < n);
 }
@@ -288,7 +287,7 @@ CLLM_INLINE uint32_t part_begin(uint32_t n, uint32_t parts, uint32_t i) {
 
 /* A block takes a contiguous range of the launch's pairs, and each of its warps a contiguous part of that; or, decoding, what it is dealt of one job. work(tile_job, pair_walk, warp_stages)
  * walks the warp's pairs of one job, at least one, whose first is ordered; it calls table_ready before it touches the table, and x_ready before it
- * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. DEALS: see deal. */
+ * touches anything else that an earlier kernel wrote. ROWS: jobs may be of some rows only. DEALS: see dealt_to_block. */
 template <int TILES, bool ROWS, bool DEALS, typename Launch, typename Work> CLLM_INLINE void for_each_job(const Launch &launch, Work work) {
     const cllm_cuda_shape &p = launch.shape;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -345,7 +344,7 @@ template <int TILES, bool ROWS, bool DEALS, typename Launch, typename Work> CLLM
             t.block0 = t.row0 / 16;
         }
         const bool deals = DEALS && t.dealers;
-        const uint32_t unit = deals ? 0 : at - job0 + part_begin(n, warps, warp), last = deals ? deal(dealt(n, t.dealers, t.dealer)) : at - job0 + part_begin(n, warps, warp + 1);
+        const uint32_t unit = deals ? 0 : at - job0 + part_begin(n, warps, warp), last = deals ? dealt_to_warp(dealt_to_block(n, t.dealers, t.dealer)) : at - job0 + part_begin(n, warps, warp + 1);
         if (!t.first) table_begin(job.w, threadIdx.x, t.load);
         store_shared(t.own + OWN_END, end);
         store_shared(t.own + OWN_JOB, j);
