@@ -60,7 +60,8 @@ typedef struct place {
     uint32_t first, works, apart, token_groups, rank, blocks;
 } place;
 
-/* The tile of work i: the last ones first, which decoding has written last, so that as many as may be are still in L2. */
+/* The tile of work i: the last ones first, which are in L2 still where rows are decoded in order. Tiles that are dealt (tiles.cuh) come in none; what other order
+ * suits them was not measured. */
 CLLM_INLINE uint32_t tile_of(const place &at, uint32_t i) { return (at.works - 1 - i) / at.token_groups; }
 
 CLLM_INLINE void barrier_expect(uint32_t bar, uint32_t bytes) { asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }

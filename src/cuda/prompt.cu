@@ -301,7 +301,7 @@ static cllm_status decode_ahead(gpu_session *s, const gpu_layer *l, cllm_error *
     return decode_batch(s, &b, err);
 }
 
-/* Every launch of decoding ends with few warps at work, so that few launches are wanted, and what fits goes along with what is due: behind O rounds of tiles of gate and
+/* Every launch of decoding begins and ends with few warps at work, so that few launches are wanted, and what fits goes along with what is due: behind O rounds of tiles of gate and
  * up, unless these make one slice more. */
 static cllm_status decode_o(gpu_session *s, const gpu_layer *l, cllm_error *err) {
     const uint32_t ffn = s->model->config->ffn, wave = gpu_wave_rows(s->model);
