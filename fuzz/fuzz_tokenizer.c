@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 #include "codecllm.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

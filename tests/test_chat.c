@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "codecllm.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 #define DATA CLLM_TEST_SOURCE_DIR "/tests/data/tokenizer"
 enum { MAX_MESSAGES = 8 };

@@ -15,8 +15,8 @@
 
 #include "base/mem.h"
 #include "codecllm.h"
-#include "model/tokenizer.h"
-#include "model/tokenizer_regex.h"
+#include "text/tokenizer.h"
+#include "text/tokenizer_regex.h"
 
 #define DATA CLLM_TEST_SOURCE_DIR "/tests/data/tokenizer"
 static const char *const names[] = {"byte_level", "gpt2", "metaspace", "llama2", "mixed"};

@@ -1,5 +1,5 @@
 /* Recognising and loading chat templates; the formats are in chat_format.c. */
-#include "model/chat.h"
+#include "text/chat.h"
 
 #include <string.h>
 

@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/bpe.h"
-#include "model/tokenizer_json.h"
-#include "model/unicode.h"
+#include "text/bpe.h"
+#include "text/tokenizer_json.h"
+#include "text/unicode.h"
 
 enum { MAX_SEEDS = 8 };
 

@@ -1,6 +1,6 @@
 /* UTF-8, the few character classes tokenizers ask for, and normalization forms. */
-#ifndef CLLM_MODEL_UNICODE_H
-#define CLLM_MODEL_UNICODE_H
+#ifndef CLLM_TEXT_UNICODE_H
+#define CLLM_TEXT_UNICODE_H
 
 #include <stdbool.h>
 #include <stddef.h>

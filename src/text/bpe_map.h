@@ -1,6 +1,6 @@
 /* A hash map from 64-bit keys to 32-bit pairs with a bounded number of probes: filled at load, read from any thread. */
-#ifndef CLLM_MODEL_BPE_MAP_H
-#define CLLM_MODEL_BPE_MAP_H
+#ifndef CLLM_TEXT_BPE_MAP_H
+#define CLLM_TEXT_BPE_MAP_H
 
 #include "codecllm.h"
 

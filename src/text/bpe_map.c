@@ -1,4 +1,4 @@
-#include "model/bpe_map.h"
+#include "text/bpe_map.h"
 
 #include "base/error.h"
 #include "base/mem.h"

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/tokenizer.h"
-#include "model/unicode.h"
+#include "text/tokenizer.h"
+#include "text/unicode.h"
 
 typedef struct writer {
     cllm_buf out;

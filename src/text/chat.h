@@ -1,7 +1,7 @@
 /* Chat templates. A template is a program in the Jinja language; instead of running it, its family is recognised by the
  * markers that it writes, and the conversation is formatted as that family does. */
-#ifndef CLLM_MODEL_CHAT_H
-#define CLLM_MODEL_CHAT_H
+#ifndef CLLM_TEXT_CHAT_H
+#define CLLM_TEXT_CHAT_H
 
 #include <jansson.h>
 #include <stdbool.h>

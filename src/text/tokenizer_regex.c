@@ -1,10 +1,10 @@
-#include "model/tokenizer_regex.h"
+#include "text/tokenizer_regex.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "model/unicode.h"
+#include "text/unicode.h"
 
 enum { MAX_GROUPS = 200 };
 

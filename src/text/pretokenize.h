@@ -1,8 +1,8 @@
 /* The "pre_tokenizer" of a tokenizer.json: splits text into the words that BPE sees. */
-#ifndef CLLM_MODEL_PRETOKENIZE_H
-#define CLLM_MODEL_PRETOKENIZE_H
+#ifndef CLLM_TEXT_PRETOKENIZE_H
+#define CLLM_TEXT_PRETOKENIZE_H
 
-#include "model/tokenizer_normalize.h"
+#include "text/tokenizer_normalize.h"
 
 /* A stretch of a text: either ordinary bytes or an added token. */
 typedef struct cllm_segment {

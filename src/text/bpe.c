@@ -1,7 +1,7 @@
-#include "model/bpe.h"
+#include "text/bpe.h"
 
 #include "base/error.h"
-#include "model/unicode.h"
+#include "text/unicode.h"
 
 #define NONE UINT32_MAX
 

@@ -1,11 +1,11 @@
 /* Inside of a cllm_tokenizer: a tokenizer.json and what tokenizer_config.json says about chat. Immutable once it is
  * open. */
-#ifndef CLLM_MODEL_TOKENIZER_H
-#define CLLM_MODEL_TOKENIZER_H
+#ifndef CLLM_TEXT_TOKENIZER_H
+#define CLLM_TEXT_TOKENIZER_H
 
-#include "model/chat.h"
-#include "model/tokenizer_added.h"
-#include "model/tokenizer_decode.h"
+#include "text/chat.h"
+#include "text/tokenizer_added.h"
+#include "text/tokenizer_decode.h"
 
 struct cllm_tokenizer {
     cllm_bpe bpe;

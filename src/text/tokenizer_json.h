@@ -1,7 +1,7 @@
 /* Typed access to the members of a parsed tokenizer.json. Each error names the path of the member
  * ("pre_tokenizer.behavior"). */
-#ifndef CLLM_MODEL_TOKENIZER_JSON_H
-#define CLLM_MODEL_TOKENIZER_JSON_H
+#ifndef CLLM_TEXT_TOKENIZER_JSON_H
+#define CLLM_TEXT_TOKENIZER_JSON_H
 
 #include <jansson.h>
 

@@ -1,4 +1,4 @@
-#include "model/tokenizer_normalize.h"
+#include "text/tokenizer_normalize.h"
 
 #include <string.h>
 

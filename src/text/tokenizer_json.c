@@ -1,11 +1,11 @@
-#include "model/tokenizer_json.h"
+#include "text/tokenizer_json.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/unicode.h"
+#include "text/unicode.h"
 
 enum { MAX_SEQUENCE_DEPTH = 8 };
 

@@ -1,11 +1,11 @@
 /* Byte pair encoding: the "model" of a tokenizer.json. */
-#ifndef CLLM_MODEL_BPE_H
-#define CLLM_MODEL_BPE_H
+#ifndef CLLM_TEXT_BPE_H
+#define CLLM_TEXT_BPE_H
 
 #include <jansson.h>
 
 #include "base/mem.h"
-#include "model/bpe_map.h"
+#include "text/bpe_map.h"
 
 enum { CLLM_MAX_TOKEN_ID = (1 << 22) - 1 };
 

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/tokenizer_decode.h"
+#include "text/tokenizer_decode.h"
 
 static cllm_status parse_replace(json_t *component, const cllm_path *path, cllm_decode_stage *s, cllm_error *err) {
     const char *content = NULL;

@@ -1,4 +1,4 @@
-#include "model/pretokenize.h"
+#include "text/pretokenize.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
 /* The "decoder" of a tokenizer.json: tokens back to text, a token at a time, for whole texts and for streaming alike.
  */
-#ifndef CLLM_MODEL_TOKENIZER_DECODE_H
-#define CLLM_MODEL_TOKENIZER_DECODE_H
+#ifndef CLLM_TEXT_TOKENIZER_DECODE_H
+#define CLLM_TEXT_TOKENIZER_DECODE_H
 
-#include "model/pretokenize.h"
+#include "text/pretokenize.h"
 
 enum { CLLM_MAX_DECODERS = 12 };
 

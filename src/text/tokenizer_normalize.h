@@ -1,9 +1,9 @@
 /* The "normalizer" of a tokenizer.json: rewrites text before it is split. */
-#ifndef CLLM_MODEL_TOKENIZER_NORMALIZE_H
-#define CLLM_MODEL_TOKENIZER_NORMALIZE_H
+#ifndef CLLM_TEXT_TOKENIZER_NORMALIZE_H
+#define CLLM_TEXT_TOKENIZER_NORMALIZE_H
 
-#include "model/tokenizer_pattern.h"
-#include "model/unicode.h"
+#include "text/tokenizer_pattern.h"
+#include "text/unicode.h"
 
 enum { CLLM_MAX_STAGES = 32, CLLM_MAX_TEXT_BYTES = 1 << 30 };
 

@@ -1,10 +1,10 @@
-#include "model/tokenizer_pattern.h"
+#include "text/tokenizer_pattern.h"
 
 #include <string.h>
 
 #include "base/error.h"
-#include "model/tokenizer_regex.h"
-#include "model/unicode.h"
+#include "text/tokenizer_regex.h"
+#include "text/unicode.h"
 
 enum { MAX_PATTERN_BYTES = 16384, HEAP_LIMIT_KIB = 65536, STEP_LIMIT = 100000, STEPS_PER_BYTE = 64 };
 

@@ -1,9 +1,9 @@
 /* Added tokens: written as they are, found in the text before anything else happens to it. */
-#ifndef CLLM_MODEL_TOKENIZER_ADDED_H
-#define CLLM_MODEL_TOKENIZER_ADDED_H
+#ifndef CLLM_TEXT_TOKENIZER_ADDED_H
+#define CLLM_TEXT_TOKENIZER_ADDED_H
 
-#include "model/bpe.h"
-#include "model/pretokenize.h"
+#include "text/bpe.h"
+#include "text/pretokenize.h"
 
 typedef struct cllm_added_token {
     char *content;

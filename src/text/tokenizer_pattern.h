@@ -1,14 +1,14 @@
 /* What Split and Replace look for: a literal string or a regular expression, compiled once and searched from any
  * thread. */
-#ifndef CLLM_MODEL_TOKENIZER_PATTERN_H
-#define CLLM_MODEL_TOKENIZER_PATTERN_H
+#ifndef CLLM_TEXT_TOKENIZER_PATTERN_H
+#define CLLM_TEXT_TOKENIZER_PATTERN_H
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <jansson.h>
 #include <pcre2.h>
 
 #include "base/mem.h"
-#include "model/tokenizer_json.h"
+#include "text/tokenizer_json.h"
 
 typedef struct cllm_pattern {
     char *literal; /* or NULL */

@@ -1,4 +1,4 @@
-#include "model/tokenizer_decode.h"
+#include "text/tokenizer_decode.h"
 
 #include <string.h>
 

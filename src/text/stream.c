@@ -1,6 +1,6 @@
 /* Ids back to text: all at once, or a piece for each token as it arrives. */
 #include "base/error.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 struct cllm_stream {
     const cllm_tokenizer *tokenizer;

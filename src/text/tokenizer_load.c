@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 enum { MAX_JSON_DEPTH = 32 };
 

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "container/json.h"
-#include "model/pretokenize.h"
+#include "text/pretokenize.h"
 
 /* What ByteLevel splits with by itself: GPT-2's rule. Contractions, words, numbers and symbols, each with the space
  * before it, and whitespace that leaves its last character to the word after it. */

@@ -1,6 +1,6 @@
 /* tokenizer.json spells its regular expressions in Oniguruma's Ruby syntax; the library matches with PCRE2. */
-#ifndef CLLM_MODEL_TOKENIZER_REGEX_H
-#define CLLM_MODEL_TOKENIZER_REGEX_H
+#ifndef CLLM_TEXT_TOKENIZER_REGEX_H
+#define CLLM_TEXT_TOKENIZER_REGEX_H
 
 #include "base/mem.h"
 #include "codecllm.h"

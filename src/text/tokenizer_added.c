@@ -1,4 +1,4 @@
-#include "model/tokenizer_added.h"
+#include "text/tokenizer_added.h"
 
 #include <string.h>
 
