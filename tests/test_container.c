@@ -1,4 +1,5 @@
 /* JSON edits, index, manifest, directories in and out: for hostile input and for interrupted writers. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,6 +69,75 @@ static void test_json_delete_anywhere(void **state) {
         assert_null(json_object_get(root, names[i]));
         json_decref(root);
     }
+}
+
+/* Numbers that no 64-bit integer and no double holds do not stop a reader, and positions after them stay right. */
+static void test_json_numbers(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool integer;
+        double value;
+    } cases[] = {
+        {"1000000000000000019884624838656", false, 1000000000000000019884624838656.0},
+        {"-1000000000000000019884624838656", false, -1000000000000000019884624838656.0},
+        {"9223372036854775807", true, 9223372036854775807.0},
+        {"-9223372036854775807", true, -9223372036854775807.0},
+        {"9223372036854775808", false, 9223372036854775800.0},
+        {"18446744073709551615", false, 18446744073709551600.0},
+        {"1e400", false, CLLM_JSON_HUGE},
+        {"-1e400", false, -CLLM_JSON_HUGE},
+        {"1E+400", false, CLLM_JSON_HUGE},
+        {"12345.5e304", false, CLLM_JSON_HUGE},
+        {"0.000001e400", false, CLLM_JSON_HUGE},
+        {"1e99999999999999999999", false, CLLM_JSON_HUGE},
+        {"1.5e307", false, 1.5e307},
+        {"0.001e310", false, 1e307},
+        {"1e-400", false, 0},
+        {"0e400", false, 0},
+        {"0.0e999999999", false, 0},
+        {"0", true, 0},
+        {"-1", true, -1},
+        {"Infinity", false, CLLM_JSON_HUGE},
+        {"-Infinity", false, -CLLM_JSON_HUGE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        json_t *root;
+        cllm_error err;
+        snprintf(text, sizeof text, "{\"1e400\": \"1e400 \\\" NaN\", \"a\": [%s], \"b\":%s}", cases[i].text,
+                 cases[i].text);
+        if (cllm_json_parse(text, strlen(text), 3, &root, &err)) fail_msg("%s: %s", text, err.message);
+        json_t *v = json_array_get(json_object_get(root, "a"), 0);
+        assert_int_equal(json_is_integer(v), cases[i].integer);
+        if (fabs(json_number_value(v) - cases[i].value) > 1e-14 * fabs(cases[i].value))
+            fail_msg("%s: read as %.17g", cases[i].text, json_number_value(v));
+        assert_true(json_equal(v, json_object_get(root, "b")));
+        assert_string_equal(json_string_value(json_object_get(root, "1e400")), "1e400 \" NaN");
+        json_decref(root);
+    }
+    char long_integer[500];
+    memset(long_integer, '7', sizeof long_integer);
+    memcpy(long_integer, "{\"a\":", 5);
+    strcpy(long_integer + sizeof long_integer - 2, "}");
+    json_t *root;
+    assert_int_equal(cllm_json_parse(long_integer, strlen(long_integer), 2, &root, NULL), CLLM_OK);
+    assert_true(json_real_value(json_object_get(root, "a")) == CLLM_JSON_HUGE);
+    json_decref(root);
+
+    static const char nan[] = "{\"a\": NaN, \"b\": 1}";
+    assert_int_equal(cllm_json_parse(nan, strlen(nan), 2, &root, NULL), CLLM_OK);
+    assert_false(json_is_number(json_object_get(root, "a")));
+    json_decref(root);
+
+    static const char *const bad[] = {"{\"a\": 01e400}", "{\"a\": 1e400x}", "{\"a\": 1e400.5}", "{\"a\": -}",
+                                      "{\"a\": 1.e400}", "{\"a\": N}",      "{\"a\": -Infinit}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(cllm_json_parse(bad[i], strlen(bad[i]), 2, &root, NULL), CLLM_ERR_FORMAT);
+    cllm_error err;
+    static const char late[] = "{\"a\": 1000000000000000019884624838656, \"b\": 1e400, ?}";
+    assert_int_equal(cllm_json_parse(late, strlen(late), 2, &root, &err), CLLM_ERR_FORMAT);
+    assert_in_range(err.position, strlen(late) - 3, strlen(late));
 }
 
 static void test_json_find_any_bytes(void **state) {
@@ -504,19 +574,13 @@ static void test_read_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_edit),
-        cmocka_unit_test(test_json_delete_anywhere),
-        cmocka_unit_test(test_json_find_any_bytes),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_manifest),
-        cmocka_unit_test(test_hash_text),
-        cmocka_unit_test(test_dir_open),
-        cmocka_unit_test(test_dir_blobs),
-        cmocka_unit_test(test_dir_corruptions),
-        cmocka_unit_test(test_publish),
-        cmocka_unit_test(test_force_spares_other_data),
-        cmocka_unit_test(test_unfinished),
-        cmocka_unit_test(test_out_file),
+        cmocka_unit_test(test_json_edit),    cmocka_unit_test(test_json_delete_anywhere),
+        cmocka_unit_test(test_json_numbers), cmocka_unit_test(test_json_find_any_bytes),
+        cmocka_unit_test(test_index),        cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_hash_text),    cmocka_unit_test(test_dir_open),
+        cmocka_unit_test(test_dir_blobs),    cmocka_unit_test(test_dir_corruptions),
+        cmocka_unit_test(test_publish),      cmocka_unit_test(test_force_spares_other_data),
+        cmocka_unit_test(test_unfinished),   cmocka_unit_test(test_out_file),
         cmocka_unit_test(test_read_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,14 +23,20 @@ cllm_shown cllm_show(const char *s) {
     return out;
 }
 
+/* i is at the opening quote; returns the position after the closing one. */
+static size_t skip_string(const char *t, size_t n, size_t i) {
+    for (i++; i < n && t[i] != '"'; i++)
+        if (t[i] == '\\') i++;
+    return i < n ? i + 1 : n;
+}
+
 /* Depth is checked before the parser sees the text: its own limit is far higher and costs stack. */
 static cllm_status check_depth(const char *text, size_t bytes, size_t max_depth, cllm_error *err) {
     size_t depth = 0;
     for (size_t i = 0; i < bytes; i++) {
         char c = text[i];
         if (c == '"') {
-            for (i++; i < bytes && text[i] != '"'; i++)
-                if (text[i] == '\\') i++;
+            i = skip_string(text, bytes, i) - 1;
         } else if (c == '{' || c == '[') {
             if (++depth > max_depth)
                 return cllm_fail(err, CLLM_ERR_FORMAT, i, "JSON is nested deeper than %zu levels at byte %zu",
@@ -42,12 +48,118 @@ static cllm_status check_depth(const char *text, size_t bytes, size_t max_depth,
     return CLLM_OK;
 }
 
+/* ---- numbers that the parser would refuse ---- */
+
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+
+/* A number as JSON spells it: [sign] digits [. digits] [e [sign] digits]. */
+typedef struct number {
+    size_t digits_at, digits; /* those before the point */
+    size_t end;
+    bool valid, real;
+    int64_t exponent; /* of ten, of the first digit that is not zero */
+} number;
+
+static number scan_number(const char *t, size_t n, size_t i) {
+    enum { FAR = 1 << 20 };
+    number a = {.digits_at = i + (t[i] == '-')};
+    int64_t zeros = 0; /* after the point, before the first digit that counts */
+    bool counts = false;
+    for (i = a.digits_at; i < n && is_digit(t[i]); i++) counts |= t[i] != '0';
+    a.digits = i - a.digits_at;
+    a.valid = a.digits == 1 || (a.digits && t[a.digits_at] != '0');
+    a.real = i < n && (t[i] == '.' || t[i] == 'e' || t[i] == 'E');
+    if (i < n && t[i] == '.') {
+        a.valid = a.valid && i + 1 < n && is_digit(t[i + 1]);
+        for (i++; i < n && is_digit(t[i]); i++) {
+            if (!counts && t[i] == '0') zeros++;
+            counts |= t[i] != '0';
+        }
+    }
+    a.exponent = t[a.digits_at] == '0' || !a.digits ? -zeros - 1 : (int64_t)a.digits - 1;
+    if (!counts) a.exponent = -FAR;
+    if (i < n && (t[i] == 'e' || t[i] == 'E')) {
+        int64_t e = 0, sign = 1;
+        i++;
+        if (i < n && (t[i] == '+' || t[i] == '-')) sign = t[i++] == '-' ? -1 : 1;
+        a.valid = a.valid && i < n && is_digit(t[i]);
+        for (; i < n && is_digit(t[i]); i++)
+            if (e < FAR) e = 10 * e + (t[i] - '0');
+        if (counts) a.exponent += sign * e;
+    }
+    a.end = i;
+    return a;
+}
+
+static bool beyond_int64(const char *t, const number *a) {
+    static const char last[] = "9223372036854775807";
+    enum { DIGITS = sizeof last - 1 };
+    if (a->real || t[a->digits_at] == '0' || a->digits < DIGITS) return false;
+    return a->digits > DIGITS || memcmp(t + a->digits_at, last, DIGITS) > 0;
+}
+
+static void put_padded(char *at, size_t room, const char *s) {
+    size_t n = strlen(s);
+    memcpy(at, s, n);
+    memset(at + n, ' ', room - n);
+}
+
+/* What stands at i and has another spelling of the same length: a number of 10^308 or more, or a word that Python
+ * writes for a number. NULL if none does; *at and *end say which characters to replace. */
+static const char *other_spelling(const char *t, size_t n, size_t i, size_t *at, size_t *end) {
+    static const struct {
+        const char *word, *spelling;
+    } words[] = {{"NaN", "\"\""}, {"Infinity", CLLM_JSON_HUGE_TEXT}, {"-Infinity", "-" CLLM_JSON_HUGE_TEXT}};
+    *at = i;
+    for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
+        *end = i + strlen(words[w].word);
+        if (*end <= n && !memcmp(t + i, words[w].word, *end - i)) return words[w].spelling;
+    }
+    if (!is_digit(t[i]) && t[i] != '-') return NULL;
+    number a = scan_number(t, n, i);
+    *at = a.digits_at;
+    *end = a.end;
+    if (!a.valid) return NULL;
+    if (a.exponent >= 308) return CLLM_JSON_HUGE_TEXT;
+    if (!beyond_int64(t, &a)) return NULL;
+    *at = a.end - 2; /* two digits of at least 19 give way to their count */
+    return "e2";
+}
+
+/* Where the text has such numbers, *out becomes a copy of the same length without them; otherwise NULL. */
+static cllm_status respell_numbers(const char *text, size_t bytes, char **out, cllm_error *err) {
+    *out = NULL;
+    for (size_t i = 0; i < bytes; i++) {
+        char c = text[i];
+        size_t at = i, end = i;
+        if (c == '"') {
+            i = skip_string(text, bytes, i) - 1;
+            continue;
+        }
+        if (!is_digit(c) && c != '-' && c != 'N' && c != 'I') continue;
+        const char *spelling = other_spelling(text, bytes, i, &at, &end);
+        if (spelling && !*out) {
+            *out = cllm_alloc(bytes, 1);
+            if (!*out) return cllm_fail_memory(err, bytes, "a JSON text");
+            memcpy(*out, text, bytes);
+        }
+        if (spelling) put_padded(*out + at, end - at, spelling);
+        if (end > i) i = end - 1;
+    }
+    return CLLM_OK;
+}
+
 cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, json_t **out, cllm_error *err) {
     *out = NULL;
+    char *respelled = NULL;
     cllm_status status = check_depth(text, bytes, max_depth, err);
+    if (!status) status = respell_numbers(text, bytes, &respelled, err);
     if (status) return status;
     json_error_t e;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    json_t *root = json_loadb(respelled ? respelled : text, bytes, JSON_REJECT_DUPLICATES, &e);
+    cllm_free(respelled);
     if (!root) {
         /* jansson fills in nothing at all where it ran out of memory outside of the lexer */
         if (json_error_code(&e) == json_error_out_of_memory || !*e.text)
@@ -71,13 +183,6 @@ static bool is_space(char c) {
 static size_t skip_space(const char *t, size_t n, size_t i) {
     while (i < n && is_space(t[i])) i++;
     return i;
-}
-
-/* i is at the opening quote; returns the position after the closing one. */
-static size_t skip_string(const char *t, size_t n, size_t i) {
-    for (i++; i < n && t[i] != '"'; i++)
-        if (t[i] == '\\') i++;
-    return i < n ? i + 1 : n;
 }
 
 static size_t skip_value(const char *t, size_t n, size_t i) {

@@ -8,8 +8,14 @@
 #include "base/mem.h"
 #include "codecllm.h"
 
+/* What a number of 10^308 or more, and Python's Infinity, is read as. */
+#define CLLM_JSON_HUGE      9e307
+#define CLLM_JSON_HUGE_TEXT "9e307"
+
 /* Parses a whole text whose outermost value is an object. Nesting is limited to max_depth (the outermost object is 1),
- * duplicate members are refused. The tree is freed with json_decref. */
+ * duplicate members are refused. An integer beyond 64 bits is a real here, one that no double holds is
+ * +-CLLM_JSON_HUGE, and Python's NaN is an empty string: whether a number makes sense is for the reader of its member
+ * to say. The tree is freed with json_decref. */
 cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, json_t **out, cllm_error *err);
 
 /* Where a member of the outermost object stands in a text that cllm_json_parse accepted. */

@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -65,6 +66,8 @@ cllm_status cllm_json_number(const json_t *object, const char *key, double *out,
     if (!json_is_number(v))
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be a number", key);
     *out = json_number_value(v);
+    if (fabs(*out) > FLT_MAX) /* cllm_json_parse has a large number where a double holds none */
+        return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" is beyond the range of float32", key);
     return CLLM_OK;
 }
 
