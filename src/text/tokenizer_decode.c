@@ -29,9 +29,16 @@ static bool append_byte_level(const uint8_t *token, size_t n, cllm_buf *out) {
     return true;
 }
 
+/* A fused token is the whole text: one character in it that stands for no byte, and all of it stands for itself. So it waits for its end;
+ * where text is streamed that cannot be, and each fragment is taken for a token. */
+static bool waits_for_whole(const cllm_decode_run *run, size_t index) {
+    return run->decoder->stages[index].fused && !run->eager;
+}
+
 /* Passes on what is complete of state->bytes and keeps the beginning of a character whose rest may come. */
 static cllm_status byte_level(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err) {
     cllm_buf *bytes = &run->states[index].bytes, text = {0};
+    if (waits_for_whole(run, index)) return cllm_buf_append(bytes, token, n) ? CLLM_OK : no_memory(n, err);
     if (!append_byte_level(token, n, bytes)) return no_memory(n, err);
     size_t kept = cllm_utf8_incomplete(bytes->data, bytes->size);
     bool ok = cllm_utf8_sanitize(bytes->data, bytes->size - kept, &text);
@@ -198,16 +205,30 @@ cllm_status cllm_decode_push(cllm_decode_run *run, const uint8_t *token, size_t 
     return push_to(run, 0, token, n, err);
 }
 
+/* The end of a text: of a fused token all of it, otherwise a character that was never completed. */
+static cllm_status finish_byte_level(cllm_decode_run *run, size_t index, cllm_error *err) {
+    cllm_buf *bytes = &run->states[index].bytes, whole = {0}, text = {0};
+    if (!bytes->size) return CLLM_OK;
+    cllm_status status = CLLM_OK;
+    if (!waits_for_whole(run, index)) {
+        status = push_to(run, index + 1, replacement_character, 3, err);
+    } else if (append_byte_level(bytes->data, bytes->size, &whole) && cllm_utf8_sanitize(whole.data, whole.size, &text)) {
+        status = push_to(run, index + 1, text.data, text.size, err);
+    } else {
+        status = no_memory(bytes->size, err);
+    }
+    bytes->size = 0;
+    cllm_buf_free(&whole);
+    cllm_buf_free(&text);
+    return status;
+}
+
 cllm_status cllm_decode_finish(cllm_decode_run *run, cllm_error *err) {
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < run->decoder->count; i++) {
-        cllm_decode_state *state = &run->states[i];
         cllm_decode_kind kind = run->decoder->stages[i].kind;
         if (kind == CLLM_DECODE_BYTE_FALLBACK) status = flush_bytes(run, i, err);
-        if (kind == CLLM_DECODE_BYTE_LEVEL && state->bytes.size) {
-            state->bytes.size = 0;
-            status = push_to(run, i + 1, replacement_character, 3, err);
-        }
+        if (kind == CLLM_DECODE_BYTE_LEVEL) status = finish_byte_level(run, i, err);
     }
     return status;
 }

@@ -36,7 +36,7 @@ cllm_status cllm_decoder_load(json_t *component, cllm_decoder *out, cllm_error *
 void cllm_decoder_free(cllm_decoder *d);
 
 typedef struct cllm_decode_state {
-    cllm_buf bytes;  /* byte level: an incomplete character; byte fallback: the run of byte tokens so far */
+    cllm_buf bytes;  /* byte level: an incomplete character, or the whole of a fused token; byte fallback: the run of byte tokens so far */
     size_t tokens;   /* metaspace, join: tokens seen */
     size_t stripped; /* strip, fused: characters removed at the start */
     bool past_start; /* strip, fused */

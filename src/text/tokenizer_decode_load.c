@@ -57,7 +57,7 @@ static cllm_status parse_plain(json_t *component, const char *type, const cllm_p
     if (!byte_level && strcmp(type, "ByteFallback"))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%s: decoder \"%s\" is not supported", path->text,
                          cllm_show(type).text);
-    if (s->fused)
+    if (s->fused && !byte_level)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
                          "%s: decoder \"%s\" after Fuse or ByteLevel is not supported", path->text, type);
     s->kind = byte_level ? CLLM_DECODE_BYTE_LEVEL : CLLM_DECODE_BYTE_FALLBACK;
