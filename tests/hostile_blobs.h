@@ -23,7 +23,7 @@ static uint32_t random_below(uint32_t n) {
 
 static blob load(const char *name) {
     char path[512];
-    snprintf(path, sizeof path, "%s/tests/golden/%s.blob", CLLM_TEST_SOURCE_DIR, name);
+    snprintf(path, sizeof path, "%s/docs/vectors/valid/%s.blob", CLLM_TEST_SOURCE_DIR, name);
     FILE *f = fopen(path, "rb");
     if (!f) fail_msg("cannot open %s", path);
     fseek(f, 0, SEEK_END);

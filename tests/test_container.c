@@ -243,6 +243,29 @@ static void test_manifest(void **state) {
     cllm_buf_free(&text);
 }
 
+/* What a later writer may add is passed over, and is part of the hash all the same. */
+static void test_manifest_later(void **state) {
+    (void)state;
+    cllm_buf text = {0}, later = {0};
+    static const char more[] = "{\n  \"added\": {\"later\": [1, null]},", name[] = "\"manifest_xxh3\": \"";
+    make_manifest(&text);
+    assert_true(cllm_buf_append(&later, more, sizeof more - 1) &&
+                cllm_buf_append(&later, text.data + 1, text.size - 1));
+    char *value = memmem(later.data, later.size, name, sizeof name - 1), hash[CLLM_HASH_DIGITS + 1];
+    assert_non_null(value);
+    value += sizeof name - 1;
+    cllm_manifest m;
+    assert_int_equal(cllm_manifest_parse((char *)later.data, later.size, &m, NULL), CLLM_ERR_MISMATCH);
+    memset(value, '0', CLLM_HASH_DIGITS);
+    cllm_hash_text(cllm_hash(later.data, later.size), hash);
+    memcpy(value, hash, CLLM_HASH_DIGITS);
+    assert_int_equal(cllm_manifest_parse((char *)later.data, later.size, &m, NULL), CLLM_OK);
+    assert_true(m.weights == 1000 && m.files.count == 2);
+    cllm_manifest_free(&m);
+    cllm_buf_free(&later);
+    cllm_buf_free(&text);
+}
+
 static void test_hash_text(void **state) {
     (void)state;
     char text[CLLM_HASH_DIGITS + 1];
@@ -346,9 +369,9 @@ static void test_dir_blobs(void **state) {
     expect(dir, CLLM_ERR_UNSUPPORTED, "newer codecllm");
     temp_write_text(dir, "config.json", "{\"quantization_config\": {\"quant_method\": \"codecllm\"}}");
     expect(dir, CLLM_ERR_FORMAT, "format_version");
-    temp_write_text(
-        dir, "config.json",
-        "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"int8\"}}");
+    temp_write_text(dir, "config.json",
+                    "{\"quantization_config\": {\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": "
+                    "\"int8\", \"later\": {}}}");
     /* the content is the first letter of the name, over and over: no blob */
     cllm_st_tensor bad = {.name = "w_cllm", .dtype = "U8", .ndim = 1, .shape = {128}, .bytes = 128};
     write_shard(dir, CLLM_SINGLE_NAME, &bad, 1);
@@ -357,6 +380,14 @@ static void test_dir_blobs(void **state) {
     assert_int_equal(cllm_dir_open(dir, &d, &err), CLLM_ERR_FORMAT);
     assert_non_null(strstr(err.message, "w_cllm"));
     assert_true(err.position >= bad.begin && err.position < bad.begin + 128);
+    /* other tensors of such a name are ordinary ones */
+    cllm_st_tensor ordinary[] = {{.name = "a_cllm", .dtype = "U8", .ndim = 2, .shape = {2, 64}, .bytes = 128},
+                                 {.name = "b_cllm", .dtype = "I8", .ndim = 1, .shape = {64}, .bytes = 64},
+                                 {.name = "_cllm", .dtype = "U8", .ndim = 1, .shape = {64}, .bytes = 64}};
+    write_shard(dir, CLLM_SINGLE_NAME, ordinary, 3);
+    assert_int_equal(cllm_dir_open(dir, &d, &err), CLLM_OK);
+    for (int i = 0; i < 3; i++) assert_false(cllm_dir_find(d, ordinary[i].name)->compressed);
+    cllm_dir_close(d);
     /* a raw blob: 64 bytes of header, then 1 x 32 BF16 numbers */
     uint8_t blob[192] = "CLT1";
     blob[5] = 1;
@@ -379,6 +410,28 @@ static void test_dir_blobs(void **state) {
         assert_true(e && e->compressed && e->shape[0] == 1 && e->shape[1] == 32 && e->bytes == 128 &&
                     e->type == CLLM_DTYPE_BF16);
         cllm_dir_close(d);
+    }
+    /* 1 x 16 numbers, and a byte of the padding behind them */
+    cllm_store32(blob + 20, 16);
+    cllm_store64(blob + 32, 96);
+    for (int at = 95; at < 128; at += 8) {
+        cllm_st_tensor two[] = {{.name = "w_cllm", .dtype = "U8", .ndim = 1, .shape = {128}, .bytes = 128},
+                                {.name = at == 95 ? "v" : "w", .dtype = "U8", .ndim = 1, .shape = {64}, .bytes = 64}};
+        cllm_buf b = {0};
+        assert_int_equal(cllm_safetensors_header(two, 2, &b, NULL), CLLM_OK);
+        blob[at] = at != 103; /* once nothing is wrong but that there is a w beside w_cllm */
+        assert_true(cllm_buf_append(&b, blob, 128) && cllm_buf_append(&b, blob, 64));
+        blob[at] = 0;
+        temp_write(dir, CLLM_SINGLE_NAME, b.data, b.size);
+        cllm_buf_free(&b);
+        cllm_status status = cllm_dir_open(dir, &d, &err);
+        assert_int_equal(status, at == 95 ? CLLM_OK : CLLM_ERR_FORMAT);
+        if (!status)
+            cllm_dir_close(d);
+        else if (at == 103)
+            assert_non_null(strstr(err.message, "twice"));
+        else
+            assert_int_equal(err.position, two[0].begin + (unsigned)at);
     }
     temp_remove(dir);
 }
@@ -577,6 +630,7 @@ int main(void) {
         cmocka_unit_test(test_json_edit),    cmocka_unit_test(test_json_delete_anywhere),
         cmocka_unit_test(test_json_numbers), cmocka_unit_test(test_json_find_any_bytes),
         cmocka_unit_test(test_index),        cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_manifest_later),
         cmocka_unit_test(test_hash_text),    cmocka_unit_test(test_dir_open),
         cmocka_unit_test(test_dir_blobs),    cmocka_unit_test(test_dir_corruptions),
         cmocka_unit_test(test_publish),      cmocka_unit_test(test_force_spares_other_data),

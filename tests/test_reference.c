@@ -1,6 +1,6 @@
-/* The library's codec against the reference decoder, which was written from docs/FORMAT.md alone: the committed golden
- * blobs, blobs that break one rule each, the worked example of the format page, and everything the encoder can be asked
- * to make. */
+/* The library's codec against the reference decoder, which was written from docs/FORMAT.md alone: the vectors of
+ * docs/vectors, valid ones and such as break one rule each, the worked example of the format page, and everything the
+ * encoder can be asked to make. */
 #include "reference/reference_decoder.c"
 #include "reference/differential.h"
 
@@ -12,8 +12,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#define GOLDEN     CLLM_TEST_SOURCE_DIR "/tests/golden/"
-#define GOLDEN_BAD CLLM_TEST_SOURCE_DIR "/tests/golden-bad/"
+#define VECTORS CLLM_TEST_SOURCE_DIR "/docs/vectors/"
 
 static uint64_t random_state = 88172645463325252u;
 
@@ -78,87 +77,142 @@ static void compare_everything(const char *name, const uint8_t *blob, size_t byt
     cllm_tensor_close(t);
 }
 
-static void test_golden(void **state) {
+/* A list of the index of all vectors, which the caller frees with the root. */
+static json_t *read_index(const char *list, json_t **root) {
+    json_error_t why;
+    *root = json_load_file(VECTORS "index.json", 0, &why);
+    if (!*root) fail_msg("index.json: %s", why.text);
+    json_t *found = json_object_get(*root, list);
+    assert_true(json_is_array(found));
+    return found;
+}
+
+static const char *text_of(const json_t *entry, const char *name) {
+    const char *text = json_string_value(json_object_get(entry, name));
+    if (!text) fail_msg("index.json: an entry without %s", name);
+    return text;
+}
+
+static void compare_elements(const char *name, const json_t *entry, const uint8_t *blob, const ref_tensor *r) {
+    static const char *const types[] = {"i8", "i16", "u16", "f32"};
+    const char *type = text_of(entry, "elements_type");
+    size_t bytes, count = (size_t)r->rows * r->cols,
+                  size = strcmp(type, "i8") == 0    ? 1
+                         : strcmp(type, "f32") == 0 ? 4
+                                                    : 2;
+    int mode = r->mode, t = mode == CLLM_MODE_RAW        ? (r->dtype == 3 ? 3 : 2)
+                            : mode == CLLM_MODE_LOSSLESS ? 2
+                                                         : r->layout == 16;
+    assert_string_equal(type, types[t]);
+    uint8_t *want = read_named(VECTORS, text_of(entry, "elements"), "", &bytes);
+    assert_int_equal(bytes, count * size);
+    for (size_t i = 0; i < count; i++) {
+        const void *got = mode == CLLM_MODE_RAW ? (const void *)(blob + 64 + i * size) : &r->elements[i];
+        if (memcmp(got, want + i * size, size) != 0) fail_msg("%s: element %zu differs", name, i);
+    }
+    free(want);
+}
+
+static void test_valid(void **state) {
     (void)state;
-    size_t bytes;
-    uint8_t *manifest = read_named(GOLDEN, "manifest", ".txt", &bytes);
-    int blobs = 0;
-    char *save, *text = strndup((char *)manifest, bytes);
-    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        char name[64];
-        unsigned rows, cols;
-        unsigned long long hash;
-        if (line[0] == '#') continue;
-        assert_int_equal(sscanf(line, "%63s %u %u %llx", name, &rows, &cols, &hash), 4);
-        size_t blob_bytes, elem_bytes;
-        uint8_t *blob = read_named(GOLDEN, name, ".blob", &blob_bytes);
+    static const char *const modes[] = {"raw", "int8", "rd", "lossless"}, *const dtypes[] = {"", "BF16", "FP16", "F32"};
+    json_t *root, *entry, *list = read_index("valid", &root);
+    size_t n;
+    json_array_foreach(list, n, entry) {
+        const char *name = text_of(entry, "file");
+        size_t blob_bytes;
+        uint8_t *blob = read_named(VECTORS, name, "", &blob_bytes);
         ref_tensor r;
         if (!ref_decode(blob, blob_bytes, &r))
             fail_msg("%s: %s at %llu", name, r.error, (unsigned long long)r.error_at);
-        assert_int_equal(r.rows, rows);
-        assert_int_equal(r.cols, cols);
-        if (hash_weights(r.weights, (size_t)rows * cols) != hash) fail_msg("%s: weights differ", name);
-        if (r.mode != CLLM_MODE_RAW) {
-            uint8_t *elem = read_named(GOLDEN, name, ".elem", &elem_bytes);
-            size_t size = (size_t)r.layout / 8;
-            assert_int_equal(elem_bytes, rows * cols * size);
-            for (size_t i = 0; i < (size_t)rows * cols; i++) {
-                if (memcmp(&r.elements[i], elem + i * size, size) != 0) fail_msg("%s: element %zu differs", name, i);
-            }
-            free(elem);
-        }
+        assert_string_equal(text_of(entry, "mode"), modes[r.mode]);
+        assert_string_equal(text_of(entry, "dtype"), dtypes[r.dtype]);
+        assert_int_equal(json_integer_value(json_object_get(entry, "layout")), r.layout);
+        assert_int_equal(json_integer_value(json_object_get(entry, "fold")), r.fold);
+        assert_int_equal(json_integer_value(json_object_get(entry, "rows")), r.rows);
+        assert_int_equal(json_integer_value(json_object_get(entry, "cols")), r.cols);
+        if (hash_weights(r.weights, (size_t)r.rows * r.cols) != strtoull(text_of(entry, "weights_fnv1a64"), NULL, 16))
+            fail_msg("%s: weights differ", name);
+        compare_elements(name, entry, blob, &r);
         compare_everything(name, blob, blob_bytes, &r, 8);
+        uint8_t *odd = malloc(blob_bytes + 1); /* a blob may lie at any address */
+        memcpy(odd + 1, blob, blob_bytes);
+        compare_everything(name, odd + 1, blob_bytes, &r, 0);
+        free(odd);
         ref_free(&r);
         free(blob);
-        blobs++;
     }
-    free(text);
-    free(manifest);
-    assert_true(blobs >= 44);
+    assert_true(n >= 45);
+    json_decref(root);
 }
 
-static void test_golden_bad(void **state) {
+/* Both decoders refuse it, the library in every tier, where the index says. */
+static void must_refuse(const char *name, const json_t *position) {
+    uint64_t low = 0, high = UINT64_MAX;
+    if (json_is_array(position)) {
+        low = (uint64_t)json_integer_value(json_array_get(position, 0));
+        high = (uint64_t)json_integer_value(json_array_get(position, 1));
+    }
+    size_t blob_bytes;
+    uint8_t *blob = read_named(VECTORS, name, "", &blob_bytes);
+    ref_tensor r;
+    if (ref_decode(blob, blob_bytes, &r)) fail_msg("%s: the reference decodes it", name);
+    if (r.error_at < low || r.error_at > high) fail_msg("%s: reference error at %u", name, (unsigned)r.error_at);
+    cllm_tensor *t = NULL;
+    cllm_error err = {.status = CLLM_OK};
+    cllm_status status = cllm_tensor_open(blob, blob_bytes, &t, &err);
+    int tiers = status == CLLM_OK ? (int)cllm_best_tier() + 1 : 1;
+    for (int tier = 0; tier < tiers; tier++) {
+        if (t) {
+            size_t capacity = cllm_tensor_decoded_bytes(t, r.rows, CLLM_DTYPE_F32);
+            void *dst = malloc(capacity);
+            status = cllm_tensor_decode_tier(t, (cllm_tier)tier, 0, r.rows, CLLM_DTYPE_F32, dst, capacity, 1, &err);
+            free(dst);
+        }
+        if (status != CLLM_ERR_FORMAT) fail_msg("%s, tier %d: status %d", name, tier, (int)status);
+        if (err.position > blob_bytes) fail_msg("%s: no position", name);
+        if (err.position < low || err.position > high)
+            fail_msg("%s: error at %u: %s", name, (unsigned)err.position, err.message);
+    }
+    cllm_tensor_close(t);
+    ref_free(&r);
+    free(blob);
+}
+
+static void test_reject(void **state) {
+    (void)state;
+    json_t *root, *entry, *list = read_index("reject", &root);
+    size_t n;
+    json_array_foreach(list, n, entry) must_refuse(text_of(entry, "file"), json_object_get(entry, "position"));
+    assert_true(n >= 330);
+    json_decref(root);
+}
+
+/* Only who decodes all rows sees a wrong count of outliers: ranges of rows decode, and so does a blob whose count is
+ * right. */
+static void test_outlier_count(void **state) {
     (void)state;
     size_t bytes;
-    uint8_t *manifest = read_named(GOLDEN_BAD, "manifest", ".txt", &bytes);
-    int blobs = 0;
-    char *save, *text = strndup((char *)manifest, bytes);
-    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        char name[64];
-        unsigned low, high;
-        if (line[0] == '#') continue;
-        assert_int_equal(sscanf(line, "%63s %u %u", name, &low, &high), 3);
-        size_t blob_bytes;
-        uint8_t *blob = read_named(GOLDEN_BAD, name, ".blob", &blob_bytes);
-        ref_tensor r;
-        if (ref_decode(blob, blob_bytes, &r)) fail_msg("%s: the reference decodes it", name);
-        if (high && (r.error_at < low || r.error_at > high))
-            fail_msg("%s: reference error at %u", name, (unsigned)r.error_at);
-        cllm_tensor *t = NULL;
-        cllm_error err = {.status = CLLM_OK};
-        cllm_status status = cllm_tensor_open(blob, blob_bytes, &t, &err);
-        int tiers = status == CLLM_OK ? (int)cllm_best_tier() + 1 : 1;
-        for (int tier = 0; tier < tiers; tier++) {
-            if (t) {
-                size_t capacity = cllm_tensor_decoded_bytes(t, r.rows, CLLM_DTYPE_F32);
-                void *dst = malloc(capacity);
-                status = cllm_tensor_decode_tier(t, (cllm_tier)tier, 0, r.rows, CLLM_DTYPE_F32, dst, capacity, 1, &err);
-                free(dst);
-            }
-            if (status == CLLM_OK && diff_only_count(&r)) continue;
-            if (status != CLLM_ERR_FORMAT) fail_msg("%s, tier %d: status %d", name, tier, (int)status);
-            if (err.position > blob_bytes) fail_msg("%s: no position", name);
-            if (high && (err.position < low || err.position > high))
-                fail_msg("%s: error at %u: %s", name, (unsigned)err.position, err.message);
-        }
-        cllm_tensor_close(t);
-        ref_free(&r);
-        free(blob);
-        blobs++;
-    }
-    free(text);
-    free(manifest);
-    assert_true(blobs >= 250);
+    uint8_t *blob = read_named(VECTORS, "reject/outliers-more-cols.blob", "", &bytes);
+    cllm_tensor *t;
+    cllm_tensor_info info;
+    cllm_error err;
+    assert_int_equal(cllm_tensor_open(blob, bytes, &t, &err), CLLM_OK);
+    cllm_tensor_get_info(t, &info);
+    size_t capacity = cllm_tensor_decoded_bytes(t, info.rows, CLLM_DTYPE_I8);
+    void *dst = malloc(capacity);
+    for (uint32_t rows = 1; rows < info.rows; rows++)
+        assert_int_equal(cllm_tensor_decode(t, 0, rows, CLLM_DTYPE_I8, dst, capacity, 1, &err), CLLM_OK);
+    assert_int_equal(cllm_tensor_decode(t, 1, info.rows - 1, CLLM_DTYPE_I8, dst, capacity, 1, &err), CLLM_OK);
+    assert_int_equal(cllm_tensor_decode(t, 0, info.rows, CLLM_DTYPE_I8, dst, capacity, 1, &err), CLLM_ERR_FORMAT);
+    assert_int_equal(err.position, 44);
+    blob[44]--;
+    cllm_tensor_close(t);
+    assert_int_equal(cllm_tensor_open(blob, bytes, &t, &err), CLLM_OK);
+    assert_int_equal(cllm_tensor_decode(t, 0, info.rows, CLLM_DTYPE_I8, dst, capacity, 1, &err), CLLM_OK);
+    cllm_tensor_close(t);
+    free(dst);
+    free(blob);
 }
 
 /* The bytes and the numbers that FORMAT.md 1.10 prints are the committed blob and what it decodes to. */
@@ -166,7 +220,7 @@ static void test_worked_example(void **state) {
     (void)state;
     size_t bytes, blob_bytes, at = 0, numbers = 0;
     uint8_t *page = read_named(CLLM_TEST_SOURCE_DIR, "/docs/FORMAT", ".md", &bytes);
-    uint8_t *blob = read_named(GOLDEN, "worked-example", ".blob", &blob_bytes);
+    uint8_t *blob = read_named(VECTORS, "valid/worked-example", ".blob", &blob_bytes);
     char *save, *text = strndup((char *)page, bytes), *section = strstr(text, "### 1.10");
     ref_tensor r;
     assert_non_null(section);
@@ -475,11 +529,11 @@ static void test_gpt_neo(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),          cmocka_unit_test(test_golden_bad),
-        cmocka_unit_test(test_worked_example),  cmocka_unit_test(test_encode_shapes),
-        cmocka_unit_test(test_encode_forced),   cmocka_unit_test(test_encode_rd),
-        cmocka_unit_test(test_encode_patterns), cmocka_unit_test(test_tiny),
-        cmocka_unit_test(test_gpt_neo),
+        cmocka_unit_test(test_valid),         cmocka_unit_test(test_reject),
+        cmocka_unit_test(test_outlier_count), cmocka_unit_test(test_worked_example),
+        cmocka_unit_test(test_encode_shapes), cmocka_unit_test(test_encode_forced),
+        cmocka_unit_test(test_encode_rd),     cmocka_unit_test(test_encode_patterns),
+        cmocka_unit_test(test_tiny),          cmocka_unit_test(test_gpt_neo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

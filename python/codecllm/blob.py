@@ -5,6 +5,8 @@ Any bytes give a Layer or a FormatError with the position; nothing of the payloa
 
 from __future__ import annotations
 
+import contextlib
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -69,6 +71,15 @@ def _bad(what: str, position: int) -> FormatError:
     return FormatError(f"layer blob: {what}", position)
 
 
+@contextlib.contextmanager
+def positions_of_payload():
+    """Errors of what reads a payload by itself count from its start: here they are made to count from the layer blob's."""
+    try:
+        yield
+    except FormatError as e:
+        raise FormatError(str(e), None if e.position is None else e.position + HEADER_BYTES) from None
+
+
 def write(codec: int, dtype: int, rows: int, cols: int, payload: bytes, *, chunk_bytes: int = 0, chunks: int = 0, flags: int = 0) -> bytes:
     def header(crc: int) -> bytes:
         return _HEADER.pack(
@@ -82,6 +93,14 @@ def zstd_payload(frames: list[bytes], scales: bytes = b"") -> bytes:
     """Scales, table of frame lengths, frames: each at a multiple of 16 bytes."""
     table = struct.pack(f"<{len(frames)}I", *map(len, frames))
     return b"".join(part + bytes(align(len(part)) - len(part)) for part in [scales, table, *frames])
+
+
+def _check_padding(data: memoryview, end: int) -> None:
+    """What lies between a part that ends at `end` and the next multiple of 16."""
+    start = end - HEADER_BYTES
+    for at in range(end, HEADER_BYTES + align(start)):
+        if data[at]:
+            raise _bad("padding is not zero", at)
 
 
 def _parse_zstd(data: memoryview, rows: int, cols: int, payload: int, chunk_bytes: int, chunks: int, flags: int):
@@ -99,10 +118,17 @@ def _parse_zstd(data: memoryview, rows: int, cols: int, payload: int, chunk_byte
     at += align(4 * chunks)
     if at > end:
         raise _bad("the payload ends inside of its table of chunks", min(end, len(data)))
+    if scales_at is not None:
+        for row, scale in enumerate(data[scales_at : scales_at + 4 * rows].cast("f")):
+            if not math.isfinite(scale):
+                raise _bad(f"the scale of row {row} is not finite", scales_at + 4 * row)
+        _check_padding(data, scales_at + 4 * rows)
+    _check_padding(data, table_at + 4 * chunks)
     frames = []
     for i, (length,) in enumerate(struct.iter_unpack("<I", data[table_at : table_at + 4 * chunks])):
         if not length or at + align(length) > end:
             raise _bad(f"chunk {i} of {length} bytes does not lie inside of the payload", table_at + 4 * i)
+        _check_padding(data, at + length)
         frames.append((at, length))
         at += align(length)
     if at != end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 
@@ -88,7 +89,8 @@ class Encoder:
 
 def open_tile(layer: blob.Layer) -> Tensor:
     """The tile blob in a layer blob; FormatError where the two disagree."""
-    t = Tensor(layer.payload)
+    with blob.positions_of_payload():
+        t = Tensor(layer.payload)
     if t.shape != (layer.rows, layer.cols) or t.nbytes != layer.payload_bytes or t.mode == "raw" or dtype_code(t.natural_dtype) != layer.dtype:
         raise FormatError(
             f"layer blob: its header says {layer.rows} x {layer.cols} {n.DTYPE_NAMES[layer.dtype]} in {layer.payload_bytes} bytes, its tiles"
@@ -119,7 +121,9 @@ class Decoder:
         layer = self._parse(data)
         if layer.codec == blob.ZSTD:
             return zstd.decode(layer, threads=self.threads)
-        return open_tile(layer).decode(threads=self.threads)
+        tile = open_tile(layer)
+        with blob.positions_of_payload():
+            return tile.decode(threads=self.threads)
 
     def scales(self, data) -> np.ndarray | None:
         """The row scales of a layer of integers, float32; None where it has none (zstd) or no integers (lossless)."""
@@ -177,7 +181,8 @@ class Decoder:
         return out
 
     def _on_host(self, layer: blob.Layer, tile: Tensor | None, dtype) -> DeviceTensor:
-        array = zstd.decode(layer, threads=self.threads) if tile is None else tile.decode(dtype, threads=self.threads)
+        with contextlib.nullcontext() if tile is None else blob.positions_of_payload():
+            array = zstd.decode(layer, threads=self.threads) if tile is None else tile.decode(dtype, threads=self.threads)
         out = DeviceTensor(None, layer.rows, layer.cols, dtype_code(dtype) if dtype else layer.dtype)
         out.write(array)
         return out

@@ -78,4 +78,9 @@ size_t cllm_tile_max_words(const cllm_header *h);
  * Thread-safe. tier must be one this CPU has (not AUTO). Errors: CLLM_ERR_FORMAT with the position in the blob. */
 cllm_status cllm_tile_decode(const cllm_tensor *t, cllm_tier tier, uint32_t tile, uint32_t *regs, cllm_error *err);
 
+/* Whether the tiles hold as many corrections as the header says, which no single tile can tell: for whoever decodes all
+ * of them, after that. Looks at lane lengths and outlier lists alone. CLLM_ERR_FORMAT at 44 if not; a tile whose parts
+ * do not fit is left to its decoder. */
+cllm_status cllm_tensor_check_outliers(const cllm_tensor *t, cllm_error *err);
+
 #endif

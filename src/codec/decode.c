@@ -216,7 +216,8 @@ cllm_status cllm_tensor_decode_tier(const cllm_tensor *t, cllm_tier tier, uint32
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%u rows take %zu bytes, there is room for %zu", nrows, bytes, capacity);
     if (t->h.mode == CLLM_MODE_RAW) return decode_raw(t, row0, nrows, as, dst);
     decode_job j = {.t = t, .tier = tier, .as = as, .row0 = row0, .nrows = nrows, .dst = dst};
-    return run_job(&j, threads, err);
+    cllm_status s = run_job(&j, threads, err);
+    return s == CLLM_OK && nrows == t->h.rows ? cllm_tensor_check_outliers(t, err) : s;
 }
 
 cllm_status cllm_tensor_decode(const cllm_tensor *t, uint32_t row0, uint32_t nrows, cllm_dtype as, void *dst, size_t capacity,

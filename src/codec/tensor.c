@@ -79,6 +79,26 @@ static cllm_status build_tables(cllm_tensor *t, cllm_error *err) {
     return s;
 }
 
+static float load_scale(const uint8_t *at, size_t i, cllm_row_scale kind) {
+    if (kind == CLLM_ROW_SCALE_F32) return cllm_loadf(at + 4 * i);
+    uint16_t half = cllm_load16(at + 2 * i);
+    return kind == CLLM_ROW_SCALE_BF16 ? cllm_bf16_to_f32(half) : cllm_f16_to_f32(half);
+}
+
+/* Zero and negative numbers are scales like others; one that is no finite number would spoil a whole row or column. */
+static cllm_status check_scales(const cllm_tensor *t, cllm_error *err) {
+    const cllm_header *h = &t->h;
+    for (size_t i = 0; h->row_scale > CLLM_ROW_SCALE_TENSOR && i < h->rows; i++)
+        if (!isfinite(load_scale(t->blob + t->row_scale_at, i, h->row_scale) / h->scale))
+            return cllm_fail(err, CLLM_ERR_FORMAT, t->row_scale_at + i * row_scale_bytes(h->row_scale),
+                             "tensor: the scale of row %zu is not finite", i);
+    for (size_t i = 0; h->col_scale != CLLM_COL_SCALE_NONE && i < h->cols; i++)
+        if (!isfinite(cllm_bf16_to_f32(cllm_load16(t->blob + t->col_scale_at + 2 * i))))
+            return cllm_fail(err, CLLM_ERR_FORMAT, t->col_scale_at + 2 * i,
+                             "tensor: the multiplier of column %zu is not finite", i);
+    return CLLM_OK;
+}
+
 cllm_status cllm_tensor_open(const void *blob, size_t bytes, cllm_tensor **out, cllm_error *err) {
     *out = NULL;
     cllm_tensor *t = cllm_alloc_zero(1, sizeof *t);
@@ -90,6 +110,7 @@ cllm_status cllm_tensor_open(const void *blob, size_t bytes, cllm_tensor **out, 
         t->col_blocks = t->h.tiles / t->row_blocks;
         s = locate_sections(t, err);
         if (s == CLLM_OK) s = check_offsets(t, err);
+        if (s == CLLM_OK) s = check_scales(t, err);
         if (s == CLLM_OK) s = build_tables(t, err);
     }
     if (s != CLLM_OK) cllm_tensor_close(t);
@@ -125,12 +146,6 @@ void cllm_tensor_get_info(const cllm_tensor *t, cllm_tensor_info *info) {
         .has_row_scale = h->row_scale > CLLM_ROW_SCALE_TENSOR,
         .has_col_scale = h->col_scale != CLLM_COL_SCALE_NONE,
     };
-}
-
-static float load_scale(const uint8_t *at, size_t i, cllm_row_scale kind) {
-    if (kind == CLLM_ROW_SCALE_F32) return cllm_loadf(at + 4 * i);
-    uint16_t half = cllm_load16(at + 2 * i);
-    return kind == CLLM_ROW_SCALE_BF16 ? cllm_bf16_to_f32(half) : cllm_f16_to_f32(half);
 }
 
 cllm_status cllm_tensor_row_scales(const cllm_tensor *t, float *dst, size_t count, cllm_error *err) {

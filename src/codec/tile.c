@@ -35,7 +35,7 @@ static const uint8_t *find_padding_bit(const cllm_tile *p) {
     return NULL;
 }
 
-static cllm_status locate_tile(const cllm_tensor *t, uint32_t tile, cllm_tile *p, cllm_error *err) {
+static cllm_status place_parts(const cllm_tensor *t, uint32_t tile, cllm_tile *p, cllm_error *err) {
     const uint8_t *offsets = t->blob + t->offsets_at + 4 * (size_t)tile;
     size_t begin = cllm_load32(offsets), bytes = CLLM_TILE_ALIGN * (cllm_load32(offsets + 4) - begin);
     const uint8_t *at = t->blob + t->tiles_at + CLLM_TILE_ALIGN * begin;
@@ -53,6 +53,12 @@ static cllm_status locate_tile(const cllm_tensor *t, uint32_t tile, cllm_tile *p
     p->codes = at + head;
     p->outliers = p->codes + code_bytes;
     p->planes = at + bytes - plane_bytes;
+    return CLLM_OK;
+}
+
+static cllm_status locate_tile(const cllm_tensor *t, uint32_t tile, cllm_tile *p, cllm_error *err) {
+    cllm_status s = place_parts(t, tile, p, err);
+    if (s != CLLM_OK) return s;
     const uint8_t *bit = find_padding_bit(p);
     return bit ? bad_tile(t, tile, bit, err, "a padding bit is not zero") : CLLM_OK;
 }
@@ -153,4 +159,17 @@ cllm_status cllm_tile_decode(const cllm_tensor *t, cllm_tier tier, uint32_t tile
                              p.end[l] - p.start[l]);
     planes_decoder(tier)(t, &p, regs);
     return p.outlier_entries ? apply_outliers(t, tile, &p, regs, err) : CLLM_OK;
+}
+
+cllm_status cllm_tensor_check_outliers(const cllm_tensor *t, cllm_error *err) {
+    cllm_tile p;
+    uint64_t found = 0;
+    if (t->h.mode == CLLM_MODE_RAW) return CLLM_OK;
+    for (uint32_t tile = 0; tile < t->h.tiles; tile++) {
+        if (place_parts(t, tile, &p, NULL) != CLLM_OK) return CLLM_OK;
+        for (uint32_t i = 0; i < p.outlier_entries; i++) found += p.outliers[2 * (size_t)i] < 255;
+    }
+    if (found == t->h.outliers) return CLLM_OK;
+    return cllm_fail(err, CLLM_ERR_FORMAT, 44, "tensor header: %u outliers, but its tiles have %llu", t->h.outliers,
+                     (unsigned long long)found);
 }

@@ -31,7 +31,8 @@ static cllm_status decode_rows(const cllm_tensor *t, uint32_t rows, cllm_dtype a
         at += n;
     }
     cllm_free(buffer);
-    return status;
+    /* one chunk of all rows has been checked where it was decoded */
+    return !status && chunk < rows ? cllm_tensor_check_outliers(t, err) : status;
 }
 
 cllm_status cllm_decode_entry(const cllm_entry *e, bool integers, int threads, cllm_rows_fn fn, void *ctx,

@@ -138,6 +138,7 @@ static cllm_status decode_all(const cllm_matrix *m, cllm_tier tier, cllm_pool *p
                 if (err) *err = d.errors[i];
                 cpu_matrix_fail(out, s, err);
             }
+        if (!s && (s = cllm_tensor_check_outliers(m->coded, err))) cpu_matrix_fail(out, s, err);
     }
     cllm_free(d.tiles);
     cllm_free(d.errors);

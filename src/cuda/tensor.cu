@@ -162,6 +162,7 @@ cllm_status cllm_cuda_tensor_place(cllm_cuda *c, const cllm_tensor *t, bool tile
     float *scales = NULL;
     cllm_status s = d ? CLLM_OK : cllm_fail_memory(err, sizeof *d, "a tensor on the GPU");
     if (s == CLLM_OK) s = largest_stage(t, &d->stage_bytes, err);
+    if (s == CLLM_OK && tiles) s = cllm_tensor_check_outliers(t, err);
     if (s == CLLM_OK && t->h.row_scale != CLLM_ROW_SCALE_NONE) {
         scales = (float *)cllm_alloc(t->h.rows, sizeof *scales);
         s = scales ? cllm_tensor_row_scales(t, scales, t->h.rows, err) : cllm_fail_memory(err, sizeof *scales * t->h.rows, "row scales");

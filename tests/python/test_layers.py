@@ -1,5 +1,6 @@
 """Layers to bytes and back on the CPU: round trips, what is refused, damaged bytes, and that nothing grows."""
 
+import json
 import os
 import struct
 import unittest
@@ -120,6 +121,47 @@ class RoundTrips(unittest.TestCase):
             codecllm.Store("/nowhere/at/all")
         with self.assertRaises(KeyError):
             codecllm.Store(support.TINY)["lm_head.weight"]
+
+
+class Vectors(unittest.TestCase):
+    """docs/vectors, by its index."""
+
+    FOLDER = os.path.join(support.SOURCE, "docs", "vectors")
+
+    def setUp(self):
+        with open(os.path.join(self.FOLDER, "index.json")) as f:
+            self.index = json.load(f)
+
+    def read(self, name):
+        with open(os.path.join(self.FOLDER, name), "rb") as f:
+            return f.read()
+
+    def test_tensors(self):
+        for entry in self.index["valid"]:
+            t = codecllm.Tensor(self.read(entry["file"]))
+            dtype = np.dtype({"i8": "i1", "i16": "<i2", "u16": "<u2", "f32": "<f4"}[entry["elements_type"]])
+            want = np.frombuffer(self.read(entry["elements"]), dtype).reshape(entry["rows"], entry["cols"])
+            self.assertEqual(t.decode().tobytes(), want.tobytes(), entry["file"])
+
+    def test_layers(self):
+        self.assertGreater(len(self.index["layer-valid"]), 8)
+        for entry in self.index["layer-valid"]:
+            data, decoder = self.read(entry["file"]), codecllm.Decoder(threads=1)
+            got = decoder.decode_layer(data)
+            self.assertEqual((got.shape, got.tobytes()), ((entry["rows"], entry["cols"]), self.read(entry["elements"])), entry["file"])
+            self.assertEqual(blob.CODEC_NAMES[blob.parse(data).codec], entry["codec"])
+            if entry["codec"] == "zstd":
+                scales = decoder.scales(data)
+                self.assertEqual(scales is None, entry["scales"] is None)
+                self.assertTrue(scales is None or scales.tobytes() == self.read(entry["scales"]))
+
+    def test_layers_that_must_be_refused(self):
+        self.assertGreater(len(self.index["layer-reject"]), 40)
+        for entry in self.index["layer-reject"]:
+            with self.assertRaises(codecllm.FormatError, msg=entry["file"]) as raised:
+                codecllm.Decoder(threads=1).decode_layer(self.read(entry["file"]))
+            first, last = entry["position"]
+            self.assertTrue(first <= raised.exception.position <= last, (entry, str(raised.exception), raised.exception.position))
 
 
 class Refusals(unittest.TestCase):

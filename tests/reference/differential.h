@@ -106,8 +106,7 @@ static inline const char *diff_decode(const cllm_tensor *t, const uint8_t *blob,
     return wrong;
 }
 
-/* The header's count of corrections is the one rule that takes all tiles to check; a decoder of single tiles does not.
- */
+/* The header's count of corrections is the one rule that takes all tiles to check: a decoder of some rows does not. */
 static inline int diff_only_count(const ref_tensor *r) {
     return r->error && r->error_at == 44 && strstr(r->error, "count");
 }
@@ -139,7 +138,7 @@ static inline const char *diff_any(const uint8_t *blob, size_t bytes, cllm_dtype
         cllm_tensor_close(t);
         return NULL;
     }
-    int ok = ref_decode(blob, bytes, &r) || diff_only_count(&r);
+    int ok = ref_decode(blob, bytes, &r);
     if (!diff_possible(&r, as)) as = CLLM_DTYPE_F32;
     for (int tier = 0; !wrong && tier <= (int)cllm_best_tier(); tier++) {
         wrong = diff_decode(t, blob, bytes, ok ? &r : NULL, (cllm_tier)tier, as, 0, info.rows, 1, &status);

@@ -1,8 +1,5 @@
-#!/usr/bin/env python3
-"""Writes tests/golden-bad: for every rule of docs/FORMAT.md part 1 a blob that breaks that rule and, as far as
-possible, no other.
-
-manifest.txt has one line for each: name, first and last byte position that an error may name (0 0 = anywhere)."""
+"""For every rule of docs/FORMAT.md part 1 a blob that breaks that rule and, as far as possible, no other; for
+make_vectors.py."""
 import os
 import struct
 import sys
@@ -156,8 +153,10 @@ def header_cases():
     yield 'total-bytes-huge', field('rd8', 'total_bytes', 2 ** 64 - 16, ANY)
     yield 'tiles-less', plus('cols', 'tiles', -1, ANY)
     yield 'tiles-more', plus('cols', 'tiles', 1, ANY)
-    yield 'outliers-less', plus('rd8', 'outliers', -1, ANY)
-    yield 'outliers-more', plus('rd8', 'outliers', 1, ANY)
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'fold', 'bf16', 'fp16', 'cols'):
+        yield 'outliers-less-' + kind, plus(kind, 'outliers', -1, (44, 47))
+        yield 'outliers-more-' + kind, plus(kind, 'outliers', 1, (44, 47))
+    yield 'outliers-huge', field('cols', 'outliers', 0xFFFFFFFF, (44, 47))
     for n in range(14):
         r = bytes(1 if i == n else 0 for i in range(14))
         yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (50 + n, 50 + n))
@@ -370,24 +369,39 @@ def tile_cases():
         yield 'pad-tile-long-' + kind, padded(kind, lambda n: bytes(n + 16))
 
 
-def main(folder):
+def scale_cases():
+    def changed(kind, section, index, data, **kw):
+        box = {}
+
+        def change(blob, at):
+            box['at'] = at[section] + index * len(data)
+            blob[box['at']:box['at'] + len(data)] = data
+            return blob
+        blob = build(kind, change=change, **kw)
+        return blob, (box['at'], box['at'])
+    values = {'nan': float('nan'), 'inf': float('inf'), 'minus-inf': float('-inf')}
+    for name, v in values.items():
+        half = bytes(ref.f32_to_bf16(v).tobytes()) if name != 'nan' else b'\xc0\x7f'
+        yield 'row-scale-bf16-' + name, changed('int8', 'row_scales', 3, half)
+        yield 'row-scale-fp16-' + name, changed('cols', 'row_scales', 36, np.float16(v).tobytes())
+        yield 'row-scale-f32-' + name, changed('int8', 'row_scales', 0, struct.pack('<f', v), row_scale=4, dtype=ref.F32,
+                                               row_values=np.ones(5, np.float32))
+        yield 'col-scale-' + name, changed('cols', 'col_scales', 138, half)
+    # the number itself is finite, the step is not
+    yield 'row-scale-quotient-inf', changed('rd8', 'row_scales', 4, struct.pack('<f', 3e38), row_scale=4, scale=0.5,
+                                            row_values=np.ones(5, np.float32))
+
+
+def write_reject(folder):
+    """Writes every blob; returns what the index says of each. `position`: first and last byte that an error may name,
+    None = any of the blob."""
     os.makedirs(folder, exist_ok=True)
-    for old in os.listdir(folder):
-        os.remove(os.path.join(folder, old))
-    lines = ['# name, first and last position an error may name (0 0: anywhere in the blob)']
-    total = 0
-    for cases in (header_cases, table_cases, section_cases, tile_cases):
-        for name, (blob, (lo, hi)) in cases():
+    entries = []
+    for cases in (header_cases, table_cases, section_cases, scale_cases, tile_cases):
+        for name, (blob, where) in cases():
             path = os.path.join(folder, name + '.blob')
             assert not os.path.exists(path), name
             with open(path, 'wb') as f:
                 f.write(blob)
-            total += len(blob)
-            lines.append('%s %d %d' % (name, lo, hi))
-    with open(os.path.join(folder, 'manifest.txt'), 'w') as f:
-        f.write('\n'.join(lines) + '\n')
-    print(len(lines) - 1, 'blobs', total, 'bytes')
-
-
-if __name__ == '__main__':
-    main(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'golden-bad'))
+            entries.append({'file': 'reject/%s.blob' % name, 'position': None if where == ANY else list(where)})
+    return entries

@@ -143,6 +143,18 @@ static int check_sections(decoder *d) {
     return fail(d, offsets_end - 4, "last offset");
 }
 
+/* 1.2: scales are finite */
+static int check_finite(decoder *d) {
+    uint64_t row_bytes = number_bytes(d->row_scale - 1);
+    for (uint64_t at = d->rows_at; d->row_scale >= 2 && at < d->rows_at + d->out->rows * row_bytes; at += row_bytes) {
+        volatile float step = number(d, at, d->row_scale - 1) / d->scale;
+        if (!isfinite(step)) return fail(d, at, "row scale");
+    }
+    for (uint64_t i = 0; d->col_scale && i < d->out->cols; i++)
+        if (!isfinite(number(d, d->cols_at + 2 * i, 1))) return fail(d, d->cols_at + 2 * i, "column multiplier");
+    return 1;
+}
+
 /* 1.4 */
 static int read_table(decoder *d) {
     uint64_t nibbles = 2 * (uint64_t)d->table_bytes, n = 0;
@@ -300,7 +312,7 @@ static int decode(decoder *d) {
     ref_tensor *t = d->out;
     if (!check_header(d)) return 0;
     uint64_t count = (uint64_t)t->rows * t->cols;
-    if (t->mode != 0 && (!check_sections(d) || !read_table(d))) return 0;
+    if (t->mode != 0 && (!check_sections(d) || !check_finite(d) || !read_table(d))) return 0;
     t->weights = calloc(count, sizeof(float)), t->elements = t->mode == 0 ? NULL : calloc(count, sizeof(int32_t));
     if (!t->weights || (t->mode != 0 && !t->elements)) return fail(d, 16, "out of memory");
     for (uint64_t i = 0; t->mode == 0 && i < count; i++)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""A slow encoder of version-1 tensor blobs, written from docs/FORMAT.md alone, and the maker of the
-committed test blobs.
+"""A slow encoder of version-1 tensor blobs, written from docs/FORMAT.md alone; make_vectors.py makes the committed
+vectors with it.
 
-    reference_encoder.py            writes tests/golden and tests/golden-bad again (always the same bytes)
-    reference_encoder.py --worked   prints the worked example of FORMAT.md 1.10
+    reference_encoder.py   prints the worked example of FORMAT.md 1.10
 
 It makes every choice that the format leaves open at random (padding, runs of the code table,
                                                              skips), so that a decoder cannot
@@ -58,6 +57,7 @@ class Spec:
         self.row_values = self.col_values = None  # as stored: bit patterns (or f32)
         self.short_skips = False
         self.near_padding = False  # padding is always the shortest code, not one as long as the data's
+        self.odd_scales = False
         self.wide = False    # tiles with 16-bit lane lengths even where 8 bits would do
         for k, v in kw.items():
             assert hasattr(self, k), k
@@ -399,6 +399,9 @@ def scales(spec, rows, cols, rng):
         spec.row_values = rng.uniform(0.01, 3, rows).astype(np.float32)
     if spec.col_scale:
         spec.col_values = f32_to_bf16(rng.uniform(0.5, 2, cols))
+    if spec.odd_scales:  # 0, -0 and negative ones are scales like others
+        spec.row_values[:3] = f32_to_bf16([0.0, -0.0, -1.5])
+        spec.col_values[:3] = f32_to_bf16([-0.75, 0.0, -0.0])
 
 
 def weights(spec, m):
@@ -474,6 +477,8 @@ def golden_list():
     yield item('rd8-n2-r0-tensor', (31, 97), 2, row_scale=1, scale=0.03125, levels=13, hi_min=-6)
     yield item('rd8-n2-r2-cols', (18, 140), 12, row_scale=2, scale=7.5, col_scale=1, levels=20, hi_min=-10, planes=2)
     yield item('rd8-n2-levels64', (24, 128), 10, row_scale=1, scale=-0.5, levels=64, hi_min=-32, extra=600)
+    yield item('rd8-scales-zero-negative', (6, 40), 3, row_scale=2, scale=2.0, col_scale=1, levels=20, hi_min=-10,
+               odd_scales=True)
     yield item('rd8-n3-r0', (16, 257), 0.8, row_scale=3, scale=3.0, tuple=3, levels=5, hi_min=-2, wild=0.002,
                dtype=FP16)
     yield item('rd8-n3-r4', (3, 31), 20, row_scale=1, tuple=3, levels=16, hi_min=-8, planes=4)
@@ -535,24 +540,25 @@ def worked_example():
     return spec, q, Still()
 
 
-def write_golden(folder):
+def write_valid(folder):
+    """Writes NAME.blob and NAME.elem of every valid vector; returns what the index says of each."""
     os.makedirs(folder, exist_ok=True)
-    lines = ['# NAME.blob; NAME.elem = its elements as s8 (layout 8), s16 or u16, none for raw',
-             '# name rows cols: FNV-1a 64 of the f32 weights, NaN as 7fc00000']
-    total = 0
+    entries = []
     for name, spec, m, rng in itertools.chain(golden_list(), [('worked-example', *worked_example())]):
         blob, _ = encode(spec, m, rng)
         w = np.array(weights(spec, m), '<f4')
         w.view('<u4')[np.isnan(w)] = 0x7FC00000  # which NaN it is depends on the machine
         open(os.path.join(folder, name + '.blob'), 'wb').write(blob)
-        total += len(blob)
-        if spec.mode != RAW:
-            elem = m.astype('<u2' if spec.mode == LOSSLESS else '<i2' if spec.layout == 16 else 'i1').tobytes()
-            open(os.path.join(folder, name + '.elem'), 'wb').write(elem)
-            total += len(elem)
-        lines.append('%s %d %d %016x' % (name, spec.rows, spec.cols, fnv(w.tobytes())))
-    open(os.path.join(folder, 'manifest.txt'), 'w').write('\n'.join(lines) + '\n')
-    return total
+        kind = 'u2' if spec.mode == LOSSLESS or spec.mode == RAW and spec.dtype != F32 else 'f4' if spec.mode == RAW else \
+            'i2' if spec.layout == 16 else 'i1'
+        open(os.path.join(folder, name + '.elem'), 'wb').write(m.astype('<' + kind).tobytes())
+        entries.append({'file': 'valid/%s.blob' % name, 'mode': ('raw', 'int8', 'rd', 'lossless')[spec.mode],
+                        'dtype': ('', 'BF16', 'FP16', 'F32')[spec.dtype],
+                        'layout': spec.layout if spec.mode != RAW else 0, 'fold': spec.fold, 'rows': spec.rows,
+                        'cols': spec.cols, 'elements': 'valid/%s.elem' % name,
+                        'elements_type': {'i1': 'i8', 'i2': 'i16', 'u2': 'u16', 'f4': 'f32'}[kind],
+                        'weights_fnv1a64': '%016x' % fnv(w.tobytes())})
+    return entries
 
 
 def print_worked():
@@ -578,8 +584,4 @@ def print_worked():
 
 
 if __name__ == '__main__':
-    tests = os.path.dirname(HERE)
-    if '--worked' in sys.argv:
-        print_worked()
-        sys.exit()
-    print(write_golden(os.path.join(tests, 'golden')), 'bytes')
+    print_worked()
