@@ -26,7 +26,9 @@ int cmd_decompress(int argc, char **argv) {
         .usage = "decompress IN -o DIR [options]",
         .description = "Writes an ordinary Hugging Face directory, each tensor in the data type it came from. After "
                        "--mode lossless\n"
-                       "every tensor has its original bytes.",
+                       "every tensor has its original bytes. What is read is compared with the hashes in codecllm.json; "
+                       "if anything differs,\n"
+                       "it is named, nothing is written, and the exit code is 3. Without a codecllm.json: a warning.",
         .examples = "codecllm decompress tiny-exact -o tiny-again",
         .options = options,
         .min_positional = 1,

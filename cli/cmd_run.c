@@ -13,7 +13,7 @@ typedef struct run_options {
     int predict, context, threads, weights, top_k, repeat_last_n;
     int64_t seed;
     double temperature, top_p, min_p, repeat_penalty;
-    bool conversation, conversation_given, ignore_eos, show_prompt, json;
+    bool conversation, conversation_given, ignore_eos, show_prompt, json, verify;
     cli_device_options device;
 } run_options;
 
@@ -156,6 +156,11 @@ static int parse(int argc, char **argv, run_options *o) {
          .kind = ARG_NO_FLAG,
          .target = &o->show_prompt,
          .help = "print the generated text only"},
+        {.names = "--verify",
+         .kind = ARG_FLAG,
+         .target = &o->verify,
+         .help = "first compare every file and tensor with the hashes in codecllm.json (exit code 3 if one differs; a "
+                 "warning if there is no codecllm.json)"},
         {.names = "-v, --verbose",
          .kind = ARG_FLAG,
          .target = &cli_verbose,
@@ -212,6 +217,7 @@ static int load(run_state *r, cllm_error *err) {
     params.weights = (cllm_weights)o->weights;
     params.threads = o->threads;
     params.context = (uint32_t)o->context;
+    params.verify = o->verify;
     int code = cli_device_apply(&o->device, &params);
     if (code >= 0) return code;
     params.progress = cli_progress_show;

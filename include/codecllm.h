@@ -196,11 +196,16 @@ CLLM_API void cllm_compress_params_default(cllm_compress_params *params);
 /* Compresses the Hugging Face directory `in` into a new directory `out`. Written as `out`.partial and renamed when complete. */
 CLLM_API cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info,
                                    cllm_error *err);
-/* Writes an ordinary Hugging Face directory again, each tensor in its source dtype. */
+/* Writes an ordinary Hugging Face directory again, each tensor in its source dtype. Everything that is read is compared with the hashes of
+ * the manifest first (CLLM_ERR_MISMATCH names the tensor or file that differs; nothing is then left at `out`); where there is no manifest,
+ * a warning in the log says that nothing was checked. */
 CLLM_API cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress,
                                      void *user, cllm_error *err);
 /* Checks every file and tensor against the manifest and decodes every tile. CLLM_ERR_MISMATCH names the first difference. */
 CLLM_API cllm_status cllm_verify(const char *dir, int threads, cllm_progress_fn progress, void *user, cllm_error *err);
+/* The same without decoding: every file and tensor against its hash, each byte read once. `weights_only`: tensors, their index and
+ * config.json, and nothing is said of other files that are changed, missing or not listed. CLLM_ERR_ARGUMENT if there is no manifest. */
+CLLM_API cllm_status cllm_check_hashes(const char *dir, bool weights_only, cllm_progress_fn progress, void *user, cllm_error *err);
 /* What a directory holds; reads headers only. */
 CLLM_API cllm_status cllm_dir_get_info(const char *dir, cllm_dir_info *info, cllm_error *err);
 
@@ -300,6 +305,8 @@ typedef struct cllm_model_params {
                            * KV cache, buffers and one session's scratch count, too; GPU: pinned memory (and max_vram is then automatic, if it
                            * is 0). 0 = no limit */
     uint32_t context;     /* tokens of the session that a budget leaves room for; 0 = the model's max_context, at most 4096 */
+    bool verify;          /* check every file and tensor against the hashes of the manifest first (CLLM_ERR_MISMATCH names what differs); a
+                           * warning in the log where there is no manifest */
     cllm_progress_fn progress;
     void *user;
 } cllm_model_params;

@@ -13,7 +13,7 @@ Threads, ownership and errors are told with each class; docs/PYTORCH.md is the w
 from ._native import version as library_version
 from .codec import Decoder, Encoder
 from .errors import (
-    ArgumentError, DeviceError, Error, FallbackWarning, FileError, FormatError, OutOfMemory, Unsupported,
+    ArgumentError, DeviceError, Error, FallbackWarning, FileError, FormatError, OutOfMemory, UncheckedWarning, Unsupported,
 )
 from .gpu import DeviceTensor, Gpu, GpuTensor, device_info
 from .tensor import Entry, Store, Tensor, encode, encode_int8
@@ -22,5 +22,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError", "Decoder", "DeviceError", "DeviceTensor", "Encoder", "Entry", "Error", "FallbackWarning", "FileError", "FormatError", "Gpu",
-    "GpuTensor", "OutOfMemory", "Store", "Tensor", "Unsupported", "device_info", "encode", "encode_int8", "library_version",
+    "GpuTensor", "OutOfMemory", "Store", "Tensor", "UncheckedWarning", "Unsupported", "device_info", "encode", "encode_int8", "library_version",
 ]

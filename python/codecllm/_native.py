@@ -91,6 +91,7 @@ _FUNCTIONS = {
     "cllm_tensor_decode": ("s", [c_void_p, c_uint32, c_uint32, c_int, c_void_p, c_size_t, c_int, _error]),
     "cllm_tensor_row_scales": ("s", [c_void_p, c_void_p, c_size_t, _error]),
     "cllm_tensor_col_scales": ("s", [c_void_p, c_void_p, c_size_t, _error]),
+    "cllm_check_hashes": ("s", [c_char_p, c_bool, c_void_p, c_void_p, _error]),
     "cllm_store_open": ("s", [c_char_p, _handle, _error]),
     "cllm_store_close": (None, [c_void_p]),
     "cllm_store_count": (c_size_t, [c_void_p]),

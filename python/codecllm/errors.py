@@ -42,6 +42,10 @@ class FallbackWarning(RuntimeWarning):
     """Something runs on the CPU that was meant for a GPU; the text says why. `strict=True` makes it an error."""
 
 
+class UncheckedWarning(UserWarning):
+    """A directory has no manifest, so its weights were loaded without comparing hashes."""
+
+
 # by cllm_status
 BY_STATUS: dict[int, type[Error]] = {
     1: ArgumentError,

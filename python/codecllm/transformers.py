@@ -9,18 +9,23 @@ Also at loading time, from an uncompressed directory: from_pretrained(DIR, quant
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .errors import FormatError, Unsupported
+from ._native import call
+from .errors import FormatError, UncheckedWarning, Unsupported
 from .torch import CompressedEmbedding, CompressedLinear, compress_model, link
 from .torch.compress import modules_of
 from .torch.weight import CodedWeight
 
 METHOD = "codecllm"
+MANIFEST = "codecllm.json"
 FORMAT_VERSION = 1
 SUFFIX = "_cllm"
 
@@ -97,6 +102,15 @@ def _coded_in(files) -> dict[str, int]:
     return found
 
 
+def _check_hashes(files) -> None:
+    """The directory of safetensors files against its manifest: FormatError names the tensor or file that differs."""
+    for folder in sorted({os.path.dirname(os.path.abspath(file)) for file in files or []}):
+        if os.path.lexists(os.path.join(folder, MANIFEST)):
+            call("cllm_check_hashes", os.fsencode(folder), True, None, None)
+        else:
+            warnings.warn(f"{folder} has no {MANIFEST}: whether its weights are what was written cannot be checked", UncheckedWarning, stacklevel=2)
+
+
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, new)
@@ -119,6 +133,7 @@ class CodecllmQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model, checkpoint_files=None, **kwargs):
         if not self.pre_quantized:
             return
+        _check_hashes(checkpoint_files)
         coded = _coded_in(checkpoint_files)
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
         compressed = set()

@@ -308,6 +308,11 @@ const char *cllm_dir_shard(const cllm_dir *d, size_t index) {
     return d->shards[index].name;
 }
 
+const uint8_t *cllm_dir_shard_data(const cllm_dir *d, size_t index, uint64_t *bytes) {
+    *bytes = d->shards[index].map.bytes;
+    return d->shards[index].map.data;
+}
+
 const char *cllm_dir_config(const cllm_dir *d, size_t *bytes) {
     if (bytes) *bytes = d->config_bytes;
     return d->config;

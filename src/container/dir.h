@@ -59,6 +59,8 @@ const cllm_dir_about *cllm_dir_get_about(const cllm_dir *dir);
 /* Safetensors files, in the order of the entries. */
 size_t cllm_dir_shards(const cllm_dir *dir);
 const char *cllm_dir_shard(const cllm_dir *dir, size_t index);
+/* The whole file as it is mapped, header included. */
+const uint8_t *cllm_dir_shard_data(const cllm_dir *dir, size_t index, uint64_t *bytes);
 /* Numbers a tensor holds. */
 uint64_t cllm_entry_count(const cllm_entry *entry);
 /* Bytes it takes in its file: a blob with its padding. */

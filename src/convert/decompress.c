@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "container/check.h"
 #include "container/hash.h"
 #include "container/json.h"
 #include "convert/decode.h"
@@ -11,6 +12,7 @@
 
 struct work {
     const cllm_dir *dir;
+    cllm_check *check;
     const cllm_entry **order;
     int threads;
 };
@@ -23,8 +25,10 @@ static cllm_status produce(void *ctx, size_t index, cllm_out_file *f, uint64_t *
     const struct work *w = ctx;
     const cllm_entry *e = w->order[index];
     *hash = 0; /* there is no manifest to put it into */
+    cllm_status status = cllm_check_tensor(w->check, e, NULL, err);
+    if (status) return status;
     if (!e->compressed) return cllm_out_write(f, e->data, (size_t)e->bytes, err);
-    cllm_status status = cllm_decode_entry(e, false, w->threads, write_rows, f, err);
+    status = cllm_decode_entry(e, false, w->threads, write_rows, f, err);
     return status && status != CLLM_ERR_IO ? cllm_fail_entry(err, status, w->dir, e) : status;
 }
 
@@ -40,9 +44,10 @@ static cllm_status describe(const cllm_entry *e, cllm_st_tensor *t, cllm_error *
     return CLLM_OK;
 }
 
-static cllm_status write_tensors(const cllm_dir *dir, int threads, const cllm_output *o, cllm_error *err) {
+static cllm_status write_tensors(const cllm_dir *dir, cllm_check *check, int threads, const cllm_output *o,
+                                 cllm_error *err) {
     size_t n = cllm_dir_count(dir);
-    struct work w = {dir, cllm_alloc(n, sizeof *w.order), threads};
+    struct work w = {dir, check, cllm_alloc(n, sizeof *w.order), threads};
     cllm_st_tensor *tensors = cllm_alloc(n, sizeof *tensors);
     cllm_status status = CLLM_OK;
     if (!w.order || !tensors)
@@ -78,32 +83,57 @@ static cllm_status write_config(const cllm_dir *dir, const cllm_output *o, cllm_
     return status;
 }
 
-static cllm_status write_all(const cllm_dir *dir, int threads, const cllm_output *o, cllm_error *err) {
+static cllm_status write_all(const cllm_dir *dir, cllm_check *check, int threads, const cllm_output *o,
+                             cllm_error *err) {
     /* an empty journal marks the folder as unfinished and as holding nothing worth keeping */
     cllm_status status = cllm_out_whole(o->dir, CLLM_JOURNAL_NAME, NULL, 0, NULL, err);
-    if (!status) status = write_tensors(dir, threads, o, err);
+    if (!status) status = write_tensors(dir, check, threads, o, err);
+    if (!status) status = cllm_check_finish(check, err);
     if (!status) status = cllm_copy_others(o, dir, err);
     if (!status) status = write_config(dir, o, err);
     return status;
 }
 
-cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress,
-                            void *user, cllm_error *err) {
-    cllm_dir *dir;
-    cllm_out_dir target;
-    cllm_status status = cllm_dir_open(in, &dir, err);
+/* Small files are looked at first: what is wrong with a damaged one is said best by its hash. */
+static cllm_status begin_check(const char *in, cllm_check *check, cllm_error *err) {
+    cllm_progress quiet = {.what = "decompress"};
+    cllm_status status = cllm_check_open(in, check, err);
     if (status) return status;
-    if (strcmp(cllm_dir_get_about(dir)->quant_method, "codecllm"))
+    status = cllm_check_files(check, CLLM_CHECK_ALL, &quiet, err);
+    if (!status) status = cllm_check_listing(check, false, err);
+    if (status) cllm_check_close(check);
+    return status;
+}
+
+static cllm_status open_source(const char *in, cllm_check *check, cllm_dir **dir, cllm_error *err) {
+    cllm_status status = cllm_dir_open(in, dir, err);
+    if (status) return status;
+    if (strcmp(cllm_dir_get_about(*dir)->quant_method, "codecllm"))
         status = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                            "%s is not compressed: its config.json names no codecllm", in);
+    if (!status && !check->there)
+        cllm_log(CLLM_LOG_WARNING,
+                 "%s has no " CLLM_MANIFEST_NAME ": whether its weights are what was written cannot be checked", in);
+    return status ? status : cllm_check_attach(check, *dir, err);
+}
+
+cllm_status cllm_decompress(const char *in, const char *out, bool force, int threads, cllm_progress_fn progress,
+                            void *user, cllm_error *err) {
+    cllm_dir *dir = NULL;
+    cllm_check check;
+    cllm_out_dir target;
+    cllm_status status = begin_check(in, &check, err);
+    if (status) return status;
+    status = open_source(in, &check, &dir, err);
     if (!status) status = cllm_out_begin(in, out, force, false, &target, err);
     if (!status) {
         cllm_progress p = {.fn = progress, .user = user, .what = "decompress"};
         cllm_output o = {target.partial, SHARD_BYTES, NULL, &p};
-        status = write_all(dir, threads, &o, err);
+        status = write_all(dir, &check, threads, &o, err);
         if (!status) status = cllm_out_commit(&target, err);
         if (status) cllm_out_end(&target, true);
     }
+    cllm_check_close(&check);
     cllm_dir_close(dir);
     return status;
 }

@@ -6,7 +6,7 @@
 #include "container/atomic.h"
 #include "convert/allocate.h"
 #include "convert/journal.h"
-#include "convert/progress.h"
+#include "base/progress.h"
 
 typedef struct cllm_job {
     const cllm_dir *dir;

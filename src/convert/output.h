@@ -6,7 +6,7 @@
 #include "container/dir.h"
 #include "container/manifest.h"
 #include "container/safetensors.h"
-#include "convert/progress.h"
+#include "base/progress.h"
 
 enum { CLLM_COPY_LIMIT = 256 << 20 }; /* larger files beside the weights are not part of a model */
 

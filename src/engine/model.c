@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "container/check.h"
 #include "container/file.h"
 #include "engine/engine.h"
 
@@ -69,8 +70,15 @@ cllm_status cllm_model_plan_prepared(cllm_model *m, const cllm_model_params *par
     return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "the backend of %s plans nothing", m->device.id);
 }
 
-static cllm_status read_parts(cllm_model *m, const char *dir, cllm_error *err) {
-    cllm_status s = cllm_dir_open(dir, &m->dir, err);
+/* `checked` may be NULL: what it asks for besides a device is that hashes are compared before anything is believed. */
+static cllm_status open_dir(const char *dir, const cllm_model_params *checked, cllm_dir **out, cllm_error *err) {
+    if (!checked || !checked->verify) return cllm_dir_open(dir, out, err);
+    cllm_progress p = {.fn = checked->progress, .user = checked->user, .what = "verify"};
+    return cllm_check_dir_open(dir, CLLM_CHECK_ALL, false, &p, out, err);
+}
+
+static cllm_status read_parts(cllm_model *m, const char *dir, const cllm_model_params *checked, cllm_error *err) {
+    cllm_status s = open_dir(dir, checked, &m->dir, err);
     if (s || (s = read_config(m, err)) || (s = open_tokenizer(m, dir, err))) return s;
     s = cllm_weights_find(m->dir, &m->config, &m->weights, err);
     m->weights.set.dir = cllm_dir_path(m->dir);
@@ -82,16 +90,20 @@ static cllm_status fail_about(const char *dir, cllm_status s, cllm_error *err) {
     return about_file ? cllm_fail_prefix(err, s, "%s", dir) : s;
 }
 
-cllm_status cllm_model_prepare(const char *dir, cllm_model **out, cllm_error *err) {
+static cllm_status prepare(const char *dir, const cllm_model_params *checked, cllm_model **out, cllm_error *err) {
     *out = NULL;
     cllm_model *m = cllm_alloc_zero(1, sizeof *m);
     if (!m) return cllm_fail_memory(err, sizeof *m, "a model");
-    cllm_status s = read_parts(m, dir, err);
+    cllm_status s = read_parts(m, dir, checked, err);
     if (s)
         cllm_model_close(m);
     else
         *out = m;
     return fail_about(dir, s, err);
+}
+
+cllm_status cllm_model_prepare(const char *dir, cllm_model **out, cllm_error *err) {
+    return prepare(dir, NULL, out, err);
 }
 
 void cllm_model_unload(cllm_model *m) {
@@ -106,7 +118,7 @@ cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cl
     if (!dir || !out)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cllm_model_open needs a directory and a place for the model");
-    cllm_status s = cllm_model_prepare(dir, out, err);
+    cllm_status s = prepare(dir, params, out, err);
     if (s) return s;
     s = cllm_model_load(*out, params ? params : &defaults, err);
     if (!s) return CLLM_OK;

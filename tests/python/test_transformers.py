@@ -123,6 +123,13 @@ class Directories(unittest.TestCase):
         return folder
 
     def test_broken_directories(self):
+        def unchecked(change):
+            def both(folder):
+                os.remove(os.path.join(folder, "codecllm.json"))
+                change(folder)
+
+            return both
+
         def version(folder):
             with open(os.path.join(folder, "config.json")) as f:
                 config = json.load(f)
@@ -137,9 +144,29 @@ class Directories(unittest.TestCase):
                 f.write(b"\xff" * 16)
 
         with self.assertRaisesRegex(codecllm.Unsupported, "format version 2"):
-            AutoModelForCausalLM.from_pretrained(self.broken(version))
-        with self.assertRaisesRegex(codecllm.FormatError, "weight"):
+            AutoModelForCausalLM.from_pretrained(self.broken(unchecked(version)))
+        with self.assertRaisesRegex(codecllm.FormatError, "config.json"):
+            AutoModelForCausalLM.from_pretrained(self.broken(lambda folder: open(os.path.join(folder, "config.json"), "a").write("\n")))
+        with self.assertWarns(codecllm.UncheckedWarning), self.assertRaisesRegex(codecllm.FormatError, "weight"):
+            AutoModelForCausalLM.from_pretrained(self.broken(unchecked(damage)))
+        with self.assertRaisesRegex(codecllm.FormatError, "tensor model.embed_tokens.weight"):
             AutoModelForCausalLM.from_pretrained(self.broken(damage))
+
+    def test_one_bit(self):
+        def flip(at):
+            def change(folder):
+                with open(os.path.join(folder, "model.safetensors"), "r+b") as f:
+                    f.seek(at, os.SEEK_END)
+                    byte = f.read(1)[0]
+                    f.seek(at, os.SEEK_END)
+                    f.write(bytes([byte ^ 16]))
+
+            return change
+
+        for at in (-1, -4096, -2000000):
+            with self.assertRaisesRegex(codecllm.FormatError, "was changed"):
+                AutoModelForCausalLM.from_pretrained(self.broken(flip(at)))
+        AutoModelForCausalLM.from_pretrained(self.broken(lambda folder: os.remove(os.path.join(folder, "tokenizer.json"))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 /* Progress of a long operation, and its cancellation. */
-#ifndef CLLM_CONVERT_PROGRESS_H
-#define CLLM_CONVERT_PROGRESS_H
+#ifndef CLLM_BASE_PROGRESS_H
+#define CLLM_BASE_PROGRESS_H
 
 #include "base/error.h"
 
