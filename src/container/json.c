@@ -1,5 +1,6 @@
 #include "container/json.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -151,6 +152,25 @@ static cllm_status respell_numbers(const char *text, size_t bytes, char **out, c
     return CLLM_OK;
 }
 
+/* ---- parsing ---- */
+
+/* What the parser reads, and whether it ran out of memory, of which it often says nothing: a string that could not be copied is "invalid
+ * token" to it, and a byte of a long one for which no room was found is left out without a word. But errno is then ENOMEM, until a number
+ * is read: it is looked at before each byte. */
+typedef struct source {
+    const char *text;
+    size_t bytes, at;
+    bool out_of_memory;
+} source;
+
+static size_t next_byte(void *buffer, size_t room, void *data) {
+    source *s = data;
+    s->out_of_memory |= errno == ENOMEM;
+    if (s->out_of_memory || s->at == s->bytes || !room) return 0;
+    *(char *)buffer = s->text[s->at++];
+    return 1;
+}
+
 cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, json_t **out, cllm_error *err) {
     *out = NULL;
     char *respelled = NULL;
@@ -158,8 +178,15 @@ cllm_status cllm_json_parse(const char *text, size_t bytes, size_t max_depth, js
     if (!status) status = respell_numbers(text, bytes, &respelled, err);
     if (status) return status;
     json_error_t e;
-    json_t *root = json_loadb(respelled ? respelled : text, bytes, JSON_REJECT_DUPLICATES, &e);
+    source s = {.text = respelled ? respelled : text, .bytes = bytes};
+    errno = 0;
+    json_t *root = json_load_callback(next_byte, &s, JSON_REJECT_DUPLICATES, &e);
+    s.out_of_memory |= errno == ENOMEM;
     cllm_free(respelled);
+    if (s.out_of_memory) {
+        json_decref(root);
+        return cllm_fail_memory(err, bytes, "a JSON text");
+    }
     if (!root) {
         /* jansson fills in nothing at all where it ran out of memory outside of the lexer */
         if (json_error_code(&e) == json_error_out_of_memory || !*e.text)
