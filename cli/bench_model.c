@@ -282,7 +282,9 @@ static cllm_status describe_case(model_bench *b, const model_case *c, cllm_error
 
 static cllm_status prepare_case(const model_bench *b, const model_case *c, const cllm_model_params *params,
                                 cllm_model **model, cllm_error *err) {
-    static const cllm_encode_params raw = {.mode = CLLM_MODE_RAW};
+    cllm_encode_params raw;
+    cllm_encode_params_default(&raw);
+    raw.mode = CLLM_MODE_RAW;
     if (c->dir != NULL) return cllm_model_prepare(c->dir, model, err);
     const cllm_encode_params *p = c->coding != NULL ? &c->coding->params : &raw;
     return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, params, model, err);

@@ -122,7 +122,8 @@ static int parse(int argc, char **argv, ppl_options *o) {
     int code = args_parse(&spec, argc, argv, o->dirs, &o->models);
     if (code >= 0) return code;
     if (o->file == NULL) return cli_fail(CLI_USAGE, "-f FILE is missing (usage: codecllm %s)", spec.usage);
-    cllm_model_params params = {0};
+    cllm_model_params params;
+    cllm_model_params_default(&params);
     return cli_device_apply(&o->device, &params);
 }
 

@@ -12,10 +12,21 @@
  * Rules that hold everywhere:
  *   - The library never prints, exits, aborts or reads the environment.
  *   - Memory: what a function hands out is freed by the matching *_close/_free, or cllm_free() for plain memory.
- *   - Threads: distinct objects may be used from distinct threads at the same time. A cllm_tensor and a cllm_model are
- *     immutable after opening and may be shared; a cllm_session and a cllm_sampler belong to one thread at a time.
+ *   - Threads: distinct objects may be used from distinct threads at the same time. A cllm_tensor, a cllm_store, a cllm_model and a
+ *     cllm_tokenizer with its chat template are immutable after opening and may be shared by threads; a cllm_session, a cllm_stream
+ *     and a cllm_sampler belong to one thread at a time. Sessions of one model, and streams of one tokenizer, may work at the same
+ *     time in different threads.
  *   - `err` may be NULL. It is written only on failure.
- *   - Structs named *_params are initialised by their *_default() function, so that new fields keep old callers working.
+ *   - Pointers may be NULL only where it is said. A function that returns a status answers CLLM_ERR_ARGUMENT to a NULL pointer, to an
+ *     enum's value that is none, and to params that nobody initialised, and names the argument. Other functions do nothing with NULL, and
+ *     return 0, NULL, false or a zeroed struct; *_close, *_free and *_release allow it.
+ *   - Structs named *_params are initialised by their *_default() function and then changed. It notes their size, as the caller's header has
+ *     it, in struct_bytes, so that they may grow: of a smaller, older struct the members it lacks have their defaults; of a larger, newer one
+ *     the members that this library does not know must be zero, as *_default() leaves them (else CLLM_ERR_ARGUMENT). For languages
+ *     without a C compiler *_init(params, sizeof(params)) is the exported function behind *_default().
+ *   - All other structs (cllm_error, *_info, cllm_plan, entries, jobs...) keep their layout as long as the shared library keeps its name,
+ *     libcodecllm.so.MAJOR.MINOR before 1.0 and libcodecllm.so.MAJOR from then on: the loader does not pair a program with a library that
+ *     would fill them differently. Who loads the library by hand compares cllm_version_number() with CLLM_VERSION_NUMBER.
  */
 #ifndef CODECLLM_H
 #define CODECLLM_H
@@ -31,6 +42,8 @@ extern "C" {
 #define CLLM_VERSION_MAJOR 0
 #define CLLM_VERSION_MINOR 1
 #define CLLM_VERSION_PATCH 0
+/* 100 for 0.1.0, 10203 for 1.2.3; see cllm_version_number(). */
+#define CLLM_VERSION_NUMBER (CLLM_VERSION_MAJOR * 10000 + CLLM_VERSION_MINOR * 100 + CLLM_VERSION_PATCH)
 
 #if defined(__GNUC__)
 #define CLLM_API __attribute__((visibility("default")))
@@ -73,6 +86,8 @@ typedef bool (*cllm_progress_fn)(const char *what, uint64_t done, uint64_t total
 CLLM_API const char *cllm_status_name(cllm_status status);
 /* "0.1.0"; static storage. */
 CLLM_API const char *cllm_version(void);
+/* CLLM_VERSION_NUMBER of the library that is running; the macro is that of the header a program was compiled with. */
+CLLM_API uint32_t cllm_version_number(void);
 /* Receives the library's one-line notes from any thread; NULL silences them (the default). Not thread-safe: call it first. */
 CLLM_API void cllm_set_log(cllm_log_fn fn, void *user);
 /* Frees memory the library handed out. NULL is allowed. */
@@ -97,6 +112,7 @@ typedef enum cllm_tier { CLLM_TIER_AUTO = -1, CLLM_TIER_SCALAR = 0, CLLM_TIER_AV
 typedef struct cllm_tensor cllm_tensor; /* a validated blob, ready to decode; borrows the caller's bytes */
 
 typedef struct cllm_encode_params {
+    size_t struct_bytes; /* set by cllm_encode_params_default() */
     cllm_mode mode;          /* CLLM_MODE_INT8 */
     cllm_profile profile;    /* CLLM_PROFILE_SMALL */
     float step;              /* rd: quantizer step, > 0; or 0 to have it chosen for `bpw`. The blob's scale is the one that fits the
@@ -125,7 +141,11 @@ typedef struct cllm_tensor_info {
     bool has_row_scale, has_col_scale;
 } cllm_tensor_info;
 
-CLLM_API void cllm_encode_params_default(cllm_encode_params *params);
+/* `struct_bytes`: sizeof(*params) as the caller knows it. */
+CLLM_API void cllm_encode_params_init(cllm_encode_params *params, size_t struct_bytes);
+static inline void cllm_encode_params_default(cllm_encode_params *params) {
+    cllm_encode_params_init(params, sizeof *params);
+}
 
 /* Encodes `rows` x `cols` row-major numbers of `dtype` (BF16, F16 or F32) at `src` into a new blob *out of *out_bytes bytes
  * (free with cllm_free). Falls back to mode raw where coding does not shrink. int8 and rd refuse NaN and infinity
@@ -170,6 +190,7 @@ CLLM_API cllm_status cllm_tensor_col_scales(const cllm_tensor *tensor, float *ds
 /* ---------------------------------------------------------------- 3. directories --------------------------------------- */
 
 typedef struct cllm_compress_params {
+    size_t struct_bytes; /* set by cllm_compress_params_default() */
     cllm_mode mode;       /* CLLM_MODE_RD */
     double bpw;           /* rd: bits per weight of the whole output, every tensor byte counted; 4.5 */
     cllm_profile profile; /* CLLM_PROFILE_SMALL */
@@ -192,8 +213,13 @@ typedef struct cllm_dir_info {
     uint32_t tensors, compressed_tensors, files;
 } cllm_dir_info;
 
-CLLM_API void cllm_compress_params_default(cllm_compress_params *params);
-/* Compresses the Hugging Face directory `in` into a new directory `out`. Written as `out`.partial and renamed when complete. */
+/* `struct_bytes`: sizeof(*params) as the caller knows it. */
+CLLM_API void cllm_compress_params_init(cllm_compress_params *params, size_t struct_bytes);
+static inline void cllm_compress_params_default(cllm_compress_params *params) {
+    cllm_compress_params_init(params, sizeof *params);
+}
+/* Compresses the Hugging Face directory `in` into a new directory `out`. Written as `out`.partial and renamed when complete. params NULL:
+ * the defaults. `info` may be NULL. */
 CLLM_API cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info,
                                    cllm_error *err);
 /* Writes an ordinary Hugging Face directory again, each tensor in its source dtype. Everything that is read is compared with the hashes of
@@ -290,6 +316,7 @@ typedef enum cllm_weights {
 } cllm_weights;
 
 typedef struct cllm_model_params {
+    size_t struct_bytes; /* set by cllm_model_params_default() */
     cllm_weights weights; /* CLLM_WEIGHTS_AUTO */
     int threads;          /* 0 = one per core; results do not depend on it */
     cllm_tier tier;       /* CLLM_TIER_AUTO */
@@ -329,13 +356,17 @@ typedef struct cllm_model_info {
     cllm_plan plan;           /* with max_vram or max_ram; otherwise all is resident and the rest 0 */
 } cllm_model_info;
 
-CLLM_API void cllm_model_params_default(cllm_model_params *params);
-/* Opens a model directory, compressed or not (config, tokenizer, weights). */
+/* `struct_bytes`: sizeof(*params) as the caller knows it. */
+CLLM_API void cllm_model_params_init(cllm_model_params *params, size_t struct_bytes);
+static inline void cllm_model_params_default(cllm_model_params *params) {
+    cllm_model_params_init(params, sizeof *params);
+}
+/* Opens a model directory, compressed or not (config, tokenizer, weights). params NULL: the defaults. */
 CLLM_API cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err);
 /* All sessions of a model must be freed before it is closed. */
 CLLM_API void cllm_model_close(cllm_model *model);
 CLLM_API void cllm_model_get_info(const cllm_model *model, cllm_model_info *info);
-/* The plan that cllm_model_open would follow on that device, without loading a weight. Of device "auto": the GPU if there is one, though cllm_model_open
+/* The plan that cllm_model_open would follow with these params on that device, without loading a weight. Of device "auto": the GPU if there is one, though cllm_model_open
  * goes to the CPU where the model turns out not to fit it. A budget that is too small is CLLM_ERR_ARGUMENT, and the message has the smallest that
  * works. */
 CLLM_API cllm_status cllm_model_plan(const char *dir, const cllm_model_params *params, cllm_plan *plan, cllm_error *err);
@@ -402,6 +433,7 @@ CLLM_API const char *cllm_chat_template_name(const cllm_tokenizer *tokenizer);
 CLLM_API const char *const *cllm_chat_template_names(void);
 
 typedef struct cllm_sampler_params {
+    size_t struct_bytes; /* set by cllm_sampler_params_default() */
     float temperature;    /* 0.8; 0 = greedy */
     int top_k;            /* 40; 0 = off */
     float top_p;          /* 0.95; 1 = off */
@@ -410,7 +442,11 @@ typedef struct cllm_sampler_params {
     int repeat_last_n;    /* 64 */
     uint64_t seed;
 } cllm_sampler_params;
-CLLM_API void cllm_sampler_params_default(cllm_sampler_params *params);
+/* `struct_bytes`: sizeof(*params) as the caller knows it. */
+CLLM_API void cllm_sampler_params_init(cllm_sampler_params *params, size_t struct_bytes);
+static inline void cllm_sampler_params_default(cllm_sampler_params *params) {
+    cllm_sampler_params_init(params, sizeof *params);
+}
 CLLM_API cllm_status cllm_sampler_new(const cllm_sampler_params *params, uint32_t vocab, cllm_sampler **out, cllm_error *err);
 CLLM_API void cllm_sampler_free(cllm_sampler *sampler);
 /* Tells the sampler of a token in the context (prompt tokens), for the repeat penalty. */

@@ -1,7 +1,7 @@
 """Builds the wheel: Python files, libcodecllm, the libraries it needs, and the GPU library where nvcc is.
 
     pip install ./python                                       builds the libraries with cmake from the source tree around this folder
-    CODECLLM_PREBUILT=build-gpu pip install ./python           takes libcodecllm.so.0 (and libcodecllm_cuda.so) from a folder
+    CODECLLM_PREBUILT=build-gpu pip install ./python           takes libcodecllm.so.0.1 (and libcodecllm_cuda.so) from a folder
     CODECLLM_CMAKE_ARGS="-DCLLM_CUDA_ARCHITECTURES=90a-real"   further arguments of cmake
 
 The wheel is for one platform and any Python from 3.10 on: ctypes needs no compiled module.
@@ -34,6 +34,11 @@ def version():
         return re.search(r'__version__ = "([^"]+)"', f.read()).group(1)
 
 
+def library_name():
+    major, minor = version().split(".")[:2]
+    return f"libcodecllm.so.0.{minor}" if major == "0" else f"libcodecllm.so.{major}"
+
+
 def run(*command):
     print("+", shlex.join(command), flush=True)
     subprocess.run(command, check=True)
@@ -44,13 +49,13 @@ def build_libraries():
     prebuilt = os.environ.get("CODECLLM_PREBUILT")
     if prebuilt:
         prebuilt = os.path.join(ROOT, prebuilt) if not os.path.isabs(prebuilt) else prebuilt
-        if not os.path.exists(os.path.join(prebuilt, "libcodecllm.so.0")):
-            sys.exit(f"CODECLLM_PREBUILT: {prebuilt} has no libcodecllm.so.0")
+        if not os.path.exists(os.path.join(prebuilt, library_name())):
+            sys.exit(f"CODECLLM_PREBUILT: {prebuilt} has no {library_name()}")
         return prebuilt
     if not os.path.exists(os.path.join(ROOT, "CMakeLists.txt")):
         sys.exit("the C sources are not beside this folder: install from the source tree (pip install ./python)")
     if not shutil.which("cmake"):
-        sys.exit("cmake is missing: install it, or let CODECLLM_PREBUILT name a folder with libcodecllm.so.0")
+        sys.exit(f"cmake is missing: install it, or let CODECLLM_PREBUILT name a folder with {library_name()}")
     folder = os.path.join(ROOT, "build-python")
     run("cmake", "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-DCLLM_TESTS=OFF", "-DCLLM_EXAMPLES=OFF",
         *shlex.split(os.environ.get("CODECLLM_CMAKE_ARGS", "")))
@@ -87,8 +92,8 @@ class BuildPy(build_py):
         to = os.path.join(self.build_lib, "codecllm", "lib")
         shutil.rmtree(to, ignore_errors=True)  # an earlier build may have left a library that this one has not
         os.makedirs(to)
-        library = os.path.join(folder, "libcodecllm.so.0")
-        shutil.copy(library, os.path.join(to, "libcodecllm.so.0"))
+        library = os.path.join(folder, library_name())
+        shutil.copy(library, os.path.join(to, library_name()))
         for name, path in needed(library).items():
             if name.startswith(CARRIED):
                 shutil.copy(path, os.path.join(to, name))

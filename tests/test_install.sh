@@ -7,6 +7,10 @@ cmake --install "${CLLM_BUILD:?}" --prefix "$work/usr" >"$work/log" || { cat "$w
 "$work/usr/bin/codecllm" version
 
 libdir=$(dirname "$(find "$work/usr" -name libcodecllm.so)")
+# Before 1.0 the loader pairs programs with the library of their own minor version only.
+version=$(sed -n 's/^#define CLLM_VERSION_M[AJINOR]* \([0-9]*\)$/\1/p' "${CLLM_SOURCE:?}/include/codecllm.h" | paste -sd.)
+soname=$(readlink "$libdir/libcodecllm.so")
+[ "$soname" = "libcodecllm.so.$version" ] || [ "${version%%.*}" != 0 ] || { echo "the library is called $soname"; exit 1; }
 # The .pc file names the prefix of the build; a staged tree is elsewhere.
 sed "s|^prefix=.*|prefix=$work/usr|" "$libdir/pkgconfig/codecllm.pc" >"$work/codecllm.pc"
 flags=$(PKG_CONFIG_PATH="$work" pkg-config --cflags --libs codecllm)
@@ -23,13 +27,17 @@ LD_LIBRARY_PATH="$libdir" "$work/decode_to_device" "$work/out" $matrix || code=$
 # The library that stands in for a GPU's computes the same where it is put beside.
 if [ -e "$CLLM_BUILD/fake/libcodecllm_cuda.so" ]; then
     mkdir "$work/fake"
-    cp "$libdir"/libcodecllm.so.0 "$CLLM_BUILD/fake/libcodecllm_cuda.so" "$work/fake"
+    cp "$libdir/$soname" "$CLLM_BUILD/fake/libcodecllm_cuda.so" "$work/fake"
     LD_LIBRARY_PATH="$work/fake" "$work/decode_to_device" "$work/out" $matrix | grep ", 0 different"
 fi
 # The header alone is C++ as well, where there is a C++ compiler.
 if command -v c++ >/dev/null 2>&1; then
     echo '#include <codecllm.h>
-int main() { return cllm_version()[0] == 0; }' >"$work/plus.cc"
+int main() {
+    cllm_model_params params;
+    cllm_model_params_default(&params);
+    return params.struct_bytes != sizeof params || cllm_version_number() != CLLM_VERSION_NUMBER;
+}' >"$work/plus.cc"
     # shellcheck disable=SC2086
     c++ -Wall -Wextra -Werror "$work/plus.cc" -o "$work/plus" $flags
     LD_LIBRARY_PATH="$libdir" "$work/plus"

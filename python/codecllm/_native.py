@@ -30,13 +30,18 @@ ITEMSIZE = {BF16: 2, F16: 2, F32: 4, I8: 1, I16: 2}
 PROFILES = {"small": 0, "fast": 1}
 
 
+# Before 1.0 structures may change with every minor version, and the library's name with them.
+SONAME = "libcodecllm.so.0.1"
+_VERSIONS = range(100, 200)  # of cllm_version_number()
+
+
 class CError(Structure):
     _fields_ = [("status", c_int), ("position", c_uint64), ("message", c_char * 512)]
 
 
 class EncodeParams(Structure):
     _fields_ = [
-        ("mode", c_int), ("profile", c_int), ("step", c_float), ("bpw", c_float), ("col_weight", POINTER(c_float)),
+        ("struct_bytes", c_size_t), ("mode", c_int), ("profile", c_int), ("step", c_float), ("bpw", c_float), ("col_weight", POINTER(c_float)),
         ("row_weight", POINTER(c_float)), ("threads", c_int), ("rows_together", c_uint32), ("tuple", c_int), ("levels", c_int),
         ("planes", c_int), ("max_length", c_int), ("tile_cols", c_int), ("fold", c_int),
     ]
@@ -81,8 +86,9 @@ _handle = POINTER(c_void_p)
 # name: (result, arguments); "s" as result: a cllm_status, checked by call()
 _FUNCTIONS = {
     "cllm_version": (c_char_p, []),
+    "cllm_version_number": (c_uint32, []),
     "cllm_free": (None, [c_void_p]),
-    "cllm_encode_params_default": (None, [POINTER(EncodeParams)]),
+    "cllm_encode_params_init": (None, [POINTER(EncodeParams), c_size_t]),
     "cllm_encode": ("s", [c_void_p, c_int, c_uint32, c_uint32, POINTER(EncodeParams), _handle, POINTER(c_size_t), _error]),
     "cllm_encode_int8": ("s", [c_void_p, c_void_p, c_int, c_uint32, c_uint32, POINTER(EncodeParams), _handle, POINTER(c_size_t), _error]),
     "cllm_tensor_open": ("s", [c_void_p, c_size_t, _handle, _error]),
@@ -147,8 +153,8 @@ def _preload_neighbours() -> None:
 def _find() -> CDLL:
     """CODECLLM_LIBRARY (a file), the wheel's own, then whatever the system's loader finds."""
     named = os.environ.get("CODECLLM_LIBRARY")
-    own = os.path.join(library_folder(), "libcodecllm.so.0")
-    places = [named] if named else [own] if os.path.exists(own) else ["libcodecllm.so.0", "libcodecllm.so"]
+    own = os.path.join(library_folder(), SONAME)
+    places = [named] if named else [own] if os.path.exists(own) else [SONAME]
     reasons = []
     if places == [own]:
         _preload_neighbours()
@@ -181,6 +187,8 @@ def lib() -> CDLL:
                         raise Unsupported(f"{found._name} has no {name}: library and package must come from the same version") from None
                     f.restype = c_int if result == "s" else result
                     f.argtypes = arguments
+                if found.cllm_version_number() not in _VERSIONS:
+                    raise Unsupported(f"{found._name} is version {found.cllm_version().decode()}, and this package is made for {SONAME}")
                 _lib = found
     return _lib
 

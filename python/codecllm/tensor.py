@@ -41,7 +41,7 @@ def encode_params(
     *, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, rows_together=0, col_weight=None, row_weight=None
 ) -> n.EncodeParams:
     p = n.EncodeParams()
-    n.lib().cllm_encode_params_default(ctypes.byref(p))
+    n.lib().cllm_encode_params_init(ctypes.byref(p), ctypes.sizeof(p))
     if mode not in n.MODES:
         raise ArgumentError(f"'{mode}' is no mode; there are {', '.join(n.MODES)}")
     if profile not in n.PROFILES:

@@ -1,5 +1,6 @@
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +41,8 @@ cllm_status cllm_fail(cllm_error *err, cllm_status status, uint64_t position, co
 cllm_status cllm_fail_errno(cllm_error *err, int errno_value, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    set(err, CLLM_ERR_IO, CLLM_NO_POSITION, fmt, ap);
+    cllm_status status = errno_value == ENOMEM ? CLLM_ERR_MEMORY : CLLM_ERR_IO;
+    set(err, status, CLLM_NO_POSITION, fmt, ap);
     va_end(ap);
     if (err) {
         char reason[128] = "unknown error";
@@ -49,7 +51,7 @@ cllm_status cllm_fail_errno(cllm_error *err, int errno_value, const char *fmt, .
         snprintf(reason, sizeof reason, "%s", strerror(errno_value));
         snprintf(err->message + n, sizeof err->message - n, ": %s", reason);
     }
-    return CLLM_ERR_IO;
+    return status;
 }
 
 cllm_status cllm_fail_memory(cllm_error *err, size_t bytes, const char *what) {
@@ -70,6 +72,12 @@ cllm_status cllm_fail_prefix(cllm_error *err, cllm_status status, const char *fm
     return status;
 }
 
+cllm_status cllm_check_enum(const char *function, const char *name, int value, int first, int last, cllm_error *err) {
+    if (value >= first && value <= last) return CLLM_OK;
+    return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%s: %s is %d; its values are %d to %d", function, name, value,
+                     first, last);
+}
+
 const char *cllm_status_name(cllm_status status) {
     switch (status) {
     case CLLM_OK: return "ok";
@@ -88,6 +96,10 @@ const char *cllm_status_name(cllm_status status) {
 
 #define STRING2(x) #x
 #define STRING(x)  STRING2(x)
+uint32_t cllm_version_number(void) {
+    return CLLM_VERSION_NUMBER;
+}
+
 const char *cllm_version(void) {
     return STRING(CLLM_VERSION_MAJOR) "." STRING(CLLM_VERSION_MINOR) "." STRING(CLLM_VERSION_PATCH);
 }

@@ -29,7 +29,7 @@ static bool can_decode_as(const cllm_header *h, cllm_dtype as) {
 
 size_t cllm_tensor_decoded_bytes(const cllm_tensor *t, uint32_t nrows, cllm_dtype as) {
     size_t numbers, bytes;
-    if (!can_decode_as(&t->h, as) || !cllm_mul(nrows, t->h.cols, &numbers) || !cllm_mul(numbers, dtype_bytes(as), &bytes)) return 0;
+    if (!t || !can_decode_as(&t->h, as) || !cllm_mul(nrows, t->h.cols, &numbers) || !cllm_mul(numbers, dtype_bytes(as), &bytes)) return 0;
     return bytes;
 }
 
@@ -202,6 +202,9 @@ static cllm_status run_job(decode_job *j, int threads, cllm_error *err) {
 
 cllm_status cllm_tensor_decode_tier(const cllm_tensor *t, cllm_tier tier, uint32_t row0, uint32_t nrows, cllm_dtype as, void *dst,
                                     size_t capacity, int threads, cllm_error *err) {
+    CLLM_REQUIRE(t, "tensor");
+    CLLM_REQUIRE_ENUM(tier, CLLM_TIER_AUTO, CLLM_TIER_AVX512, "tier");
+    CLLM_REQUIRE_ENUM(as, CLLM_DTYPE_BF16, CLLM_DTYPE_I16, "as");
     if (tier == CLLM_TIER_AUTO) tier = cllm_best_tier();
     if (!cllm_cpu_has_tier(tier))
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "this CPU has no %s", cllm_tier_name(tier));
@@ -211,6 +214,7 @@ cllm_status cllm_tensor_decode_tier(const cllm_tensor *t, cllm_tier tier, uint32
     if (!can_decode_as(&t->h, as))
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a tensor of this mode and layout cannot be decoded to that type");
     if (!nrows) return CLLM_OK;
+    CLLM_REQUIRE(dst, "dst");
     size_t bytes = cllm_tensor_decoded_bytes(t, nrows, as);
     if (!bytes || bytes > capacity)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%u rows take %zu bytes, there is room for %zu", nrows, bytes, capacity);

@@ -1,5 +1,6 @@
 /* A matrix to a blob: choose an alphabet from a sample, count tuples, build the codebook, write the tiles. Everything is a function of
  * row blocks that are handled independently and joined in order, so the bytes do not depend on the number of threads. */
+#include "base/params.h"
 #include "codec/encode.h"
 
 #include <math.h>
@@ -12,8 +13,10 @@
 
 enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 640, GPU_WARPS = 132 * 16 };
 
-void cllm_encode_params_default(cllm_encode_params *p) {
-    *p = (cllm_encode_params){.mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
+void cllm_encode_params_init(cllm_encode_params *params, size_t struct_bytes) {
+    const cllm_encode_params defaults = {
+        .struct_bytes = sizeof defaults, .mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
+    cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
 }
 
 static size_t source_bytes(cllm_dtype d) { return d == CLLM_DTYPE_F32 ? 4 : 2; }

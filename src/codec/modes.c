@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/params.h"
 #include "codec/encode.h"
 #include "codec/rate.h"
 
@@ -12,7 +13,7 @@ static const double RATE_TOLERANCE = 0.003;
 
 static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols, cllm_error *err) {
     const char *what = NULL;
-    if (dtype < CLLM_DTYPE_BF16 || dtype > CLLM_DTYPE_F32) what = "the source must be BF16, F16 or F32";
+    if ((int)dtype < CLLM_DTYPE_BF16 || (int)dtype > CLLM_DTYPE_F32) what = "the source's dtype must be BF16, F16 or F32";
     else if (!rows || !cols) what = "a matrix needs at least one row and one column";
     else if ((unsigned)p->mode > CLLM_MODE_LOSSLESS) what = "unknown mode";
     else if ((unsigned)p->profile > CLLM_PROFILE_FAST) what = "unknown profile";
@@ -215,10 +216,21 @@ static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t ro
     return s;
 }
 
-cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, uint8_t **out,
-                        size_t *out_bytes, cllm_error *err) {
-    *out = NULL;
-    *out_bytes = 0;
+/* What both ways to encode ask of their arguments; *own becomes the params. */
+static cllm_status take_arguments(const char *function, const void *src, const char *src_name, const cllm_encode_params *params, uint8_t **out,
+                                  size_t *out_bytes, cllm_encode_params *own, cllm_error *err) {
+    const char *missing = !out ? "out" : !out_bytes ? "out_bytes" : NULL;
+    if (out) *out = NULL;
+    if (out_bytes) *out_bytes = 0;
+    if (!src) missing = src_name;
+    if (!params) missing = "params";
+    if (missing) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "%s: %s is NULL", function, missing);
+    cllm_encode_params_default(own);
+    return cllm_params_take(own, sizeof *own, params, function, "cllm_encode_params_default", err);
+}
+
+static cllm_status encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, uint8_t **out,
+                          size_t *out_bytes, cllm_error *err) {
     cllm_status s = check_params(p, dtype, rows, cols, err);
     if (s != CLLM_OK) return s;
     if (p->mode == CLLM_MODE_RAW || (p->mode == CLLM_MODE_LOSSLESS && dtype == CLLM_DTYPE_F32))
@@ -236,6 +248,13 @@ cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32
     if (s != CLLM_OK || *out_bytes < raw) return s;
     cllm_free(*out);
     return cllm_encode_raw(src, dtype, rows, cols, out, out_bytes, err);
+}
+
+cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *params, uint8_t **out,
+                        size_t *out_bytes, cllm_error *err) {
+    cllm_encode_params own;
+    cllm_status s = take_arguments(__func__, src, "src", params, out, out_bytes, &own, err);
+    return s == CLLM_OK ? encode(src, dtype, rows, cols, &own, out, out_bytes, err) : s;
 }
 
 /* ---- integers that are there already ---- */
@@ -258,14 +277,14 @@ static cllm_status set_up_given(cllm_encoder *e, const float *row_scales, cllm_e
 }
 
 cllm_status cllm_encode_int8(const int8_t *q, const float *row_scales, cllm_dtype dtype, uint32_t rows, uint32_t cols,
-                             const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
-    *out = NULL;
-    *out_bytes = 0;
-    cllm_encode_params own = *p;
+                             const cllm_encode_params *params, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    cllm_encode_params own;
+    cllm_status s = take_arguments(__func__, q, "q", params, out, out_bytes, &own, err);
+    if (s != CLLM_OK) return s;
     own.mode = CLLM_MODE_RD;
     own.step = 1;
     own.col_weight = own.row_weight = NULL;
-    cllm_status s = check_params(&own, dtype, rows, cols, err);
+    s = check_params(&own, dtype, rows, cols, err);
     if (s != CLLM_OK) return s;
     cllm_encoder e = {.h = {.mode = CLLM_MODE_RD, .dtype = dtype, .layout = 8, .rows = rows, .cols = cols},
                       .q = {.src = (const uint8_t *)q, .dtype = CLLM_DTYPE_I8, .rows = rows, .cols = cols, .mode = CLLM_MODE_RD, .step = 1,

@@ -100,7 +100,9 @@ static cllm_status check_scales(const cllm_tensor *t, cllm_error *err) {
 }
 
 cllm_status cllm_tensor_open(const void *blob, size_t bytes, cllm_tensor **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(blob, "blob");
     cllm_tensor *t = cllm_alloc_zero(1, sizeof *t);
     if (!t) return cllm_fail_memory(err, sizeof *t, "a tensor");
     t->blob = blob;
@@ -126,6 +128,9 @@ void cllm_tensor_close(cllm_tensor *t) {
 }
 
 void cllm_tensor_get_info(const cllm_tensor *t, cllm_tensor_info *info) {
+    if (!info) return;
+    *info = (cllm_tensor_info){0};
+    if (!t) return;
     const cllm_header *h = &t->h;
     *info = (cllm_tensor_info){
         .mode = h->mode,
@@ -149,6 +154,8 @@ void cllm_tensor_get_info(const cllm_tensor *t, cllm_tensor_info *info) {
 }
 
 cllm_status cllm_tensor_row_scales(const cllm_tensor *t, float *dst, size_t count, cllm_error *err) {
+    CLLM_REQUIRE(t, "tensor");
+    CLLM_REQUIRE(dst, "dst");
     if (count < t->h.rows)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "row scales: room for %zu, the tensor has %u rows", count, t->h.rows);
     const float scale = t->h.scale;
@@ -161,6 +168,8 @@ cllm_status cllm_tensor_row_scales(const cllm_tensor *t, float *dst, size_t coun
 }
 
 cllm_status cllm_tensor_col_scales(const cllm_tensor *t, float *dst, size_t count, cllm_error *err) {
+    CLLM_REQUIRE(t, "tensor");
+    CLLM_REQUIRE(dst, "dst");
     if (count < t->h.cols)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "column multipliers: room for %zu, the tensor has %u columns", count,
                          t->h.cols);

@@ -32,7 +32,9 @@ static cllm_status open_blob(const char *path, cllm_store *store, cllm_error *er
 
 cllm_status cllm_store_open(const char *path, cllm_store **out, cllm_error *err) {
     struct stat st;
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(path, "path");
     if (stat(path, &st)) return cllm_fail_errno(err, errno, "%.200s", path);
     cllm_store *store = cllm_alloc_zero(1, sizeof *store);
     if (!store) return cllm_fail_memory(err, sizeof *store, "a store");
@@ -54,7 +56,7 @@ void cllm_store_close(cllm_store *store) {
 }
 
 size_t cllm_store_count(const cllm_store *store) {
-    return store->dir ? cllm_dir_count(store->dir) : 1;
+    return !store ? 0 : store->dir ? cllm_dir_count(store->dir) : 1;
 }
 
 static void describe(const cllm_entry *e, cllm_store_entry *out) {
@@ -68,7 +70,7 @@ static void describe(const cllm_entry *e, cllm_store_entry *out) {
 }
 
 bool cllm_store_get(const cllm_store *store, size_t index, cllm_store_entry *entry) {
-    if (index >= cllm_store_count(store)) return false;
+    if (!entry || index >= cllm_store_count(store)) return false;
     if (store->dir) {
         describe(cllm_dir_at(store->dir, index), entry);
         return true;
@@ -84,6 +86,7 @@ bool cllm_store_get(const cllm_store *store, size_t index, cllm_store_entry *ent
 }
 
 bool cllm_store_find(const cllm_store *store, const char *name, cllm_store_entry *entry) {
+    if (!store || !name || !entry) return false;
     if (!store->dir) return !*name && cllm_store_get(store, 0, entry);
     const cllm_entry *e = cllm_dir_find(store->dir, name);
     if (e) describe(e, entry);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "base/params.h"
 #include "container/file.h"
 #include "container/hash.h"
 #include "container/json.h"
@@ -17,9 +18,13 @@ enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
 static const double RATE_TOLERANCE = 0.003;
 static const double RATE_WARNING = 0.01;
 
-void cllm_compress_params_default(cllm_compress_params *p) {
-    *p = (cllm_compress_params){
-        .mode = CLLM_MODE_RD, .bpw = 4.5, .profile = CLLM_PROFILE_SMALL, .shard_bytes = 5000000000u};
+void cllm_compress_params_init(cllm_compress_params *params, size_t struct_bytes) {
+    const cllm_compress_params defaults = {.struct_bytes = sizeof defaults,
+                                           .mode = CLLM_MODE_RD,
+                                           .bpw = 4.5,
+                                           .profile = CLLM_PROFILE_SMALL,
+                                           .shard_bytes = 5000000000u};
+    cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
 }
 
 static const char *mode_name(cllm_mode mode) {
@@ -378,16 +383,19 @@ static cllm_status compress_dir(const cllm_dir *dir, const char *out, const cllm
 
 cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_params *params, cllm_dir_info *info,
                           cllm_error *err) {
-    cllm_compress_params defaults;
-    if (!params) {
-        cllm_compress_params_default(&defaults);
-        params = &defaults;
-    }
-    cllm_status status = check_params(params, err);
+    cllm_compress_params own;
+    CLLM_REQUIRE(in, "in");
+    CLLM_REQUIRE(out, "out");
+    cllm_compress_params_default(&own);
+    cllm_status status =
+        params ? cllm_params_take(&own, sizeof own, params, __func__, "cllm_compress_params_default", err) : CLLM_OK;
+    if (status) return status;
+    CLLM_REQUIRE_ENUM(own.profile, CLLM_PROFILE_SMALL, CLLM_PROFILE_FAST, "params.profile");
+    status = check_params(&own, err);
     cllm_dir *dir;
     if (!status) status = cllm_dir_open(in, &dir, err);
     if (status) return status;
-    status = compress_dir(dir, out, params, err);
+    status = compress_dir(dir, out, &own, err);
     cllm_dir_close(dir);
     return !status && info ? cllm_dir_get_info(out, info, err) : status;
 }

@@ -122,6 +122,8 @@ cllm_status cllm_decompress(const char *in, const char *out, bool force, int thr
     cllm_dir *dir = NULL;
     cllm_check check;
     cllm_out_dir target;
+    CLLM_REQUIRE(in, "in");
+    CLLM_REQUIRE(out, "out");
     cllm_status status = begin_check(in, &check, err);
     if (status) return status;
     status = open_source(in, &check, &dir, err);

@@ -9,6 +9,8 @@ cllm_status cllm_dir_get_info(const char *path, cllm_dir_info *info, cllm_error 
     cllm_dir *dir;
     cllm_listed *list;
     size_t n;
+    CLLM_REQUIRE(path, "dir");
+    CLLM_REQUIRE(info, "info");
     cllm_status status = cllm_dir_open(path, &dir, err);
     if (status) return status;
     *info = (cllm_dir_info){0};

@@ -50,6 +50,7 @@ static cllm_status check_tensors(cllm_check *c, int threads, cllm_progress *p, c
 cllm_status cllm_verify(const char *dir, int threads, cllm_progress_fn progress, void *user, cllm_error *err) {
     cllm_check c;
     cllm_dir *opened = NULL;
+    CLLM_REQUIRE(dir, "dir");
     cllm_status status = check_finished(dir, err);
     if (!status) status = cllm_check_open(dir, &c, err);
     if (status) return status;
@@ -68,7 +69,7 @@ cllm_status cllm_check_hashes(const char *dir, bool weights_only, cllm_progress_
                               cllm_error *err) {
     cllm_progress p = {.fn = progress, .user = user, .what = "check"};
     cllm_dir *opened;
-    if (!dir) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_check_hashes needs a directory");
+    CLLM_REQUIRE(dir, "dir");
     cllm_status status =
         cllm_check_dir_open(dir, weights_only ? CLLM_CHECK_WEIGHTS : CLLM_CHECK_ALL, true, &p, &opened, err);
     if (!status) cllm_dir_close(opened);

@@ -21,6 +21,7 @@ struct cllm_buffer {
 };
 
 cllm_status cllm_buffer_new(cllm_gpu *gpu, size_t bytes, void *stream, cllm_buffer **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
     cllm_buffer *b = cllm_alloc_zero(1, sizeof *b);
     if (!b) return cllm_fail_memory(err, sizeof *b, "a buffer");
@@ -73,10 +74,10 @@ void cllm_buffer_release(cllm_buffer *b) {
 }
 
 void *cllm_buffer_data(const cllm_buffer *b) {
-    return b->data;
+    return b ? b->data : NULL;
 }
 size_t cllm_buffer_bytes(const cllm_buffer *b) {
-    return b->bytes;
+    return b ? b->bytes : 0;
 }
 
 /* Remembers the stream; false where the list is full. */
@@ -93,6 +94,7 @@ static bool remember(cllm_buffer *b, void *stream) {
 }
 
 cllm_status cllm_buffer_use(cllm_buffer *b, void *stream, cllm_error *err) {
+    CLLM_REQUIRE(b, "buffer");
     if (!b->gpu || stream == b->stream) return CLLM_OK;
     cllm_status s = b->gpu->ops->order(b->gpu->on_device, b->stream, stream, err);
     if (!s && !remember(b, stream))
@@ -109,6 +111,8 @@ static cllm_status check_range(const cllm_buffer *b, size_t offset, size_t bytes
 
 cllm_status cllm_buffer_write(cllm_buffer *b, size_t offset, const void *src, size_t bytes, void *stream,
                               cllm_error *err) {
+    CLLM_REQUIRE(b, "buffer");
+    CLLM_REQUIRE(src || !bytes, "src");
     cllm_status s = check_range(b, offset, bytes, err);
     if (s || !bytes) return s;
     uint8_t *to = (uint8_t *)b->data + offset;
@@ -119,6 +123,8 @@ cllm_status cllm_buffer_write(cllm_buffer *b, size_t offset, const void *src, si
 
 cllm_status cllm_buffer_read(const cllm_buffer *b, size_t offset, void *dst, size_t bytes, void *stream,
                              cllm_error *err) {
+    CLLM_REQUIRE(b, "buffer");
+    CLLM_REQUIRE(dst || !bytes, "dst");
     cllm_status s = check_range(b, offset, bytes, err);
     if (s || !bytes) return s;
     const uint8_t *from = (const uint8_t *)b->data + offset;
@@ -151,7 +157,7 @@ static bool dl_type(cllm_dtype d, DLDataType *out) {
                                        [CLLM_DTYPE_F32] = {kDLFloat, 32, 1},
                                        [CLLM_DTYPE_I8] = {kDLInt, 8, 1},
                                        [CLLM_DTYPE_I16] = {kDLInt, 16, 1}};
-    if (d < CLLM_DTYPE_BF16 || d > CLLM_DTYPE_I16) return false;
+    if ((int)d < CLLM_DTYPE_BF16 || (int)d > CLLM_DTYPE_I16) return false;
     *out = types[d];
     return true;
 }
@@ -191,7 +197,9 @@ static void delete_legacy(DLManagedTensor *self) {
 
 cllm_status cllm_buffer_to_dlpack(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols,
                                   struct DLManagedTensorVersioned **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(b, "buffer");
     versioned *v = cllm_alloc_zero(1, sizeof *v);
     if (!v) return cllm_fail_memory(err, sizeof *v, "a DLPack tensor");
     cllm_status s = fill(b, dtype, rows, cols, &v->managed.dl_tensor, &v->shared, err);
@@ -208,7 +216,9 @@ cllm_status cllm_buffer_to_dlpack(cllm_buffer *b, cllm_dtype dtype, uint32_t row
 
 cllm_status cllm_buffer_to_dlpack_legacy(cllm_buffer *b, cllm_dtype dtype, uint32_t rows, uint32_t cols,
                                          struct DLManagedTensor **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(b, "buffer");
     legacy *v = cllm_alloc_zero(1, sizeof *v);
     if (!v) return cllm_fail_memory(err, sizeof *v, "a DLPack tensor");
     cllm_status s = fill(b, dtype, rows, cols, &v->managed.dl_tensor, &v->shared, err);

@@ -92,8 +92,7 @@ cllm_memory cllm_memory_named(const uint64_t memory[CLLM_MEMORY_KINDS]) {
 cllm_status cllm_device_get_info(const char *device, bool measure, cllm_device *info, cllm_error *err) {
     cllm_device_choice choice;
     cllm_device_kind kind;
-    if (!info)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_device_get_info: no place for the answer");
+    CLLM_REQUIRE(info, "info");
     *info = (cllm_device){0};
     cllm_status s = cllm_device_settle(device, &kind, &choice, err);
     if (s) return s;

@@ -38,12 +38,14 @@ cllm_status cllm_gpu_open(const char *device, cllm_gpu **out, cllm_error *err) {
     int index;
     const cllm_gpu_ops *ops;
     cllm_device_choice choice;
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(device, "device");
     cllm_status s = cllm_device_parse(device, &kind, &index, err);
     if (s) return s;
     if (kind != CLLM_DEVICE_CUDA)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "'%.40s' is no GPU; it is cuda or cuda:N (N from 0)",
-                         device ? device : "auto");
+                         device);
     s = cllm_device_settle(device, &kind, &choice, err); /* whether the device can be used at all */
     if (!s) s = find_ops(&ops, err);
     if (s) return s;
@@ -66,10 +68,12 @@ void cllm_gpu_count_buffer(cllm_gpu *gpu, uint64_t bytes) {
 }
 
 void cllm_gpu_reset_peak(cllm_gpu *gpu) {
-    atomic_store(&gpu->buffers_peak, atomic_load(&gpu->buffers));
+    if (gpu) atomic_store(&gpu->buffers_peak, atomic_load(&gpu->buffers));
 }
 
-void cllm_gpu_trim(cllm_gpu *gpu) { gpu->ops->trim(gpu->on_device); }
+void cllm_gpu_trim(cllm_gpu *gpu) {
+    if (gpu) gpu->ops->trim(gpu->on_device);
+}
 
 void cllm_gpu_retain(cllm_gpu *gpu) {
     atomic_fetch_add(&gpu->owners, 1);
@@ -82,6 +86,9 @@ void cllm_gpu_close(cllm_gpu *gpu) {
 }
 
 void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info) {
+    if (!info) return;
+    *info = (cllm_gpu_info){0};
+    if (!gpu) return;
     *info = (cllm_gpu_info){.index = gpu->index,
                             .dl_device = gpu->ops->dl_device,
                             .tensors = atomic_load(&gpu->tensors),
@@ -91,13 +98,17 @@ void cllm_gpu_get_info(const cllm_gpu *gpu, cllm_gpu_info *info) {
 }
 
 cllm_status cllm_gpu_check(cllm_gpu *gpu, void *stream, cllm_error *err) {
+    CLLM_REQUIRE(gpu, "gpu");
     return gpu->ops->check(gpu->on_device, stream, err);
 }
 
 /* ---- matrices ---- */
 
 cllm_status cllm_gpu_upload(cllm_gpu *gpu, const cllm_tensor *tensor, cllm_gpu_tensor **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(gpu, "gpu");
+    CLLM_REQUIRE(tensor, "tensor");
     cllm_gpu_tensor *t = cllm_alloc_zero(1, sizeof *t);
     if (!t) return cllm_fail_memory(err, sizeof *t, "a matrix on the GPU");
     cllm_tensor_get_info(tensor, &t->info);
@@ -127,8 +138,8 @@ void cllm_gpu_tensor_free(cllm_gpu_tensor *t) {
 }
 
 void cllm_gpu_tensor_get_info(const cllm_gpu_tensor *tensor, cllm_tensor_info *info, uint64_t *device_bytes) {
-    *info = tensor->info;
-    if (device_bytes) *device_bytes = tensor->bytes;
+    if (info) *info = tensor ? tensor->info : (cllm_tensor_info){0};
+    if (device_bytes) *device_bytes = tensor ? tensor->bytes : 0;
 }
 
 /* ---- decoding ---- */
@@ -182,6 +193,9 @@ cllm_status cllm_gpu_decode(cllm_gpu *gpu, const cllm_gpu_decode_job *jobs, uint
                             cllm_error *err) {
     enum { FEW = 16 };
     cllm_gpu_ops_decode few[FEW], *list = few;
+    CLLM_REQUIRE(gpu, "gpu");
+    CLLM_REQUIRE(jobs || !count, "jobs");
+    CLLM_REQUIRE_ENUM(as, CLLM_DTYPE_BF16, CLLM_DTYPE_I16, "as");
     if (count > MAX_JOBS)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "decode: %u matrices in one call; at most %d", count,
                          MAX_JOBS);
@@ -219,6 +233,8 @@ static cllm_status check_multiply(const cllm_gpu *gpu, const cllm_gpu_multiply_j
 cllm_status cllm_gpu_multiply(cllm_gpu *gpu, const cllm_gpu_multiply_job *jobs, uint32_t count, const void *x,
                               size_t x_stride, uint32_t n, cllm_dtype dtype, void *stream, cllm_error *err) {
     cllm_gpu_ops_multiply list[MAX_PRODUCTS];
+    CLLM_REQUIRE(gpu, "gpu");
+    CLLM_REQUIRE(jobs || !count, "jobs");
     if (count > MAX_PRODUCTS)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "multiply: %u matrices in one call; at most %d",
                          count, MAX_PRODUCTS);
@@ -241,10 +257,12 @@ cllm_status cllm_gpu_multiply(cllm_gpu *gpu, const cllm_gpu_multiply_job *jobs, 
 cllm_status cllm_gpu_rows(cllm_gpu *gpu, const cllm_gpu_tensor *tensor, const int32_t *ids, uint32_t n, float *out,
                           size_t stride, void *stream, cllm_error *err) {
     const char *what = NULL;
-    if (!tensor || tensor->gpu != gpu)
+    CLLM_REQUIRE(gpu, "gpu");
+    CLLM_REQUIRE(tensor, "tensor");
+    CLLM_REQUIRE(ids || !n, "ids");
+    CLLM_REQUIRE(out || !n, "out");
+    if (tensor->gpu != gpu)
         what = "the matrix is not on this GPU";
-    else if (n && (!ids || !out))
-        what = "there are no ids or no place for the rows";
     else if (stride < tensor->info.cols)
         what = "the stride is below the number of columns";
     if (what) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows: %s", what);

@@ -3,12 +3,26 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/params.h"
 #include "container/check.h"
 #include "container/file.h"
 #include "engine/engine.h"
 
-void cllm_model_params_default(cllm_model_params *params) {
-    *params = (cllm_model_params){.weights = CLLM_WEIGHTS_AUTO, .tier = CLLM_TIER_AUTO};
+void cllm_model_params_init(cllm_model_params *params, size_t struct_bytes) {
+    const cllm_model_params defaults = {
+        .struct_bytes = sizeof defaults, .weights = CLLM_WEIGHTS_AUTO, .tier = CLLM_TIER_AUTO};
+    cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
+}
+
+/* The caller's params, or the defaults where there are none. */
+static cllm_status take_params(const char *function, const cllm_model_params *params, cllm_model_params *own,
+                               cllm_error *err) {
+    cllm_model_params_default(own);
+    cllm_status s =
+        params ? cllm_params_take(own, sizeof *own, params, function, "cllm_model_params_default", err) : CLLM_OK;
+    if (!s) s = cllm_check_enum(function, "params.weights", (int)own->weights, CLLM_WEIGHTS_AUTO, CLLM_WEIGHTS_DECODED, err);
+    if (!s) s = cllm_check_enum(function, "params.tier", own->tier, CLLM_TIER_AUTO, CLLM_TIER_AVX512, err);
+    return s;
 }
 
 static cllm_status read_config(cllm_model *m, cllm_error *err) {
@@ -112,15 +126,14 @@ void cllm_model_unload(cllm_model *m) {
 }
 
 cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cllm_model **out, cllm_error *err) {
-    cllm_model_params defaults;
-    cllm_model_params_default(&defaults);
-    if (out) *out = NULL;
-    if (!dir || !out)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "cllm_model_open needs a directory and a place for the model");
-    cllm_status s = prepare(dir, params, out, err);
+    cllm_model_params own;
+    CLLM_REQUIRE(out, "out");
+    *out = NULL;
+    CLLM_REQUIRE(dir, "dir");
+    cllm_status s = take_params(__func__, params, &own, err);
+    if (!s) s = prepare(dir, &own, out, err);
     if (s) return s;
-    s = cllm_model_load(*out, params ? params : &defaults, err);
+    s = cllm_model_load(*out, &own, err);
     if (!s) return CLLM_OK;
     cllm_model_close(*out);
     *out = NULL;
@@ -128,14 +141,13 @@ cllm_status cllm_model_open(const char *dir, const cllm_model_params *params, cl
 }
 
 cllm_status cllm_model_plan(const char *dir, const cllm_model_params *params, cllm_plan *plan, cllm_error *err) {
-    cllm_model_params defaults;
+    cllm_model_params own;
     cllm_model *m = NULL;
-    cllm_model_params_default(&defaults);
-    if (!dir || !plan)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "cllm_model_plan needs a directory and a place for the plan");
-    cllm_status s = cllm_model_prepare(dir, &m, err);
-    if (!s) s = fail_about(dir, cllm_model_plan_prepared(m, params ? params : &defaults, plan, err), err);
+    CLLM_REQUIRE(dir, "dir");
+    CLLM_REQUIRE(plan, "plan");
+    cllm_status s = take_params(__func__, params, &own, err);
+    if (!s) s = cllm_model_prepare(dir, &m, err);
+    if (!s) s = fail_about(dir, cllm_model_plan_prepared(m, &own, plan, err), err);
     cllm_model_close(m);
     return s;
 }
@@ -151,6 +163,9 @@ void cllm_model_close(cllm_model *model) {
 }
 
 void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
+    if (!info) return;
+    *info = (cllm_model_info){0};
+    if (!model) return;
     const cllm_config *c = &model->config;
     cllm_backend_model_info now; /* a session may have had the model planned again */
     model->backend->model_info(model->on_backend, &now);
@@ -181,5 +196,5 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
 }
 
 const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model) {
-    return model->tokenizer;
+    return model ? model->tokenizer : NULL;
 }

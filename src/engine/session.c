@@ -5,7 +5,9 @@
 #include "engine/engine.h"
 
 cllm_status cllm_session_new(cllm_model *model, uint32_t n_ctx, cllm_session **out, cllm_error *err) {
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(model, "model");
     if (n_ctx == 0) n_ctx = model->config.max_context;
     if (n_ctx > model->config.max_context)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "a context of %u tokens is more than the model's %u",
@@ -30,10 +32,11 @@ void cllm_session_free(cllm_session *session) {
 }
 
 uint32_t cllm_session_position(const cllm_session *session) {
-    return session->position;
+    return session ? session->position : 0;
 }
 
 cllm_status cllm_session_rewind(cllm_session *session, uint32_t position, cllm_error *err) {
+    CLLM_REQUIRE(session, "session");
     if (position > session->position)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cannot rewind to position %u: only %u tokens are evaluated", position, session->position);
@@ -64,6 +67,8 @@ static cllm_status check_eval(const cllm_session *s, const int32_t *tokens, uint
 
 cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint32_t n, bool all_logits, float *logits,
                               size_t capacity, cllm_error *err) {
+    CLLM_REQUIRE(session, "session");
+    CLLM_REQUIRE(tokens, "tokens");
     cllm_status s = check_eval(session, tokens, n, all_logits, logits, capacity, err);
     const cllm_model *m = session->model;
     for (uint32_t done = 0; done < n && !s;) {
@@ -111,6 +116,8 @@ static cllm_status greedy_by_forward(cllm_session *s, int32_t token, uint32_t n,
 }
 
 cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n, int32_t *out, cllm_error *err) {
+    CLLM_REQUIRE(session, "session");
+    CLLM_REQUIRE(out, "out");
     cllm_status s = check_eval(session, &token, n > 0, false, NULL, 0, err);
     if (!s && n > session->n_ctx - session->position) s = fail_full(session, n, err);
     if (s) return s;
@@ -129,6 +136,9 @@ cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n
 
 void cllm_session_memory(const cllm_session *session, cllm_memory *memory) {
     uint64_t kinds[CLLM_MEMORY_KINDS];
+    if (!memory) return;
+    *memory = (cllm_memory){0};
+    if (!session) return;
     session->model->backend->session_memory(session->on_backend, kinds);
     *memory = cllm_memory_named(kinds);
 }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/params.h"
 #include "codecllm.h"
 
 enum { MAX_REPEAT_LAST_N = 1 << 20 };
@@ -25,9 +26,15 @@ struct cllm_sampler {
     uint32_t call;
 };
 
-void cllm_sampler_params_default(cllm_sampler_params *params) {
-    *params = (cllm_sampler_params){
-        .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last_n = 64};
+void cllm_sampler_params_init(cllm_sampler_params *params, size_t struct_bytes) {
+    const cllm_sampler_params defaults = {.struct_bytes = sizeof defaults,
+                                          .temperature = 0.8f,
+                                          .top_k = 40,
+                                          .top_p = 0.95f,
+                                          .min_p = 0.05f,
+                                          .repeat_penalty = 1.0f,
+                                          .repeat_last_n = 64};
+    cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
 }
 
 static cllm_status check(const cllm_sampler_params *p, uint32_t vocab, cllm_error *err) {
@@ -43,19 +50,22 @@ static cllm_status check(const cllm_sampler_params *p, uint32_t vocab, cllm_erro
 }
 
 cllm_status cllm_sampler_new(const cllm_sampler_params *params, uint32_t vocab, cllm_sampler **out, cllm_error *err) {
-    if (!params || !out)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_sampler_new: an argument is NULL");
+    cllm_sampler_params own;
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
-    cllm_status status = check(params, vocab, err);
+    CLLM_REQUIRE(params, "params");
+    cllm_sampler_params_default(&own);
+    cllm_status status = cllm_params_take(&own, sizeof own, params, __func__, "cllm_sampler_params_default", err);
+    if (!status) status = check(&own, vocab, err);
     if (status) return status;
     cllm_sampler *s = cllm_alloc_zero(1, sizeof *s);
     if (!s) return cllm_fail_memory(err, sizeof *s, "a sampler");
-    s->params = *params;
+    s->params = own;
     s->vocab = vocab;
-    s->random = params->seed;
+    s->random = own.seed;
     s->candidates = cllm_alloc(vocab, sizeof *s->candidates);
     s->penalized = cllm_alloc_zero(vocab, sizeof *s->penalized);
-    s->recent = cllm_alloc((size_t)params->repeat_last_n, sizeof *s->recent);
+    s->recent = cllm_alloc((size_t)own.repeat_last_n, sizeof *s->recent);
     if (!s->candidates || !s->penalized || !s->recent) {
         cllm_sampler_free(s);
         return cllm_fail_memory(err, vocab * sizeof(candidate), "a sampler");
@@ -73,6 +83,7 @@ void cllm_sampler_free(cllm_sampler *s) {
 }
 
 void cllm_sampler_accept(cllm_sampler *s, int32_t token) {
+    if (!s) return;
     uint32_t n = (uint32_t)s->params.repeat_last_n;
     if (!n || token < 0 || (uint32_t)token >= s->vocab) return;
     s->recent[s->recent_next] = token;
@@ -175,7 +186,7 @@ static int32_t draw(cllm_sampler *s, const candidate *best_last, size_t n) {
 }
 
 int32_t cllm_sampler_next(cllm_sampler *s, const float *logits) {
-    size_t n = collect(s, logits);
+    size_t n = s && logits ? collect(s, logits) : 0;
     if (!n) return -1; /* not one logit is a number: there is nothing to choose */
     candidate *c = s->candidates;
     int32_t token;

@@ -302,7 +302,7 @@ const char *const *cllm_chat_template_names(void) {
 }
 
 const char *cllm_chat_template_name(const cllm_tokenizer *t) {
-    if (t->chat.family == CLLM_CHAT_NONE) return NULL;
+    if (!t || t->chat.family == CLLM_CHAT_NONE) return NULL;
     return t->chat.family == CLLM_CHAT_UNKNOWN ? "unknown" : names[t->chat.family];
 }
 
@@ -392,8 +392,9 @@ static cllm_status choose_family(const cllm_tokenizer *t, const char *name, cllm
 
 cllm_status cllm_chat_format(const cllm_tokenizer *t, const char *name, const cllm_message *messages, size_t count,
                              bool add_generation_prompt, char **text, cllm_error *err) {
-    if ((!t && !name) || (!messages && count) || !text)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_chat_format: an argument is NULL");
+    CLLM_REQUIRE(t || name, "tokenizer");
+    CLLM_REQUIRE(messages || !count, "messages");
+    CLLM_REQUIRE(text, "text");
     cllm_chat_family family;
     cllm_status status = choose_family(t, name, &family, err);
     if (!status) status = check_messages(messages, count, families[family].alternates, err);

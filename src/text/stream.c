@@ -24,8 +24,10 @@ static cllm_status terminate(cllm_buf *out, cllm_error *err) {
 
 cllm_status cllm_detokenize(const cllm_tokenizer *t, const int32_t *ids, size_t count, bool skip_special, char **text,
                             size_t *bytes, cllm_error *err) {
-    if (!t || (!ids && count) || !text || !bytes)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_detokenize: an argument is NULL");
+    CLLM_REQUIRE(t, "tokenizer");
+    CLLM_REQUIRE(ids || !count, "ids");
+    CLLM_REQUIRE(text, "text");
+    CLLM_REQUIRE(bytes, "bytes");
     cllm_decode_run run = {.decoder = &t->decoder};
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < count; i++) status = push(t, &run, ids[i], skip_special, err);
@@ -41,7 +43,9 @@ cllm_status cllm_detokenize(const cllm_tokenizer *t, const int32_t *ids, size_t 
 }
 
 cllm_status cllm_stream_new(const cllm_tokenizer *t, bool skip_special, cllm_stream **out, cllm_error *err) {
-    if (!t || !out) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_stream_new: an argument is NULL");
+    CLLM_REQUIRE(out, "out");
+    *out = NULL;
+    CLLM_REQUIRE(t, "tokenizer");
     *out = cllm_alloc_zero(1, sizeof **out);
     if (!*out) return cllm_fail_memory(err, sizeof **out, "a stream");
     (*out)->tokenizer = t;
@@ -66,15 +70,17 @@ static cllm_status give(cllm_stream *stream, cllm_status status, const char **pi
 }
 
 cllm_status cllm_stream_push(cllm_stream *stream, int32_t id, const char **piece, size_t *bytes, cllm_error *err) {
-    if (!stream || !piece || !bytes)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_stream_push: an argument is NULL");
+    CLLM_REQUIRE(stream, "stream");
+    CLLM_REQUIRE(piece, "piece");
+    CLLM_REQUIRE(bytes, "bytes");
     stream->run.out.size = 0;
     return give(stream, push(stream->tokenizer, &stream->run, id, stream->skip_special, err), piece, bytes, err);
 }
 
 cllm_status cllm_stream_finish(cllm_stream *stream, const char **piece, size_t *bytes, cllm_error *err) {
-    if (!stream || !piece || !bytes)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_stream_finish: an argument is NULL");
+    CLLM_REQUIRE(stream, "stream");
+    CLLM_REQUIRE(piece, "piece");
+    CLLM_REQUIRE(bytes, "bytes");
     stream->run.out.size = 0;
     return give(stream, cllm_decode_finish(&stream->run, err), piece, bytes, err);
 }

@@ -27,9 +27,9 @@ static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err
 }
 
 cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_error *err) {
-    if (!dir || !out)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenizer_open: an argument is NULL");
+    CLLM_REQUIRE(out, "out");
     *out = NULL;
+    CLLM_REQUIRE(dir, "dir");
     char *json = NULL;
     size_t bytes = 0;
     cllm_tokenizer *t = NULL;
@@ -48,7 +48,7 @@ cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_erro
 }
 
 uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *t) {
-    return t->limit;
+    return t ? t->limit : 0;
 }
 
 const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_special, size_t *n) {
@@ -109,8 +109,10 @@ static cllm_status encode_words(const cllm_tokenizer *t, const cllm_split *words
 
 cllm_status cllm_tokenize(const cllm_tokenizer *t, const char *text, size_t bytes, bool add_special, bool parse_special,
                           int32_t **ids, size_t *count, cllm_error *err) {
-    if (!t || (!text && bytes) || !ids || !count)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "cllm_tokenize: an argument is NULL");
+    CLLM_REQUIRE(t, "tokenizer");
+    CLLM_REQUIRE(text || !bytes, "text");
+    CLLM_REQUIRE(ids, "ids");
+    CLLM_REQUIRE(count, "count");
     if (bytes > CLLM_MAX_TEXT_BYTES / 4)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cllm_tokenize: a text of %zu bytes; tokenize it in parts", bytes);

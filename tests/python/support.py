@@ -6,6 +6,7 @@ CLLM_BUILD names the build. Each file is a program of its own, because a process
 import atexit
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,8 @@ import unittest
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("CLLM_BUILD", os.path.join(SOURCE, "build"))
+with open(os.path.join(SOURCE, "python", "codecllm", "_native.py")) as source:
+    SONAME = re.search(r'^SONAME = "(.*)"', source.read(), re.MULTILINE).group(1)
 TINY = os.path.join(SOURCE, "models", "tiny")
 
 
@@ -20,11 +23,11 @@ def use_library(fake_gpu):
     """Lets `import codecllm` find the build's library, with or without the stand-in for a GPU library beside it."""
     folder = tempfile.mkdtemp(prefix="cllm-python-")
     atexit.register(shutil.rmtree, folder, True)
-    shutil.copy(os.path.join(BUILD, "libcodecllm.so.0"), folder)
+    shutil.copy(os.path.join(BUILD, SONAME), folder)
     if fake_gpu:
         shutil.copy(os.path.join(BUILD, "fake", "libcodecllm_cuda.so"), folder)
         os.environ["CODECLLM_NVCOMP"] = os.path.join(BUILD, "fake", "libfake_nvcomp.so")
-    os.environ["CODECLLM_LIBRARY"] = os.path.join(folder, "libcodecllm.so.0")
+    os.environ["CODECLLM_LIBRARY"] = os.path.join(folder, SONAME)
     sys.path.insert(0, os.path.join(SOURCE, "python"))
     return folder
 

@@ -45,7 +45,7 @@ class Wheel(unittest.TestCase):
         where = os.path.join(work, "installed")
         shutil.unpack_archive(wheel, where, "zip")
         carried = os.listdir(os.path.join(where, "codecllm", "lib"))
-        for name in ("libcodecllm.so.0", "libjansson.so.4", "libpcre2-8.so.0", "libutf8proc", "libxxhash.so.0", "libzstd.so.1"):
+        for name in (support.SONAME, "libjansson.so.4", "libpcre2-8.so.0", "libutf8proc", "libxxhash.so.0", "libzstd.so.1"):
             self.assertTrue(any(c.startswith(name) for c in carried), (name, carried))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CODECLLM_")}
         environment.update(WHERE=where, PYTHONPATH=where)
@@ -59,7 +59,7 @@ class Wheel(unittest.TestCase):
         run = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", work, os.path.join(work, "python")]
         made = subprocess.run(run, env={**os.environ, "CODECLLM_PREBUILT": work}, capture_output=True, text=True)
         self.assertNotEqual(made.returncode, 0)
-        self.assertIn("has no libcodecllm.so.0", made.stdout + made.stderr)
+        self.assertIn(f"has no {support.SONAME}", made.stdout + made.stderr)
 
 
 if __name__ == "__main__":
