@@ -70,6 +70,17 @@ static void test_windows(void **state) {
         {"mistral", "\"num_key_value_heads\":2", {4096, 4096, 4096}},
         {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":null", {0, 0, 0}},
         {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":9", {9, 9, 9}},
+        {"mistral",
+         "\"num_key_value_heads\":2,\"sliding_window\":9,\"layer_types\":"
+         "[\"full_attention\",\"sliding_attention\",\"full_attention\"]",
+         {0, 9, 0}},
+        {"mistral",
+         "\"num_key_value_heads\":2,\"sliding_window\":null,\"layer_types\":"
+         "[\"full_attention\",\"full_attention\",\"full_attention\"]",
+         {0, 0, 0}},
+        {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":9,\"layer_types\":null", {9, 9, 9}},
+        {"ministral", "\"num_key_value_heads\":2,\"sliding_window\":9", {9, 9, 9}},
+        {"mistral", "\"num_key_value_heads\":2,\"sliding_window\":1e400", {INT32_MAX, INT32_MAX, INT32_MAX}},
         {"qwen2", "\"num_key_value_heads\":2,\"sliding_window\":9", {0, 0, 0}},
         {"qwen2",
          "\"num_key_value_heads\":2,\"sliding_window\":9,\"use_sliding_window\":true,\"max_window_layers\":2",
@@ -118,6 +129,92 @@ static void test_eos(void **state) {
     cllm_config_free(&c);
 }
 
+/* What files say where they mean "none", "no limit" or the default. */
+static void test_absent(void **state) {
+    (void)state;
+    cllm_config c;
+    cllm_error err;
+    static const char *const none[] = {
+        "\"bos_token_id\":-1,\"eos_token_id\":-1,\"pad_token_id\":-1",
+        "\"bos_token_id\":null,\"eos_token_id\":null,\"pad_token_id\":null",
+        "\"bos_token_id\":-100,\"eos_token_id\":[-1,null]",
+        "\"eos_token_id\":[]",
+        "\"rope_scaling\":false,\"rope_parameters\":null",
+        "\"rope_scaling\":{},\"rope_theta\":null,\"rms_norm_eps\":null,\"head_dim\":null,\"hidden_act\":null",
+        "\"num_key_value_heads\":null,\"max_position_embeddings\":null,\"attention_bias\":null,\"mlp_bias\":null",
+        "\"tie_word_embeddings\":null,\"partial_rotary_factor\":null,\"architectures\":null",
+        "\"hidden_act\":\"swish\"",
+        "\"unused\":1000000000000000019884624838656,\"more\":[1e400,-1e400,NaN,Infinity]",
+        "\"sliding_window\":1e400,\"layer_types\":7",
+    };
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        if (parse_llama(none[i], &c, &err)) fail_msg("%s: %s", none[i], err.message);
+        assert_int_equal(c.bos, -1);
+        assert_int_equal(c.n_eos, 0);
+        assert_int_equal(c.kv_heads, 4);
+        assert_int_equal(c.head_dim, 16);
+        assert_int_equal(c.max_context, 2048);
+        assert_true(c.rms_eps == 1e-6f && c.rope_scale == 1 && fabsf(c.rope_freq[4] - 0.01f) < 1e-8f);
+        assert_int_equal(c.tie, CLLM_TIE_UNSPECIFIED);
+        cllm_config_free(&c);
+    }
+    assert_int_equal(parse_llama("\"eos_token_id\":[-1,7,null,9]", &c, &err), CLLM_OK);
+    assert_true(c.n_eos == 2 && c.eos[0] == 7 && c.eos[1] == 9);
+    cllm_config_free(&c);
+    assert_int_equal(parse_llama("\"max_position_embeddings\":1000000000000000019884624838656", &c, &err), CLLM_OK);
+    assert_int_equal(c.max_context, CLLM_MAX_CONTEXT);
+    cllm_config_free(&c);
+    /* the sizes of the configuration class */
+    assert_int_equal(parse("{\"model_type\":\"mistral\"}", &c, &err), CLLM_OK);
+    assert_true(c.vocab == 32000 && c.hidden == 4096 && c.ffn == 14336 && c.layers == 32 && c.heads == 32 &&
+                c.kv_heads == 8);
+    cllm_config_free(&c);
+    assert_int_equal(
+        parse("{\"model_type\":\"qwen2\",\"num_key_value_heads\":null,\"num_attention_heads\":16}", &c, &err), CLLM_OK);
+    assert_true(c.vocab == 151936 && c.ffn == 22016 && c.kv_heads == 16);
+    cllm_config_free(&c);
+}
+
+static char last_warning[1024];
+static void keep_warning(cllm_log_level level, const char *line, void *user) {
+    (void)user;
+    if (level == CLLM_LOG_WARNING) snprintf(last_warning, sizeof last_warning, "%s", line);
+}
+
+static void test_generation(void **state) {
+    (void)state;
+    static const char config[] =
+        "{\"model_type\":\"llama\",\"vocab_size\":9,\"hidden_size\":8,\"intermediate_size\":9,\"num_hidden_layers\":1,"
+        "\"num_attention_heads\":4,\"eos_token_id\":2,\"bos_token_id\":3}";
+    static const struct {
+        const char *text;
+        uint32_t n_eos;
+        bool warned;
+    } cases[] = {
+        {"{\"eos_token_id\": 5,}", 1, true},
+        {"", 1, true},
+        {"[]", 1, true},
+        {"{\"eos_token_id\": \"x\"}", 1, true},
+        {"{}", 1, false},
+        {"{\"eos_token_id\": [4, 5]}", 2, false},
+        {"{\"eos_token_id\": -1}", 0, false},
+        {"{\"bos_token_id\": -1, \"max_length\": 1e400}", 1, false},
+    };
+    cllm_set_log(keep_warning, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cllm_config c;
+        cllm_error err;
+        *last_warning = 0;
+        if (cllm_config_parse(config, strlen(config), cases[i].text, strlen(cases[i].text), &c, &err))
+            fail_msg("%s: %s", cases[i].text, err.message);
+        assert_int_equal(c.n_eos, cases[i].n_eos);
+        assert_int_equal(c.bos, 3);
+        assert_int_equal(strstr(last_warning, "generation_config.json") != NULL, cases[i].warned);
+        cllm_config_free(&c);
+    }
+    cllm_set_log(NULL, NULL);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const struct {
@@ -148,7 +245,14 @@ static void test_refusals(void **state) {
         {"\"rms_norm_eps\":2", CLLM_ERR_FORMAT, "rms_norm_eps"},
         {"\"max_position_embeddings\":-5", CLLM_ERR_FORMAT, "max_position_embeddings"},
         {"\"eos_token_id\":[1,\"x\"]", CLLM_ERR_FORMAT, "eos_token_id"},
-        {"\"eos_token_id\":-1", CLLM_ERR_FORMAT, "eos_token_id"},
+        {"\"eos_token_id\":3000000000", CLLM_ERR_FORMAT, "eos_token_id"},
+        {"\"rope_theta\":1e400", CLLM_ERR_FORMAT, "rope_theta"},
+        {"\"rope_theta\":-Infinity", CLLM_ERR_FORMAT, "rope_theta"},
+        {"\"rope_theta\":NaN", CLLM_ERR_FORMAT, "rope_theta"},
+        {"\"rms_norm_eps\":1e999", CLLM_ERR_FORMAT, "rms_norm_eps"},
+        {"\"head_dim\":99999999999999999999", CLLM_ERR_FORMAT, "head_dim"},
+        {"\"rope_scaling\":true", CLLM_ERR_FORMAT, "rope_scaling"},
+        {"\"architectures\":[\"LlamaForTokenClassification\"]", CLLM_ERR_UNSUPPORTED, "text generation"},
         {"\"tie_word_embeddings\":1", CLLM_ERR_FORMAT, "tie_word_embeddings"},
         {"\"hidden_size\":64", CLLM_ERR_FORMAT, "duplicate"},
     };
@@ -260,9 +364,9 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_windows),  cmocka_unit_test(test_eos),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_dialects), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_windows),    cmocka_unit_test(test_eos),
+        cmocka_unit_test(test_absent),   cmocka_unit_test(test_generation), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_dialects), cmocka_unit_test(test_hostile),    cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

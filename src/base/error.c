@@ -78,6 +78,10 @@ cllm_status cllm_check_enum(const char *function, const char *name, int value, i
                      first, last);
 }
 
+cllm_status cllm_fail_in(cllm_error *err, cllm_status status, const char *path) {
+    return err && !strstr(err->message, path) ? cllm_fail_prefix(err, status, "%s", path) : status;
+}
+
 const char *cllm_status_name(cllm_status status) {
     switch (status) {
     case CLLM_OK: return "ok";

@@ -46,8 +46,9 @@ static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
     const json_t *type = json_object_get(root, "model_type");
     if (!json_is_string(type)) type = json_array_get(json_object_get(root, "architectures"), 0);
     copy_text(d->about.architecture, sizeof d->about.architecture, type);
+    d->about.tied = json_is_true(json_object_get(root, "tie_word_embeddings"));
     const json_t *q = json_object_get(root, "quantization_config");
-    if (!q || json_is_null(q)) return CLLM_OK;
+    if (!q || json_is_null(q) || json_is_false(q)) return CLLM_OK;
     copy_text(d->about.quant_method, sizeof d->about.quant_method, json_object_get(q, "quant_method"));
     if (!*d->about.quant_method) snprintf(d->about.quant_method, sizeof d->about.quant_method, "unknown");
     if (strcmp(d->about.quant_method, "codecllm")) return CLLM_OK;
@@ -96,31 +97,45 @@ static cllm_status alloc_shards(cllm_dir *d, size_t n, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* Every tensor of the map lies where it says, and the shards hold nothing else. */
-static cllm_status check_index(const cllm_dir *d, const cllm_index *index, cllm_error *err) {
+/* Shards may hold what the index does not list, and the index may list what they do not hold: what of it matters shows
+ * itself when a tensor is asked for. */
+typedef struct index_gaps {
+    const char *tensor, *shard; /* the first one */
+    size_t count;
+} index_gaps;
+
+static void add_gap(index_gaps *g, const char *tensor, const char *shard) {
+    if (!g->count++) {
+        g->tensor = tensor;
+        g->shard = shard;
+    }
+}
+
+static void warn_of_gaps(const cllm_dir *d, const index_gaps *g, const char *what) {
+    char more[48] = "";
+    if (g->count > 1) snprintf(more, sizeof more, " (and %zu more such tensors)", g->count - 1);
+    if (g->count)
+        cllm_log(CLLM_LOG_WARNING, "%s/%s %s tensor %s%s", d->path, g->shard, what, cllm_show(g->tensor).text, more);
+}
+
+static cllm_status compare_index(const cllm_dir *d, const cllm_index *index, cllm_error *err) {
     bool *seen = cllm_alloc_zero(index->count, sizeof *seen);
     if (!seen) return cllm_fail_memory(err, index->count, "the check of an index");
-    cllm_status status = CLLM_OK;
-    for (size_t s = 0; s < d->nshards && !status; s++) {
+    index_gaps unlisted = {0}, absent = {0};
+    for (size_t s = 0; s < d->nshards; s++) {
         const cllm_safetensors *st = &d->shards[s].st;
-        for (size_t i = 0; i < st->count && !status; i++) {
+        for (size_t i = 0; i < st->count; i++) {
             int64_t at = cllm_index_find(index, st->tensors[i].name);
-            if (at < 0 || index->shard_of[at] != s)
-                status =
-                    cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
-                              "%s/%s holds tensor %s, which " CLLM_INDEX_NAME " %s", d->path, d->shards[s].name,
-                              cllm_show(st->tensors[i].name).text, at < 0 ? "does not list" : "places in another file");
-            else
-                seen[at] = true;
+            if (at < 0 || index->shard_of[at] != s) add_gap(&unlisted, st->tensors[i].name, d->shards[s].name);
+            if (at >= 0) seen[at] = true;
         }
     }
-    for (size_t i = 0; i < index->count && !status; i++)
-        if (!seen[i])
-            status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
-                               "%s/%s lacks tensor %s, which " CLLM_INDEX_NAME " places there", d->path,
-                               d->shards[index->shard_of[i]].name, cllm_show(index->tensors[i]).text);
+    for (size_t i = 0; i < index->count; i++)
+        if (!seen[i]) add_gap(&absent, index->tensors[i], d->shards[index->shard_of[i]].name);
     cllm_free(seen);
-    return status;
+    warn_of_gaps(d, &unlisted, "holds, without a word of " CLLM_INDEX_NAME ",");
+    warn_of_gaps(d, &absent, "lacks, though " CLLM_INDEX_NAME " says otherwise,");
+    return CLLM_OK;
 }
 
 static cllm_status open_indexed(cllm_dir *d, cllm_error *err) {
@@ -134,7 +149,7 @@ static cllm_status open_indexed(cllm_dir *d, cllm_error *err) {
     if (status) return cllm_fail_prefix(err, status, "%s/" CLLM_INDEX_NAME, d->path);
     status = alloc_shards(d, index.nshards, err);
     for (size_t i = 0; !status && i < index.nshards; i++) status = open_shard(d, &d->shards[i], index.shards[i], err);
-    if (!status) status = check_index(d, &index, err);
+    if (!status) status = compare_index(d, &index, err);
     cllm_index_free(&index);
     return status;
 }
@@ -323,6 +338,22 @@ const cllm_entry *cllm_dir_find(const cllm_dir *d, const char *name) {
     const cllm_entry *k = &key;
     const cllm_entry **p = bsearch(&k, d->by_name, d->count, sizeof *d->by_name, by_entry_name);
     return p ? *p : NULL;
+}
+
+const cllm_entry *cllm_dir_find_weight(const cllm_dir *d, const char *name) {
+    static const char prefix[] = "model.";
+    const cllm_entry *e = cllm_dir_find(d, name);
+    return e || strncmp(name, prefix, sizeof prefix - 1) ? e : cllm_dir_find(d, name + sizeof prefix - 1);
+}
+
+const cllm_entry *cllm_dir_copy_of_embedding(const cllm_dir *d) {
+    const cllm_entry *embedding = cllm_dir_find_weight(d, CLLM_EMBEDDING_NAME),
+                     *head = cllm_dir_find(d, CLLM_HEAD_NAME);
+    if (!d->about.tied || !embedding || !head) return NULL;
+    bool same = embedding->type == head->type && !strcmp(embedding->dtype, head->dtype) &&
+                embedding->ndim == head->ndim && !memcmp(embedding->shape, head->shape, sizeof head->shape) &&
+                embedding->compressed == head->compressed && embedding->bytes == head->bytes;
+    return same && !memcmp(embedding->data, head->data, (size_t)head->bytes) ? head : NULL;
 }
 
 uint64_t cllm_entry_count(const cllm_entry *e) {

@@ -45,6 +45,15 @@ size_t cllm_dir_count(const cllm_dir *dir);
 const cllm_entry *cllm_dir_at(const cllm_dir *dir, size_t index);
 /* NULL if there is none. */
 const cllm_entry *cllm_dir_find(const cllm_dir *dir, const char *name);
+/* The same by the name that a network with a head gives a weight: a bare network is stored without the leading
+ * "model.".
+ */
+const cllm_entry *cllm_dir_find_weight(const cllm_dir *dir, const char *name);
+#define CLLM_EMBEDDING_NAME "model.embed_tokens.weight"
+#define CLLM_HEAD_NAME      "lm_head.weight"
+/* The head, where config.json ties it to the embedding and it is stored all the same, byte for byte alike; else NULL.
+ */
+const cllm_entry *cllm_dir_copy_of_embedding(const cllm_dir *dir);
 /* config.json as read: text owned by the directory. */
 const char *cllm_dir_config(const cllm_dir *dir, size_t *bytes);
 
@@ -54,6 +63,7 @@ typedef struct cllm_dir_about {
     char quant_method[64]; /* of quantization_config; "" if there is none, "codecllm" if this project made the directory
                             */
     char mode[16];         /* quantization_config.mode of our own directories, else "" */
+    bool tied;             /* tie_word_embeddings is true */
 } cllm_dir_about;
 const cllm_dir_about *cllm_dir_get_about(const cllm_dir *dir);
 /* Safetensors files, in the order of the entries. */

@@ -12,13 +12,17 @@ static const struct {
     uint32_t bits;
     cllm_dtype type;
 } dtypes[] = {
-    {"BF16", 16, CLLM_DTYPE_BF16},   {"F16", 16, CLLM_DTYPE_F16},     {"F32", 32, CLLM_DTYPE_F32},
-    {"I8", 8, CLLM_DTYPE_I8},        {"I16", 16, CLLM_DTYPE_I16},     {"U8", 8, CLLM_DTYPE_NONE},
-    {"BOOL", 8, CLLM_DTYPE_NONE},    {"I32", 32, CLLM_DTYPE_NONE},    {"I64", 64, CLLM_DTYPE_NONE},
-    {"U16", 16, CLLM_DTYPE_NONE},    {"U32", 32, CLLM_DTYPE_NONE},    {"U64", 64, CLLM_DTYPE_NONE},
-    {"F64", 64, CLLM_DTYPE_NONE},    {"C64", 64, CLLM_DTYPE_NONE},    {"F8_E4M3", 8, CLLM_DTYPE_NONE},
-    {"F8_E5M2", 8, CLLM_DTYPE_NONE}, {"F8_E8M0", 8, CLLM_DTYPE_NONE}, {"F4", 4, CLLM_DTYPE_NONE},
-    {"F6_E2M3", 6, CLLM_DTYPE_NONE}, {"F6_E3M2", 6, CLLM_DTYPE_NONE},
+    {"BF16", 16, CLLM_DTYPE_BF16},       {"F16", 16, CLLM_DTYPE_F16},
+    {"F32", 32, CLLM_DTYPE_F32},         {"I8", 8, CLLM_DTYPE_I8},
+    {"I16", 16, CLLM_DTYPE_I16},         {"U8", 8, CLLM_DTYPE_NONE},
+    {"BOOL", 8, CLLM_DTYPE_NONE},        {"I32", 32, CLLM_DTYPE_NONE},
+    {"I64", 64, CLLM_DTYPE_NONE},        {"U16", 16, CLLM_DTYPE_NONE},
+    {"U32", 32, CLLM_DTYPE_NONE},        {"U64", 64, CLLM_DTYPE_NONE},
+    {"F64", 64, CLLM_DTYPE_NONE},        {"C64", 64, CLLM_DTYPE_NONE},
+    {"F8_E4M3", 8, CLLM_DTYPE_NONE},     {"F8_E5M2", 8, CLLM_DTYPE_NONE},
+    {"F8_E8M0", 8, CLLM_DTYPE_NONE},     {"F4", 4, CLLM_DTYPE_NONE},
+    {"F8_E4M3FNUZ", 8, CLLM_DTYPE_NONE}, {"F8_E5M2FNUZ", 8, CLLM_DTYPE_NONE},
+    {"F6_E2M3", 6, CLLM_DTYPE_NONE},     {"F6_E3M2", 6, CLLM_DTYPE_NONE},
 };
 
 static int find_dtype(const char *name) {

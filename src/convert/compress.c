@@ -93,14 +93,17 @@ static uint32_t rows_together(const cllm_dir *dir, const cllm_entry *e) {
 }
 
 static cllm_status make_plan(cllm_job *job, cllm_error *err) {
-    size_t n = job->count = cllm_dir_count(job->dir);
+    const cllm_entry *spare = cllm_dir_copy_of_embedding(job->dir);
+    size_t n = job->count;
     job->items = cllm_alloc_zero(n, sizeof *job->items);
     job->results = cllm_alloc_zero(n, sizeof *job->results);
     if (!job->items || !job->results) return cllm_fail_memory(err, n * sizeof *job->items, "the plan");
     uint64_t kept = 0;
+    size_t source = 0;
     for (size_t i = 0; i < n; i++) {
         cllm_plan_item *item = &job->items[i];
-        item->entry = cllm_dir_at(job->dir, i);
+        item->entry = cllm_dir_at(job->dir, source++);
+        if (item->entry == spare) item->entry = cllm_dir_at(job->dir, source++);
         item->coded = is_codable(item->entry, job->p);
         cllm_encode_params_default(&item->params);
         item->params.mode = job->p->mode;
@@ -373,6 +376,10 @@ static cllm_status compress_dir(const cllm_dir *dir, const char *out, const cllm
     cllm_job job = {.dir = dir, .p = p, .count = cllm_dir_count(dir), .journal = {.fd = -1}};
     job.progress = (cllm_progress){.fn = p->progress, .user = p->user};
     cllm_status status = check_source(dir, err);
+    if (!status && cllm_dir_copy_of_embedding(dir)) {
+        job.count--;
+        cllm_log(CLLM_LOG_INFO, CLLM_HEAD_NAME " is the embedding once more, and tied to it: it is stored once");
+    }
     if (!status) status = cllm_out_begin(cllm_dir_path(dir), out, p->force, p->resume, &job.out, err);
     if (status) return status;
     status = run(&job, err);

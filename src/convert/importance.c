@@ -80,16 +80,17 @@ static cllm_status deviation(const cllm_plan_item *item, double *out, cllm_error
 
 cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
     long last = 0;
-    bool has_head = false;
+    bool has_head = false, has_embedding = false;
     for (size_t i = 0; i < n; i++) {
         const char *name = items[i].entry->name;
         if (layer_of(name) > last) last = layer_of(name);
         has_head = has_head || strstr(name, "lm_head.");
+        has_embedding = has_embedding || strstr(name, "embed_tokens.");
     }
     for (size_t i = 0; i < n; i++) {
         if (!items[i].coded) continue;
         const char *name = items[i].entry->name;
-        const kind *k = find_kind(name, has_head);
+        const kind *k = find_kind(name, has_head && has_embedding);
         double d;
         cllm_status s = k->by_token && !p->uniform ? weigh_tokens(&items[i], err) : CLLM_OK;
         if (s == CLLM_OK) s = deviation(&items[i], &d, err);

@@ -34,7 +34,7 @@ static cllm_status read_config(cllm_model *m, cllm_error *err) {
     const char *text = cllm_dir_config(m->dir, &bytes);
     s = cllm_config_parse(text, bytes, generation, generation_bytes, &m->config, err);
     cllm_free(generation);
-    return s ? cllm_fail_prefix(err, s, "%s", cllm_dir_path(m->dir)) : CLLM_OK;
+    return s;
 }
 
 /* A model without tokenizer still evaluates token ids. */
@@ -84,6 +84,20 @@ cllm_status cllm_model_plan_prepared(cllm_model *m, const cllm_model_params *par
     return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "the backend of %s plans nothing", m->device.id);
 }
 
+/* Weights of other methods are integers under other names; without this the first one would be reported as missing. */
+static cllm_status check_quantization(const cllm_dir *dir, cllm_error *err) {
+    static const char *const spellings[][2] = {
+        {"gptq", "GPTQ"}, {"awq", "AWQ"}, {"fp8", "FP8"}, {"fbgemm_fp8", "FP8"}, {"bitsandbytes", "bitsandbytes"}};
+    const char *method = cllm_dir_get_about(dir)->quant_method, *name = method;
+    if (!*method || !strcmp(method, "codecllm")) return CLLM_OK;
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++)
+        if (!strcmp(method, spellings[i][0])) name = spellings[i][1];
+    return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                     "the weights are quantized with %s (quantization_config of config.json), which this program does "
+                     "not read; take the original model",
+                     name);
+}
+
 /* `checked` may be NULL: what it asks for besides a device is that hashes are compared before anything is believed. */
 static cllm_status open_dir(const char *dir, const cllm_model_params *checked, cllm_dir **out, cllm_error *err) {
     if (!checked || !checked->verify) return cllm_dir_open(dir, out, err);
@@ -93,6 +107,7 @@ static cllm_status open_dir(const char *dir, const cllm_model_params *checked, c
 
 static cllm_status read_parts(cllm_model *m, const char *dir, const cllm_model_params *checked, cllm_error *err) {
     cllm_status s = open_dir(dir, checked, &m->dir, err);
+    if (!s) s = check_quantization(m->dir, err);
     if (s || (s = read_config(m, err)) || (s = open_tokenizer(m, dir, err))) return s;
     s = cllm_weights_find(m->dir, &m->config, &m->weights, err);
     m->weights.set.dir = cllm_dir_path(m->dir);
@@ -101,7 +116,7 @@ static cllm_status read_parts(cllm_model *m, const char *dir, const cllm_model_p
 
 static cllm_status fail_about(const char *dir, cllm_status s, cllm_error *err) {
     bool about_file = s == CLLM_ERR_FORMAT || s == CLLM_ERR_UNSUPPORTED;
-    return about_file ? cllm_fail_prefix(err, s, "%s", dir) : s;
+    return about_file ? cllm_fail_in(err, s, dir) : s;
 }
 
 static cllm_status prepare(const char *dir, const cllm_model_params *checked, cllm_model **out, cllm_error *err) {

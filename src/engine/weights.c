@@ -12,14 +12,14 @@ enum { MATRICES_PER_LAYER = 7, VECTORS_PER_LAYER = 11, NAME_BYTES = 80 };
 
 typedef struct finder {
     const cllm_dir *dir;
-    const cllm_config *config;
+    cllm_config *config;
     cllm_weights_found *out;
     cllm_error *err;
     cllm_status status; /* the first failure; later calls do nothing */
 } finder;
 
 static const cllm_entry *look_up(finder *f, const char *name) {
-    const cllm_entry *e = cllm_dir_find(f->dir, name);
+    const cllm_entry *e = cllm_dir_find_weight(f->dir, name);
     if (!e)
         f->status = cllm_fail(f->err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "tensor %s is missing", name);
     else if (e->type != CLLM_DTYPE_BF16 && e->type != CLLM_DTYPE_F16 && e->type != CLLM_DTYPE_F32)
@@ -132,10 +132,38 @@ static void find_layer(finder *f, uint32_t i, cllm_layer *l) {
     }
 }
 
+/* Embedding and head, which may be one matrix, stored under either name. What is stored goes before what config.json
+ * says of it, as in transformers. */
+static void find_embedding_and_head(finder *f) {
+    cllm_config *c = f->config;
+    cllm_weight_set *set = &f->out->set;
+    bool embedding = cllm_dir_find_weight(f->dir, CLLM_EMBEDDING_NAME), head = cllm_dir_find(f->dir, CLLM_HEAD_NAME);
+    if (c->tie == CLLM_TIE_UNSPECIFIED) {
+        c->tie = head ? CLLM_TIE_NO : CLLM_TIE_YES;
+        if (!head)
+            cllm_log(CLLM_LOG_WARNING,
+                     "%s has no " CLLM_HEAD_NAME " and its config.json no tie_word_embeddings: the "
+                     "embedding is used as head",
+                     cllm_dir_path(f->dir));
+    }
+    if (c->tie == CLLM_TIE_YES && embedding && head && !cllm_dir_copy_of_embedding(f->dir)) {
+        c->tie = CLLM_TIE_NO;
+        cllm_log(CLLM_LOG_WARNING,
+                 "%s: config.json says tie_word_embeddings, but " CLLM_HEAD_NAME " is stored and is not "
+                 "the embedding; it is used as it is stored",
+                 cllm_dir_path(f->dir));
+    }
+    set->tied = c->tie == CLLM_TIE_YES;
+    find_matrix(f, set->tied && head && !embedding ? CLLM_HEAD_NAME : CLLM_EMBEDDING_NAME, c->vocab, c->hidden,
+                &set->embedding);
+    if (set->tied)
+        set->head = set->embedding;
+    else
+        find_matrix(f, CLLM_HEAD_NAME, c->vocab, c->hidden, &set->head);
+}
+
 cllm_status cllm_weights_find(const cllm_dir *dir, cllm_config *config, cllm_weights_found *out, cllm_error *err) {
     *out = (cllm_weights_found){0};
-    if (config->tie == CLLM_TIE_UNSPECIFIED)
-        config->tie = cllm_dir_find(dir, "lm_head.weight") ? CLLM_TIE_NO : CLLM_TIE_YES;
     out->layers = cllm_alloc_zero(config->layers, sizeof *out->layers);
     out->tensors = cllm_alloc_zero(2 + (size_t)config->layers * MATRICES_PER_LAYER, sizeof *out->tensors);
     out->vectors = cllm_alloc_zero(1 + (size_t)config->layers * VECTORS_PER_LAYER, sizeof *out->vectors);
@@ -144,12 +172,7 @@ cllm_status cllm_weights_find(const cllm_dir *dir, cllm_config *config, cllm_wei
         f.status = cllm_fail_memory(err, config->layers * sizeof *out->layers, "the list of weights");
     } else {
         out->set.layers = out->layers;
-        out->set.tied = config->tie == CLLM_TIE_YES;
-        find_matrix(&f, "model.embed_tokens.weight", config->vocab, config->hidden, &out->set.embedding);
-        if (out->set.tied)
-            out->set.head = out->set.embedding;
-        else
-            find_matrix(&f, "lm_head.weight", config->vocab, config->hidden, &out->set.head);
+        find_embedding_and_head(&f);
         find_vector(&f, "model.norm.weight", config->hidden, &out->set.final_norm);
         for (uint32_t i = 0; i < config->layers && !f.status; i++) find_layer(&f, i, &out->layers[i]);
     }

@@ -43,7 +43,7 @@ typedef struct cllm_config {
 } cllm_config;
 
 /* Parses the text of config.json, and of generation_config.json where `generation` is not NULL (its eos ids go before
- * config.json's, as in transformers). Errors: CLLM_ERR_FORMAT (not JSON, a wrong type, a size out of range),
+ * config.json's, as in transformers; a damaged one is left aside with a warning). Errors: CLLM_ERR_FORMAT (not JSON, a wrong type, a size out of range),
  * CLLM_ERR_UNSUPPORTED (an architecture, activation or rope type this version does not run; the message names it and
  * what is supported). */
 cllm_status cllm_config_parse(const char *text, size_t bytes, const char *generation, size_t generation_bytes,

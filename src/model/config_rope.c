@@ -32,7 +32,7 @@ static const json_t *rope_dictionary(const json_t *root, cllm_error *err) {
     static const char *const keys[] = {"rope_scaling", "rope_parameters"};
     for (size_t i = 0; i < 2; i++) {
         const json_t *d = cllm_json_get(root, keys[i]);
-        if (!d) continue;
+        if (!d || json_is_false(d)) continue; /* false is a spelling of "none" */
         if (!json_is_object(d)) {
             cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "config.json: \"%s\" must be an object", keys[i]);
             return NULL;

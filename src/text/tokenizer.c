@@ -41,7 +41,7 @@ cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_erro
     if (!status) status = load_chat(dir, t, err);
     if (status) {
         cllm_tokenizer_close(t);
-        return cllm_fail_prefix(err, status, "%s", dir);
+        return cllm_fail_in(err, status, dir);
     }
     *out = t;
     return CLLM_OK;
