@@ -394,7 +394,8 @@ CLLM_API void cllm_session_memory(const cllm_session *session, cllm_memory *memo
 typedef struct cllm_tokenizer cllm_tokenizer;
 typedef struct cllm_sampler cllm_sampler;
 
-/* Reads DIR/tokenizer.json (and tokenizer_config.json if there). */
+/* Reads DIR/tokenizer.json (and tokenizer_config.json if there). Time and memory are bounded in proportion to the size of the file; a
+ * tokenizer that needs more, or that adds more than 64 KiB of ids to every text, is CLLM_ERR_FORMAT and the message says which part does. */
 CLLM_API cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_error *err);
 CLLM_API void cllm_tokenizer_close(cllm_tokenizer *tokenizer);
 /* The tokenizer of an open model; borrowed. NULL if the directory has none. */
@@ -402,11 +403,14 @@ CLLM_API const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model);
 CLLM_API uint32_t cllm_tokenizer_vocab(const cllm_tokenizer *tokenizer);
 
 /* Text to ids: *ids is new memory (cllm_free). add_special: what the post-processor adds (BOS, ...). parse_special: special tokens
- * written in the text become their ids; otherwise they are ordinary text. Invalid UTF-8 is read as U+FFFD. */
+ * written in the text become their ids; otherwise they are ordinary text. Invalid UTF-8 is read as U+FFFD. A text of n bytes may be
+ * rewritten into 64 KiB + 32 n and may take 4 million + 1024 n steps (some nanoseconds each, and many times what real tokenizers take);
+ * a tokenizer that wants more is CLLM_ERR_FORMAT. At most 256 MiB at once. */
 CLLM_API cllm_status cllm_tokenize(const cllm_tokenizer *tokenizer, const char *text, size_t bytes, bool add_special,
                                    bool parse_special, int32_t **ids, size_t *count, cllm_error *err);
 /* Ids to UTF-8 text: *text is new, zero-terminated memory. skip_special leaves special tokens out; ids the tokenizer does not have (padding
- * of the vocabulary) are left out. Errors: CLLM_ERR_ARGUMENT for a negative id. */
+ * of the vocabulary) are left out. Errors: CLLM_ERR_ARGUMENT for a negative id; CLLM_ERR_FORMAT if the decoder makes more of n ids than
+ * cllm_tokenize may make of 32 n bytes, as in a stream it may of each id. */
 CLLM_API cllm_status cllm_detokenize(const cllm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                      char **text, size_t *bytes, cllm_error *err);
 

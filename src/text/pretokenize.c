@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 
+static const char part[] = "a pre-tokenizer";
+
 /* A stretch of a segment that matches what the stage looks for, or does not. */
 typedef struct span {
     uint32_t begin, end;
@@ -31,8 +33,9 @@ cllm_status cllm_split_add(cllm_split *s, size_t begin, size_t end, int32_t toke
 }
 
 cllm_status cllm_split_text(cllm_split *s, const void *text, size_t n, cllm_error *err) {
-    if (s->text.size + n > CLLM_MAX_TEXT_BYTES)
-        return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "the text to tokenize becomes longer than 1 GiB");
+    cllm_status status = cllm_budget_hold(s->budget, s->text.size + n, part, err);
+    if (!status) status = cllm_budget_spend(s->budget, n, part, err);
+    if (status) return status;
     return cllm_buf_append(&s->text, text, n) ? CLLM_OK : cllm_fail_memory(err, s->text.size + n, "a text to tokenize");
 }
 
@@ -132,11 +135,11 @@ static cllm_status add_spans(const cllm_segment *whole, const cllm_buf *spans, c
 
 /* Replaces the segments of *s by parts of them; the text stays. */
 static cllm_status split_segments(const cllm_pretokenize_stage *stage, cllm_split *s, cllm_error *err) {
-    cllm_split out = {0};
+    cllm_split out = {.budget = s->budget};
     cllm_buf spans = {0};
     cllm_finder finder = {0};
     bool by_pattern = stage->kind == CLLM_PRETOKENIZE_SPLIT || stage->kind == CLLM_PRETOKENIZE_BYTE_LEVEL;
-    cllm_status status = by_pattern ? cllm_finder_begin(&finder, &stage->pattern, err) : CLLM_OK;
+    cllm_status status = by_pattern ? cllm_finder_begin(&finder, &stage->pattern, s->budget, err) : CLLM_OK;
     for (size_t i = 0; !status && i < cllm_split_count(s); i++) {
         const cllm_segment *whole = cllm_split_at(s, i);
         if (whole->token >= 0) {
@@ -168,7 +171,7 @@ typedef cllm_status (*rewrite_fn)(const cllm_pretokenize_stage *stage, const uin
 
 static cllm_status rewrite_segments(const cllm_pretokenize_stage *stage, rewrite_fn rewrite, cllm_split *s,
                                     cllm_error *err) {
-    cllm_split out = {0};
+    cllm_split out = {.budget = s->budget};
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < cllm_split_count(s); i++) {
         const cllm_segment *old = cllm_split_at(s, i);
@@ -205,7 +208,10 @@ static cllm_status add_prefix_space(const cllm_pretokenize_stage *stage, const u
 static cllm_status map_bytes(const cllm_pretokenize_stage *stage, const uint8_t *text, size_t n, size_t *origin,
                              cllm_split *out, cllm_error *err) {
     (void)stage;
-    if (out->text.size + 2 * n > CLLM_MAX_TEXT_BYTES || !cllm_buf_reserve(&out->text, 2 * n))
+    cllm_status status = cllm_budget_hold(out->budget, out->text.size + 2 * n, part, err);
+    if (!status) status = cllm_budget_spend(out->budget, n, part, err);
+    if (status) return status;
+    if (!cllm_buf_reserve(&out->text, 2 * n))
         return cllm_fail_memory(err, out->text.size + 2 * n, "a text to tokenize");
     size_t begin = out->text.size, mapped_origin = 0;
     for (size_t i = 0; i < n; i++) {
@@ -253,6 +259,8 @@ cllm_status cllm_pretokenizer_run(const cllm_pretokenizer *p, cllm_split *s, cll
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < p->count; i++) {
         const cllm_pretokenize_stage *stage = &p->stages[i];
+        status = cllm_budget_spend(s->budget, s->text.size + cllm_split_count(s), part, err);
+        if (status) return status;
         if (stage->kind == CLLM_PRETOKENIZE_BYTE_LEVEL)
             status = run_byte_level(stage, s, err);
         else if (stage->kind == CLLM_PRETOKENIZE_METASPACE)

@@ -11,17 +11,18 @@ typedef struct cllm_segment {
     uint32_t origin; /* of the leading bytes, how many stand for the first character of the user's text */
 } cllm_segment;
 
-/* A text and its segments in order; zero-initialised. */
+/* A text and its segments in order; zero-initialised but for the budget. */
 typedef struct cllm_split {
     cllm_buf text;     /* valid UTF-8 */
     cllm_buf segments; /* cllm_segment */
+    cllm_budget *budget;
 } cllm_split;
 void cllm_split_free(cllm_split *s);
 size_t cllm_split_count(const cllm_split *s);
 const cllm_segment *cllm_split_at(const cllm_split *s, size_t index);
 /* Appends a segment; an empty one without a token is left out. */
 cllm_status cllm_split_add(cllm_split *s, size_t begin, size_t end, int32_t token, size_t origin, cllm_error *err);
-/* Appends text, within the limit on its length. */
+/* Appends text, within the budget. */
 cllm_status cllm_split_text(cllm_split *s, const void *text, size_t n, cllm_error *err);
 
 typedef enum cllm_behavior {

@@ -5,6 +5,7 @@
 struct cllm_stream {
     const cllm_tokenizer *tokenizer;
     bool skip_special;
+    cllm_budget budget; /* of each call anew */
     cllm_decode_run run;
 };
 
@@ -28,7 +29,8 @@ cllm_status cllm_detokenize(const cllm_tokenizer *t, const int32_t *ids, size_t 
     CLLM_REQUIRE(ids || !count, "ids");
     CLLM_REQUIRE(text, "text");
     CLLM_REQUIRE(bytes, "bytes");
-    cllm_decode_run run = {.decoder = &t->decoder};
+    cllm_budget budget = cllm_budget_for_ids(count);
+    cllm_decode_run run = {.decoder = &t->decoder, .budget = &budget};
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < count; i++) status = push(t, &run, ids[i], skip_special, err);
     if (!status) status = cllm_decode_finish(&run, err);
@@ -61,6 +63,12 @@ void cllm_stream_free(cllm_stream *stream) {
     cllm_free(stream);
 }
 
+static void begin(cllm_stream *stream) {
+    stream->budget = cllm_budget_for_ids(1);
+    stream->run.budget = &stream->budget;
+    stream->run.out.size = 0;
+}
+
 static cllm_status give(cllm_stream *stream, cllm_status status, const char **piece, size_t *bytes, cllm_error *err) {
     if (!status) status = terminate(&stream->run.out, err);
     if (status) return status;
@@ -73,7 +81,7 @@ cllm_status cllm_stream_push(cllm_stream *stream, int32_t id, const char **piece
     CLLM_REQUIRE(stream, "stream");
     CLLM_REQUIRE(piece, "piece");
     CLLM_REQUIRE(bytes, "bytes");
-    stream->run.out.size = 0;
+    begin(stream);
     return give(stream, push(stream->tokenizer, &stream->run, id, stream->skip_special, err), piece, bytes, err);
 }
 
@@ -81,6 +89,6 @@ cllm_status cllm_stream_finish(cllm_stream *stream, const char **piece, size_t *
     CLLM_REQUIRE(stream, "stream");
     CLLM_REQUIRE(piece, "piece");
     CLLM_REQUIRE(bytes, "bytes");
-    stream->run.out.size = 0;
+    begin(stream);
     return give(stream, cllm_decode_finish(&stream->run, err), piece, bytes, err);
 }

@@ -8,6 +8,8 @@
 
 enum { MAX_CONFIG_DEPTH = 64 };
 #define MAX_FILE_BYTES ((size_t)256 << 20)
+/* Offsets into a text are 32 bits wide, and normalization can make it many times longer. */
+#define MAX_TEXT_BYTES ((size_t)256 << 20)
 
 static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err) {
     char *config = NULL, *jinja = NULL;
@@ -75,7 +77,7 @@ static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *
     scratch->size = 0;
     if (!cllm_buf_append(scratch, raw->text.data + s->begin, s->end - s->begin))
         return cllm_fail_memory(err, s->end - s->begin, "a text to tokenize");
-    cllm_status status = cllm_normalizer_run(&t->normalizer, scratch, &origin, err);
+    cllm_status status = cllm_normalizer_run(&t->normalizer, out->budget, scratch, &origin, err);
     if (!status) status = cllm_split_text(out, scratch->data, scratch->size, err);
     if (status) return status;
     return cllm_added_split(&t->added, &t->added.normalized, parse_special, out, begin, out->text.size, origin, err);
@@ -83,7 +85,7 @@ static cllm_status normalize_segment(const cllm_tokenizer *t, const cllm_split *
 
 static cllm_status split_words(const cllm_tokenizer *t, const char *text, size_t bytes, bool parse_special,
                                cllm_split *out, cllm_error *err) {
-    cllm_split raw = {0};
+    cllm_split raw = {.budget = out->budget};
     cllm_buf scratch = {0};
     cllm_status status = split_raw(t, text, bytes, parse_special, &raw, err);
     for (size_t i = 0; !status && i < cllm_split_count(&raw); i++)
@@ -113,10 +115,11 @@ cllm_status cllm_tokenize(const cllm_tokenizer *t, const char *text, size_t byte
     CLLM_REQUIRE(text || !bytes, "text");
     CLLM_REQUIRE(ids, "ids");
     CLLM_REQUIRE(count, "count");
-    if (bytes > CLLM_MAX_TEXT_BYTES / 4)
+    if (bytes > MAX_TEXT_BYTES)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                          "cllm_tokenize: a text of %zu bytes; tokenize it in parts", bytes);
-    cllm_split words = {0};
+    cllm_budget budget = cllm_budget_for_text(bytes);
+    cllm_split words = {.budget = &budget};
     cllm_buf list = {0};
     cllm_status status = split_words(t, text ? text : "", bytes, parse_special, &words, err);
     bool ok = true;

@@ -5,8 +5,9 @@
 #include "base/error.h"
 #include "container/json.h"
 
-/* A bound on the work at each byte of a text. */
-enum { MAX_CONTENT_BYTES = 1024 };
+/* Looking up an edge of a trie costs a few steps. */
+enum { MAX_CONTENT_BYTES = 1024, STEPS_PER_EDGE = 4 };
+static const char part[] = "the list of added tokens";
 
 static cllm_status trie_add(cllm_trie *t, const uint8_t *s, size_t n, uint32_t index, cllm_error *err) {
     if (!n) return CLLM_OK;
@@ -26,12 +27,14 @@ static cllm_status trie_add(cllm_trie *t, const uint8_t *s, size_t n, uint32_t i
     return cllm_map_get(&t->ends, node) ? CLLM_OK : cllm_map_put(&t->ends, node, index, 0, err);
 }
 
-/* The length of the longest string that begins at s; 0 if none does. */
-static size_t trie_match(const cllm_trie *t, const uint8_t *s, size_t n, uint32_t *index) {
+/* The length of the longest string that begins at s; 0 if none does. *steps: bytes that were looked at. */
+static size_t trie_match(const cllm_trie *t, const uint8_t *s, size_t n, uint32_t *index, size_t *steps) {
     size_t best = 0;
     uint32_t node = 0;
+    *steps = 1;
     if (!n || !t->first[s[0]]) return 0;
     for (size_t i = 0; i < n; i++) {
+        *steps += STEPS_PER_EDGE;
         const cllm_map_slot *edge = cllm_map_get(&t->edges, (uint64_t)node << 8 | s[i]);
         if (!edge) break;
         node = edge->a;
@@ -78,13 +81,14 @@ static cllm_status check_id(const cllm_added_token *t, const cllm_vocab *vocab, 
                      path->text, cllm_show(t->content).text, t->id);
 }
 
-static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_normalizer *normalizer, cllm_error *err) {
+static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_normalizer *normalizer, cllm_budget *budget,
+                               cllm_error *err) {
     cllm_added_token *t = &added->tokens[index];
     const uint8_t *content = (const uint8_t *)t->content;
     if (!t->normalized) return trie_add(&added->raw, content, t->bytes, (uint32_t)index, err);
     size_t origin = 0;
     if (!cllm_buf_append(&t->normal, content, t->bytes)) return cllm_fail_memory(err, t->bytes, "an added token");
-    cllm_status status = cllm_normalizer_run(normalizer, &t->normal, &origin, err);
+    cllm_status status = cllm_normalizer_run(normalizer, budget, &t->normal, &origin, err);
     if (status) return status;
     if (t->normal.size > MAX_CONTENT_BYTES)
         return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
@@ -92,8 +96,8 @@ static cllm_status add_pattern(cllm_added *added, size_t index, const cllm_norma
     return trie_add(&added->normalized, t->normal.data, t->normal.size, (uint32_t)index, err);
 }
 
-cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer, cllm_added *out,
-                            cllm_error *err) {
+cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer,
+                            cllm_budget *budget, cllm_added *out, cllm_error *err) {
     if (!list || json_is_null(list)) return CLLM_OK;
     if (!json_is_array(list))
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "added_tokens: expected an array");
@@ -111,7 +115,7 @@ cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_no
         if (!status && cllm_map_get(&out->by_id, (uint64_t)t->id))
             status = cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "%s: id %d is used twice", path.text, t->id);
         if (!status) status = cllm_map_put(&out->by_id, (uint64_t)t->id, (uint32_t)i, 0, err);
-        if (!status) status = add_pattern(out, i, normalizer, err);
+        if (!status) status = add_pattern(out, i, normalizer, budget, err);
     }
     return status;
 }
@@ -186,16 +190,19 @@ cllm_status cllm_added_split(const cllm_added *added, const cllm_trie *trie, boo
     cllm_status status = CLLM_OK;
     for (size_t at = begin; !status && at < end;) {
         uint32_t index = 0;
-        size_t n = trie_match(trie, text + at, end - at, &index);
+        size_t steps, n = trie_match(trie, text + at, end - at, &index, &steps);
         size_t start = at, stop = at + n;
+        status = cllm_budget_spend(s->budget, steps, part, err);
         at += n ? n : 1;
-        if (!n) continue;
+        if (!n || status) continue;
         const cllm_added_token *t = &added->tokens[index];
         if (t->special && !parse_special) continue;
         if (t->single_word && (word_before(text, begin, start) || word_after(text, stop, end))) continue;
         /* Not past `done`: a token before may have taken those spaces. */
         if (t->left_strip) start = spaces_before(text, done < start ? done : start, start);
         if (t->right_strip) stop = spaces_after(text, stop, end);
+        status = cllm_budget_spend(s->budget, stop - start, part, err);
+        if (status) break;
         if (done < start)
             status = cllm_split_add(s, done, start, -1, done - begin < origin ? origin - (done - begin) : 0, err);
         if (!status) status = cllm_split_add(s, start, stop, t->id, 0, err);

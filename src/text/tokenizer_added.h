@@ -29,8 +29,8 @@ typedef struct cllm_added {
     cllm_trie raw, normalized; /* what is looked for before and after the normalizer */
 } cllm_added;
 
-cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer, cllm_added *out,
-                            cllm_error *err);
+cllm_status cllm_added_load(json_t *list, const cllm_vocab *vocab, const cllm_normalizer *normalizer,
+                            cllm_budget *budget, cllm_added *out, cllm_error *err);
 void cllm_added_free(cllm_added *added);
 /* NULL if the id is not of an added token. */
 const cllm_added_token *cllm_added_find(const cllm_added *added, int64_t id);

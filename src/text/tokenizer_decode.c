@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 
+static const char part[] = "the decoder";
 static const uint8_t replacement_character[] = {0xEF, 0xBF, 0xBD};
 
 static cllm_status push_to(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err);
@@ -123,7 +124,7 @@ static cllm_status metaspace(cllm_decode_run *run, size_t index, const uint8_t *
 static cllm_status replace(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err) {
     const cllm_decode_stage *s = &run->decoder->stages[index];
     cllm_buf text = {0};
-    cllm_status status = cllm_replace_all(&s->pattern, s->content, token, n, &text, NULL, err);
+    cllm_status status = cllm_replace_all(&s->pattern, s->content, run->budget, token, n, &text, NULL, err);
     if (!status) status = push_to(run, index + 1, text.data, text.size, err);
     cllm_buf_free(&text);
     return status;
@@ -178,6 +179,9 @@ static cllm_status join(cllm_decode_run *run, size_t index, const uint8_t *token
 
 /* Calls itself once per stage at most: the depth is bounded by CLLM_MAX_DECODERS. */
 static cllm_status push_to(cllm_decode_run *run, size_t index, const uint8_t *token, size_t n, cllm_error *err) {
+    cllm_status status = cllm_budget_spend(run->budget, n + 1, part, err);
+    if (!status) status = cllm_budget_hold(run->budget, run->out.size + n, part, err);
+    if (status) return status;
     if (index == run->decoder->count)
         return cllm_buf_append(&run->out, token, n) ? CLLM_OK : no_memory(run->out.size + n, err);
     if (!token) token = (const uint8_t *)"";

@@ -49,6 +49,7 @@ typedef struct cllm_decode_state {
 typedef struct cllm_decode_run {
     const cllm_decoder *decoder;
     bool eager;
+    cllm_budget *budget; /* of this call */
     cllm_decode_state states[CLLM_MAX_DECODERS];
     cllm_buf out; /* what has been decoded; the caller takes it from here */
 } cllm_decode_run;

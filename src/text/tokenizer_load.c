@@ -7,8 +7,12 @@
 
 enum { MAX_JSON_DEPTH = 32 };
 
+/* What is added to every text has to fit into the budget of an empty one. */
 static cllm_status append_id(cllm_buf *ids, int64_t id, cllm_error *err) {
+    cllm_budget budget = cllm_budget_for_text(0);
     int32_t v = (int32_t)id;
+    cllm_status status = cllm_budget_hold(&budget, ids->size + sizeof v, "the post-processor", err);
+    if (status) return status;
     return cllm_buf_append(ids, &v, sizeof v) ? CLLM_OK : cllm_fail_memory(err, sizeof v, "the post-processor");
 }
 
@@ -97,7 +101,7 @@ static cllm_status check_top(json_t *root, cllm_error *err) {
     return CLLM_OK;
 }
 
-static cllm_status load_parts(cllm_tokenizer *t, json_t *root, cllm_error *err) {
+static cllm_status load_parts(cllm_tokenizer *t, json_t *root, cllm_budget *budget, cllm_error *err) {
     cllm_status status = check_top(root, err);
     if (status) return status;
     json_t *model = json_object_get(root, "model");
@@ -110,7 +114,8 @@ static cllm_status load_parts(cllm_tokenizer *t, json_t *root, cllm_error *err) 
                                   add_processor, t, err);
     if (!status) status = cllm_decoder_load(json_object_get(root, "decoder"), &t->decoder, err);
     if (!status)
-        status = cllm_added_load(json_object_get(root, "added_tokens"), &t->bpe.vocab, &t->normalizer, &t->added, err);
+        status = cllm_added_load(json_object_get(root, "added_tokens"), &t->bpe.vocab, &t->normalizer, budget,
+                                 &t->added, err);
     return status;
 }
 
@@ -138,7 +143,8 @@ cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer 
     cllm_tokenizer *t = cllm_alloc_zero(1, sizeof *t);
     status = t ? CLLM_OK : cllm_fail_memory(err, sizeof *t, "a tokenizer");
     if (t) t->chat.family = CLLM_CHAT_NONE;
-    if (!status) status = load_parts(t, root, err);
+    cllm_budget budget = cllm_budget_for_file(bytes);
+    if (!status) status = load_parts(t, root, &budget, err);
     if (!status) status = finish(t, err);
     json_decref(root);
     if (status) {

@@ -5,6 +5,9 @@
 #include "base/error.h"
 #include "container/json.h"
 
+/* What a stage costs beside the text: a few allocations. */
+enum { STAGE_STEPS = 64 };
+
 static cllm_status parse_replace(json_t *component, const cllm_path *path, cllm_normalize_stage *s, cllm_error *err) {
     const char *content = NULL;
     s->kind = CLLM_NORMALIZE_REPLACE;
@@ -75,9 +78,12 @@ void cllm_normalizer_free(cllm_normalizer *n) {
     n->count = 0;
 }
 
-static cllm_status append(cllm_buf *out, const void *data, size_t n, cllm_error *err) {
-    if (out->size + n > CLLM_MAX_TEXT_BYTES)
-        return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "the normalized text is longer than 1 GiB");
+static const char part[] = "a normalizer";
+
+static cllm_status append(cllm_budget *b, cllm_buf *out, const void *data, size_t n, cllm_error *err) {
+    cllm_status status = cllm_budget_hold(b, out->size + n, part, err);
+    if (!status) status = cllm_budget_spend(b, n, part, err);
+    if (status) return status;
     return cllm_buf_append(out, data, n) ? CLLM_OK : cllm_fail_memory(err, out->size + n, "normalized text");
 }
 
@@ -93,17 +99,17 @@ static void extend_origin(origin_count *o, size_t written, size_t of_origin) {
     o->closed = of_origin < written;
 }
 
-static cllm_status copy_between(const uint8_t *text, size_t begin, size_t end, size_t old_origin, cllm_buf *out,
-                                origin_count *o, cllm_error *err) {
+static cllm_status copy_between(cllm_budget *b, const uint8_t *text, size_t begin, size_t end, size_t old_origin,
+                                cllm_buf *out, origin_count *o, cllm_error *err) {
     size_t left = old_origin > begin ? old_origin - begin : 0;
     extend_origin(o, end - begin, left < end - begin ? left : end - begin);
-    return append(out, text + begin, end - begin, err);
+    return append(b, out, text + begin, end - begin, err);
 }
 
-cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n,
-                             cllm_buf *out, size_t *origin, cllm_error *err) {
+cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, cllm_budget *budget, const uint8_t *text,
+                             size_t n, cllm_buf *out, size_t *origin, cllm_error *err) {
     cllm_finder finder;
-    cllm_status status = cllm_finder_begin(&finder, pattern, err);
+    cllm_status status = cllm_finder_begin(&finder, pattern, budget, err);
     if (status) return status;
     cllm_finder_text(&finder, text, n);
     size_t copied = 0, old_origin = origin ? *origin : 0, content_bytes = strlen(content);
@@ -113,31 +119,31 @@ cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, c
         bool found;
         status = cllm_finder_next(&finder, &start, &end, &found, err);
         if (status || !found) break;
-        status = copy_between(text, copied, start, old_origin, out, &count, err);
+        status = copy_between(budget, text, copied, start, old_origin, out, &count, err);
         /* A replacement stands for the last byte of what it replaces. */
         extend_origin(&count, content_bytes, end && end - 1 < old_origin ? content_bytes : 0);
-        if (!status) status = append(out, content, content_bytes, err);
+        if (!status) status = append(budget, out, content, content_bytes, err);
         if (status) break;
         copied = end;
     }
     cllm_finder_end(&finder);
-    if (!status) status = copy_between(text, copied, n, old_origin, out, &count, err);
+    if (!status) status = copy_between(budget, text, copied, n, old_origin, out, &count, err);
     if (!status && origin) *origin = count.bytes;
     return status;
 }
 
-static cllm_status prepend(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
-                           cllm_error *err) {
+static cllm_status prepend(const cllm_normalize_stage *s, cllm_budget *b, const cllm_buf *in, cllm_buf *out,
+                           size_t *origin, cllm_error *err) {
     if (in->size) {
-        cllm_status status = append(out, s->content, strlen(s->content), err);
+        cllm_status status = append(b, out, s->content, strlen(s->content), err);
         if (status) return status;
         if (*origin) *origin += out->size;
     }
-    return append(out, in->data, in->size, err);
+    return append(b, out, in->data, in->size, err);
 }
 
-static cllm_status strip(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
-                         cllm_error *err) {
+static cllm_status strip(const cllm_normalize_stage *s, cllm_budget *b, const cllm_buf *in, cllm_buf *out,
+                         size_t *origin, cllm_error *err) {
     size_t first = in->size, last = 0;
     for (size_t i = 0; i < in->size;) {
         uint32_t c;
@@ -152,7 +158,7 @@ static cllm_status strip(const cllm_normalize_stage *s, const cllm_buf *in, cllm
     if (!s->right) last = in->size;
     if (last < first) last = first;
     *origin = *origin > first ? *origin - first : 0;
-    return append(out, in->data + first, last - first, err);
+    return append(b, out, in->data + first, last - first, err);
 }
 
 static bool rewrite(const cllm_normalize_stage *s, const uint8_t *text, size_t n, cllm_buf *out) {
@@ -160,37 +166,42 @@ static bool rewrite(const cllm_normalize_stage *s, const uint8_t *text, size_t n
 }
 
 /* The leading bytes are rewritten once more by themselves to see what they become: they are one character, or a few. */
-static cllm_status rewrite_all(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
-                               cllm_error *err) {
+static cllm_status rewrite_all(const cllm_normalize_stage *s, cllm_budget *b, const cllm_buf *in, cllm_buf *out,
+                               size_t *origin, cllm_error *err) {
     cllm_buf first = {0};
     bool ok = rewrite(s, in->data, in->size, out) && rewrite(s, in->data, *origin, &first);
     *origin = first.size < out->size ? first.size : out->size;
     cllm_buf_free(&first);
-    return ok ? CLLM_OK : cllm_fail_memory(err, in->size, "normalized text");
+    if (!ok) return cllm_fail_memory(err, in->size, "normalized text");
+    /* What one character becomes is bounded, so that the text may be measured after it was written. */
+    cllm_status status = cllm_budget_hold(b, out->size, part, err);
+    return status ? status : cllm_budget_spend(b, out->size, part, err);
 }
 
-static cllm_status run_stage(const cllm_normalize_stage *s, const cllm_buf *in, cllm_buf *out, size_t *origin,
-                             cllm_error *err) {
+static cllm_status run_stage(const cllm_normalize_stage *s, cllm_budget *b, const cllm_buf *in, cllm_buf *out,
+                             size_t *origin, cllm_error *err) {
     switch (s->kind) {
     case CLLM_NORMALIZE_REPLACE:
-        return cllm_replace_all(&s->pattern, s->content, in->data, in->size, out, origin, err);
+        return cllm_replace_all(&s->pattern, s->content, b, in->data, in->size, out, origin, err);
     case CLLM_NORMALIZE_PREPEND:
-        return prepend(s, in, out, origin, err);
+        return prepend(s, b, in, out, origin, err);
     case CLLM_NORMALIZE_STRIP:
-        return strip(s, in, out, origin, err);
+        return strip(s, b, in, out, origin, err);
     case CLLM_NORMALIZE_FORM:
     case CLLM_NORMALIZE_LOWERCASE:
         break;
     }
-    return rewrite_all(s, in, out, origin, err);
+    return rewrite_all(s, b, in, out, origin, err);
 }
 
-cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_buf *text, size_t *origin, cllm_error *err) {
+cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_budget *budget, cllm_buf *text, size_t *origin,
+                                cllm_error *err) {
     cllm_buf next = {0};
     cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < n->count && text->size; i++) {
         next.size = 0;
-        status = run_stage(&n->stages[i], text, &next, origin, err);
+        status = cllm_budget_spend(budget, STAGE_STEPS + text->size, part, err);
+        if (!status) status = run_stage(&n->stages[i], budget, text, &next, origin, err);
         cllm_buf swap = *text;
         *text = next;
         next = swap;

@@ -5,7 +5,7 @@
 #include "text/tokenizer_pattern.h"
 #include "text/unicode.h"
 
-enum { CLLM_MAX_STAGES = 32, CLLM_MAX_TEXT_BYTES = 1 << 30 };
+enum { CLLM_MAX_STAGES = 32 };
 
 typedef enum cllm_normalize_kind {
     CLLM_NORMALIZE_FORM,
@@ -33,10 +33,11 @@ void cllm_normalizer_free(cllm_normalizer *n);
 
 /* Rewrites *text in place. *origin counts the leading bytes that stand for the first character of what the user wrote
  * (Metaspace asks whether a piece begins there); it is kept up to date. */
-cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_buf *text, size_t *origin, cllm_error *err);
+cllm_status cllm_normalizer_run(const cllm_normalizer *n, cllm_budget *budget, cllm_buf *text, size_t *origin,
+                                cllm_error *err);
 
 /* Appends `text` with each match replaced by `content`, and carries *origin over as above (NULL: not wanted). */
-cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, const uint8_t *text, size_t n,
-                             cllm_buf *out, size_t *origin, cllm_error *err);
+cllm_status cllm_replace_all(const cllm_pattern *pattern, const char *content, cllm_budget *budget, const uint8_t *text,
+                             size_t n, cllm_buf *out, size_t *origin, cllm_error *err);
 
 #endif
