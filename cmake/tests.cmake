@@ -25,6 +25,10 @@ foreach(source IN LISTS test_sources)
     set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS unit WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
 endforeach()
 
+# Renders templates that somebody brings: for comparisons with other implementations, no test by itself.
+add_executable(render_template ${PROJECT_SOURCE_DIR}/tests/render_template.c)
+target_link_libraries(render_template PRIVATE cllm_static)
+
 # Libraries that stand in for the GPU's: a right one beside the tests that load it, and two that must be refused.
 foreach(kind right old_abi no_entry)
     add_library(fake_${kind} MODULE ${PROJECT_SOURCE_DIR}/tests/fake_backend.c)
