@@ -2,7 +2,7 @@
 
     pip install ./python                                       builds the libraries with cmake from the source tree around this folder
     CODECLLM_PREBUILT=build-gpu pip install ./python           takes libcodecllm.so.0.1 (and libcodecllm_cuda.so) from a folder
-    CODECLLM_CMAKE_ARGS="-DCLLM_CUDA_ARCHITECTURES=90a-real"   further arguments of cmake
+    CODECLLM_CMAKE_ARGS="-DCLLM_CUDA_ARCHITECTURES=AUTO"       further arguments of cmake: here for the GPUs of this machine only
 
 The wheel is for one platform and any Python from 3.10 on: ctypes needs no compiled module.
 """
@@ -58,6 +58,7 @@ def build_libraries():
         sys.exit(f"cmake is missing: install it, or let CODECLLM_PREBUILT name a folder with {library_name()}")
     folder = os.path.join(ROOT, "build-python")
     run("cmake", "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-DCLLM_TESTS=OFF", "-DCLLM_EXAMPLES=OFF",
+        "-DCLLM_CUDA_ARCHITECTURES=ALL",  # a wheel may be taken to another machine
         *shlex.split(os.environ.get("CODECLLM_CMAKE_ARGS", "")))
     run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1), "--target", "cllm_shared")
     # The GPU library is a target only where nvcc was found.
