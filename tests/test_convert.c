@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/mem.h"
+#include "container/atomic.h"
 #include "container/dir.h"
 #include "container/hash.h"
 #include "container/safetensors.h"
@@ -599,7 +600,7 @@ static void test_resume_from_damage(void **state) {
     char whole[512], parts[512];
     cllm_compress_params p = params_of(CLLM_MODE_INT8);
     must(cllm_compress(f.in, temp_join(whole, f.root, "whole"), &p, NULL, &err), &err);
-    temp_join(parts, f.partial, "blobs");
+    temp_join(parts, f.partial, CLLM_PARTS_NAME);
     for (int round = 0; round < 24; round++) {
         p.resume = false;
         interrupt(&f, &p, 6);

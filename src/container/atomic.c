@@ -49,52 +49,56 @@ static int remove_files_at(int fd, const char *keep) {
     return failed;
 }
 
-static cllm_status remove_files(const char *dir, const char *keep, cllm_error *err) {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    cllm_status status = fd < 0 || remove_files_at(fd, keep)
-                             ? cllm_fail_errno(err, errno, "cannot delete the files in %s", dir)
-                             : CLLM_OK;
-    if (fd >= 0) close(fd);
-    return status;
+static cllm_status remove_files(int fd, const char *dir, const char *keep, cllm_error *err) {
+    return remove_files_at(fd, keep) ? cllm_fail_errno(err, errno, "cannot delete the files in %s", dir) : CLLM_OK;
 }
 
-/* The folder of parts of an unfinished directory, if there is one. */
-static cllm_status remove_parts(const char *partial, cllm_error *err) {
-    int fd = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", partial);
+/* The folder of parts of an unfinished directory, if there is one; a link in its place goes with the files. */
+static cllm_status remove_parts(int fd, const char *partial, cllm_error *err) {
     cllm_status status = CLLM_OK;
     int parts = openat(fd, CLLM_PARTS_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (parts >= 0) {
-        if (remove_files_at(parts, NULL) || unlinkat(fd, CLLM_PARTS_NAME, AT_REMOVEDIR))
-            status = cllm_fail_errno(err, errno, "cannot delete %s/" CLLM_PARTS_NAME, partial);
-        close(parts);
-    }
-    close(fd);
+    if (parts < 0) return CLLM_OK;
+    if (remove_files_at(parts, NULL) || unlinkat(fd, CLLM_PARTS_NAME, AT_REMOVEDIR))
+        status = cllm_fail_errno(err, errno, "cannot delete %s/" CLLM_PARTS_NAME, partial);
+    close(parts);
     return status;
 }
 
 /* An unfinished directory and what we put into it; the journal goes last, so that an interruption leaves something that
  * is still ours. */
 static cllm_status remove_partial(const char *partial, cllm_error *err) {
-    cllm_status status = remove_parts(partial, err);
-    if (!status) status = remove_files(partial, CLLM_JOURNAL_NAME, err);
-    if (!status) status = remove_files(partial, NULL, err);
+    int fd = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", partial);
+    cllm_status status = remove_parts(fd, partial, err);
+    if (!status) status = remove_files(fd, partial, CLLM_JOURNAL_NAME, err);
+    if (!status) status = remove_files(fd, partial, NULL, err);
+    close(fd);
     if (!status && rmdir(partial)) status = cllm_fail_errno(err, errno, "cannot delete %s", partial);
     return status;
 }
 
 cllm_status cllm_out_clear_files(const cllm_out_dir *dir, cllm_error *err) {
-    return remove_files(dir->partial, CLLM_JOURNAL_NAME, err);
+    return remove_files(dir->fd, dir->partial, CLLM_JOURNAL_NAME, err);
 }
 
-cllm_status cllm_sync_dir(const char *path, cllm_error *err) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", path);
-    cllm_status status = CLLM_OK;
+cllm_status cllm_out_parts(const cllm_out_dir *dir, int *fd, cllm_error *err) {
+    *fd = -1;
+    if (mkdirat(dir->fd, CLLM_PARTS_NAME, 0777) && errno != EEXIST)
+        return cllm_fail_errno(err, errno, "cannot make the folder %s/" CLLM_PARTS_NAME, dir->partial);
+    *fd = openat(dir->fd, CLLM_PARTS_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (*fd >= 0) return CLLM_OK;
+    if (errno == ENOTDIR || errno == ELOOP)
+        return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION,
+                         "%s/" CLLM_PARTS_NAME " is a file or a link, not the folder that an interrupted run left: "
+                         "start over with --force",
+                         dir->partial);
+    return cllm_fail_errno(err, errno, "cannot open the folder %s/" CLLM_PARTS_NAME, dir->partial);
+}
+
+cllm_status cllm_sync_dir(int fd, const char *path, cllm_error *err) {
     /* some file systems cannot sync a folder and say so with EINVAL */
-    if (fsync(fd) && errno != EINVAL) status = cllm_fail_errno(err, errno, "cannot write the folder %s", path);
-    close(fd);
-    return status;
+    if (fsync(fd) && errno != EINVAL) return cllm_fail_errno(err, errno, "cannot write the folder %s", path);
+    return CLLM_OK;
 }
 
 /* ---- what may be replaced ---- */
@@ -172,7 +176,7 @@ static cllm_status look_at_partial(const char *partial, found *what, bool *journ
     for (size_t i = 0; i < n; i++) {
         /* without a journal but with a manifest: stopped between the journal's removal and the rename */
         if (!strcmp(list[i].name, CLLM_MANIFEST_NAME) && *what == FOUND_FOREIGN) *what = FOUND_OURS;
-        if (strcmp(list[i].name, CLLM_JOURNAL_NAME)) continue;
+        if (strcmp(list[i].name, CLLM_JOURNAL_NAME) || list[i].link || list[i].kind != CLLM_FILE_REGULAR) continue;
         *journal = list[i].bytes > 0;
         *what = *journal ? FOUND_OURS : FOUND_STALE;
         break;
@@ -181,14 +185,17 @@ static cllm_status look_at_partial(const char *partial, found *what, bool *journ
     return CLLM_OK;
 }
 
+/* Whether a name still means the folder that is open; a link to it does not count. */
+static bool is_open_folder(int fd, const char *path) {
+    struct stat here, there;
+    return !fstat(fd, &here) && !lstat(path, &there) && here.st_ino == there.st_ino && here.st_dev == there.st_dev;
+}
+
 /* The lock is on the folder itself, so it needs no file and goes with the process. */
 static cllm_status lock(cllm_out_dir *d, cllm_error *err) {
-    d->fd = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    d->fd = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (d->fd < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", d->partial);
-    struct stat here, there;
-    if (!flock(d->fd, LOCK_EX | LOCK_NB) && !fstat(d->fd, &here) && !stat(d->partial, &there) &&
-        here.st_ino == there.st_ino)
-        return CLLM_OK;
+    if (!flock(d->fd, LOCK_EX | LOCK_NB) && is_open_folder(d->fd, d->partial)) return CLLM_OK;
     close(d->fd);
     d->fd = -1; /* not ours, so nothing of it is touched */
     return cllm_fail(err, CLLM_ERR_EXISTS, CLLM_NO_POSITION, "%s is being written by another run", d->partial);
@@ -212,8 +219,8 @@ static cllm_status prepare(const char *in, bool resume, cllm_out_dir *d, cllm_er
     if ((status = lock(d, err))) return status;
     d->resumed = journal && resume;
     if (what != FOUND_NOTHING && !d->resumed) {
-        status = remove_parts(d->partial, err);
-        if (!status) status = remove_files(d->partial, NULL, err);
+        status = remove_parts(d->fd, d->partial, err);
+        if (!status) status = remove_files(d->fd, d->partial, NULL, err);
     }
     return status;
 }
@@ -312,8 +319,8 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
                    ? replace_in_two_steps(d, err)
                    : cllm_fail_errno(err, errno, "cannot exchange %s and %s", d->partial, d->out);
     /* Now the old model is at OUT.partial. A journal marks it as something to throw away, should this process end. */
-    int old = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int mark = old < 0 ? -1 : openat(old, CLLM_JOURNAL_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    int old = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int mark = old < 0 ? -1 : openat(old, CLLM_JOURNAL_NAME, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (mark >= 0) close(mark);
     if (old >= 0) close(old);
     if (remove_partial(d->partial, NULL))
@@ -324,12 +331,15 @@ static cllm_status put_in_place(const cllm_out_dir *d, cllm_error *err) {
 cllm_status cllm_out_commit(cllm_out_dir *d, cllm_error *err) {
     int parent = -1;
     cllm_status status = open_parent(d->out, &parent, err);
-    if (!status) status = remove_parts(d->partial, err);
+    if (!status) status = remove_parts(d->fd, d->partial, err);
     /* what was written must be durable before the mark of the unfinished goes */
-    if (!status) status = cllm_sync_dir(d->partial, err);
+    if (!status) status = cllm_sync_dir(d->fd, d->partial, err);
     if (!status && unlinkat(d->fd, CLLM_JOURNAL_NAME, 0) && errno != ENOENT)
         status = cllm_fail_errno(err, errno, "cannot delete %s/" CLLM_JOURNAL_NAME, d->partial);
-    if (!status) status = cllm_sync_dir(d->partial, err);
+    if (!status) status = cllm_sync_dir(d->fd, d->partial, err);
+    if (!status && !is_open_folder(d->fd, d->partial))
+        status = cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
+                           "%s is not the folder any more that was written into: it was moved or replaced", d->partial);
     if (!status) status = put_in_place(d, err);
     if (!status) {
         /* it is in its place, whatever the file system says now */

@@ -29,11 +29,15 @@ void cllm_out_end(cllm_out_dir *dir, bool discard);
 cllm_status cllm_out_clear_files(const cllm_out_dir *dir, cllm_error *err);
 
 /* Where finished pieces wait for the assembly. */
-#define CLLM_PARTS_NAME "blobs"
+#define CLLM_PARTS_NAME ".codecllm.parts" /* hidden for the reason that the journal is */
+/* Opens that folder of OUT.partial, and makes it first where it is missing. A link is refused. */
+cllm_status cllm_out_parts(const cllm_out_dir *dir, int *fd, cllm_error *err);
 
 /* A file being written: buffered, hashed on the way, synced at the end. */
 typedef struct cllm_out_file cllm_out_file;
-/* Creates dir/name or empties it. */
+/* Creates dir/name anew: what has that name, a link too, is removed and never written into. With _at: in the open folder
+ * `at`, which `dir` names in messages. */
+cllm_status cllm_out_open_at(int at, const char *dir, const char *name, cllm_out_file **out, cllm_error *err);
 cllm_status cllm_out_open(const char *dir, const char *name, cllm_out_file **out, cllm_error *err);
 cllm_status cllm_out_write(cllm_out_file *f, const void *data, size_t bytes, cllm_error *err);
 /* Bytes written so far. */
@@ -43,9 +47,11 @@ cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cl
 /* Closes without sync and deletes the file. NULL is allowed. */
 void cllm_out_abandon(cllm_out_file *f);
 /* open, write, close. */
+cllm_status cllm_out_whole_at(int at, const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
+                              cllm_error *err);
 cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
                            cllm_error *err);
-/* Makes entries of a directory durable. */
-cllm_status cllm_sync_dir(const char *path, cllm_error *err);
+/* Makes entries of an open directory durable. */
+cllm_status cllm_sync_dir(int fd, const char *path, cllm_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -259,11 +260,22 @@ static cllm_status make_entries(cllm_dir *d, cllm_error *err) {
     return CLLM_OK;
 }
 
+cllm_status cllm_dir_unfinished(const char *path, bool *unfinished, cllm_error *err) {
+    cllm_status status = cllm_file_there(path, CLLM_JOURNAL_NAME, unfinished, err);
+    if (status || !*unfinished) return status;
+    char *journal = cllm_path_join(path, CLLM_JOURNAL_NAME);
+    if (!journal) return cllm_fail_memory(err, strlen(path), "a path");
+    struct stat st;
+    *unfinished = !lstat(journal, &st) && S_ISREG(st.st_mode);
+    cllm_free(journal);
+    return CLLM_OK;
+}
+
 static cllm_status open_all(cllm_dir *d, cllm_error *err) {
-    bool journal = false;
-    cllm_status status = cllm_file_there(d->path, CLLM_JOURNAL_NAME, &journal, err);
+    bool unfinished = false;
+    cllm_status status = cllm_dir_unfinished(d->path, &unfinished, err);
     if (status) return status;
-    if (journal)
+    if (unfinished)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION,
                          "%s is the unfinished output of an interrupted run: finish it with compress --resume",
                          d->path);

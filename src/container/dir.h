@@ -9,7 +9,8 @@
 #include "codecllm.h"
 
 #define CLLM_BLOB_SUFFIX   "_cllm"
-#define CLLM_JOURNAL_NAME  "codecllm.journal" /* in a directory that is still being written */
+/* In a directory that is still being written. Hidden: compress copies no hidden file, so that none of a model's can have this name. */
+#define CLLM_JOURNAL_NAME  ".codecllm.journal"
 #define CLLM_MANIFEST_NAME "codecllm.json"
 enum {
     CLLM_BLOB_ALIGN = 64,
@@ -39,6 +40,8 @@ typedef struct cllm_entry {
  * unfinished cllm_compress left behind is refused. */
 cllm_status cllm_dir_open(const char *path, cllm_dir **out, cllm_error *err);
 void cllm_dir_close(cllm_dir *dir);
+/* Whether the folder holds a journal, which is a plain file; a folder or link of that name is somebody else's. */
+cllm_status cllm_dir_unfinished(const char *path, bool *unfinished, cllm_error *err);
 const char *cllm_dir_path(const cllm_dir *dir);
 size_t cllm_dir_count(const cllm_dir *dir);
 /* Entries in file order (shard, then offset). */

@@ -36,14 +36,19 @@ cllm_status cllm_file_there(const char *dir, const char *name, bool *there, cllm
     return !why || why == ENOENT ? CLLM_OK : cllm_fail_errno(err, why, "cannot look for %s in %s", name, dir);
 }
 
-/* O_NONBLOCK: opening a pipe that nobody writes to would wait for ever. */
-static cllm_status open_regular(const char *dir, const char *name, int *fd, uint64_t *bytes, cllm_error *err) {
+/* O_NONBLOCK: opening a pipe that nobody writes to would wait for ever. `at` is an open folder, in which links are not
+ * followed, or AT_FDCWD for the one that `dir` names. */
+static cllm_status open_regular(int at, const char *dir, const char *name, int *fd, uint64_t *bytes, cllm_error *err) {
     char *path = cllm_path_join(dir, name);
     if (!path) return cllm_fail_memory(err, strlen(dir) + strlen(name), "a path");
     cllm_status status = CLLM_OK;
     struct stat st;
-    *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (*fd < 0)
+    *fd = at == AT_FDCWD ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+                         : openat(at, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (*fd < 0 && errno == ELOOP && at != AT_FDCWD)
+        status =
+            cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s is a symbolic link, which is not followed here", path);
+    else if (*fd < 0)
         status = cllm_fail_errno(err, errno, "cannot open %s", path);
     else if (fstat(*fd, &st))
         status = cllm_fail_errno(err, errno, "cannot read %s", path);
@@ -58,9 +63,14 @@ static cllm_status open_regular(const char *dir, const char *name, int *fd, uint
 
 cllm_status cllm_read_file(const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
                            cllm_error *err) {
+    return cllm_read_file_at(AT_FDCWD, dir, name, limit, text, bytes, err);
+}
+
+cllm_status cllm_read_file_at(int at, const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                              cllm_error *err) {
     int fd = -1;
     uint64_t size = 0;
-    cllm_status status = open_regular(dir, name, &fd, &size, err);
+    cllm_status status = open_regular(at, dir, name, &fd, &size, err);
     if (status) return status;
     if (size > limit) {
         close(fd);
@@ -103,11 +113,15 @@ cllm_status cllm_read_optional(const char *dir, const char *name, size_t limit, 
 }
 
 cllm_status cllm_map_open(const char *dir, const char *name, cllm_map *out, cllm_error *err) {
+    return cllm_map_open_at(AT_FDCWD, dir, name, out, err);
+}
+
+cllm_status cllm_map_open_at(int at, const char *dir, const char *name, cllm_map *out, cllm_error *err) {
     static const uint8_t nothing[1];
     int fd = -1;
     uint64_t size = 0;
     *out = (cllm_map){0};
-    cllm_status status = open_regular(dir, name, &fd, &size, err);
+    cllm_status status = open_regular(at, dir, name, &fd, &size, err);
     if (status) return status;
     if (size > PTRDIFF_MAX) {
         status = cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "%s/%s is too large to map", dir, name);

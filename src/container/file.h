@@ -17,6 +17,10 @@ typedef struct cllm_map {
     size_t bytes;
 } cllm_map;
 cllm_status cllm_map_open(const char *dir, const char *name, cllm_map *out, cllm_error *err);
+/* The same in an open folder; links are not followed. `dir` names it in messages. */
+cllm_status cllm_map_open_at(int at, const char *dir, const char *name, cllm_map *out, cllm_error *err);
+cllm_status cllm_read_file_at(int at, const char *dir, const char *name, size_t limit, char **text, size_t *bytes,
+                              cllm_error *err);
 void cllm_map_close(cllm_map *map);
 
 typedef enum cllm_file_kind { CLLM_FILE_REGULAR, CLLM_FILE_DIRECTORY, CLLM_FILE_OTHER } cllm_file_kind;

@@ -13,8 +13,9 @@
 enum { BUFFER_BYTES = 1 << 20 };
 
 struct cllm_out_file {
-    char *path;
-    int fd;
+    char *path; /* for messages */
+    char *name;
+    int folder, fd;
     cllm_hasher *hasher;
     uint8_t *buffer;
     size_t used;
@@ -23,29 +24,47 @@ struct cllm_out_file {
 
 static void free_file(cllm_out_file *f) {
     if (f->fd >= 0) close(f->fd);
+    if (f->folder >= 0) close(f->folder);
     cllm_free(f->path);
+    cllm_free(f->name);
     cllm_hasher_free(f->hasher);
     cllm_free(f->buffer);
     cllm_free(f);
 }
 
-cllm_status cllm_out_open(const char *dir, const char *name, cllm_out_file **out, cllm_error *err) {
+/* A file that was there may be a link to something precious, or have a second name. */
+static cllm_status create(cllm_out_file *f, int at, cllm_error *err) {
+    f->folder = fcntl(at, F_DUPFD_CLOEXEC, 0);
+    if (f->folder >= 0 && (!unlinkat(f->folder, f->name, 0) || errno == ENOENT))
+        f->fd = openat(f->folder, f->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    return f->fd < 0 ? cllm_fail_errno(err, errno, "cannot create %s", f->path) : CLLM_OK;
+}
+
+cllm_status cllm_out_open_at(int at, const char *dir, const char *name, cllm_out_file **out, cllm_error *err) {
     *out = NULL;
     cllm_out_file *f = cllm_alloc_zero(1, sizeof *f);
     if (!f) return cllm_fail_memory(err, sizeof *f, "a file");
-    f->fd = -1;
+    f->folder = f->fd = -1;
     f->path = cllm_path_join(dir, name);
+    f->name = cllm_strdup(name);
     f->hasher = cllm_hasher_new();
     f->buffer = cllm_alloc(BUFFER_BYTES, 1);
-    cllm_status status = CLLM_OK;
-    if (!f->path || !f->hasher || !f->buffer)
-        status = cllm_fail_memory(err, BUFFER_BYTES, "a file's buffer");
-    else if ((f->fd = open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        status = cllm_fail_errno(err, errno, "cannot create %s", f->path);
+    cllm_status status = f->path && f->name && f->hasher && f->buffer
+                             ? create(f, at, err)
+                             : cllm_fail_memory(err, BUFFER_BYTES, "a file's buffer");
     if (status)
         free_file(f);
     else
         *out = f;
+    return status;
+}
+
+cllm_status cllm_out_open(const char *dir, const char *name, cllm_out_file **out, cllm_error *err) {
+    *out = NULL;
+    int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0) return cllm_fail_errno(err, errno, "cannot open the folder %s", dir);
+    cllm_status status = cllm_out_open_at(at, dir, name, out, err);
+    close(at);
     return status;
 }
 
@@ -100,17 +119,27 @@ cllm_status cllm_out_close(cllm_out_file *f, uint64_t *bytes, uint64_t *hash, cl
 
 void cllm_out_abandon(cllm_out_file *f) {
     if (!f) return;
-    unlink(f->path);
+    unlinkat(f->folder, f->name, 0);
     free_file(f);
+}
+
+static cllm_status write_whole(cllm_out_file *f, const void *data, size_t bytes, uint64_t *hash, cllm_error *err) {
+    cllm_status status = cllm_out_write(f, data, bytes, err);
+    if (!status) return cllm_out_close(f, NULL, hash, err);
+    cllm_out_abandon(f);
+    return status;
 }
 
 cllm_status cllm_out_whole(const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
                            cllm_error *err) {
     cllm_out_file *f;
     cllm_status status = cllm_out_open(dir, name, &f, err);
-    if (status) return status;
-    status = cllm_out_write(f, data, bytes, err);
-    if (!status) return cllm_out_close(f, NULL, hash, err);
-    cllm_out_abandon(f);
-    return status;
+    return status ? status : write_whole(f, data, bytes, hash, err);
+}
+
+cllm_status cllm_out_whole_at(int at, const char *dir, const char *name, const void *data, size_t bytes, uint64_t *hash,
+                              cllm_error *err) {
+    cllm_out_file *f;
+    cllm_status status = cllm_out_open_at(at, dir, name, &f, err);
+    return status ? status : write_whole(f, data, bytes, hash, err);
 }

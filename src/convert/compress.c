@@ -1,9 +1,8 @@
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/params.h"
@@ -156,13 +155,13 @@ static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     cllm_status status = hash_source(job->dir, &source, err);
     describe_params(job->p, params);
     if (!status)
-        status = cllm_journal_open(job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
+        status = cllm_journal_open(job->out.fd, job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
     if (!status && job->out.resumed) status = cllm_out_clear_files(&job->out, err);
     if (status) return status;
     job->parts = cllm_path_join(job->out.partial, CLLM_PARTS_NAME);
     if (!job->parts) return cllm_fail_memory(err, strlen(job->out.partial), "a path");
-    if (mkdir(job->parts, 0777) && errno != EEXIST)
-        return cllm_fail_errno(err, errno, "cannot make the folder %s", job->parts);
+    status = cllm_out_parts(&job->out, &job->parts_fd, err);
+    if (status) return status;
     if (job->journal.finished)
         cllm_log(CLLM_LOG_INFO, "%zu tensors are there from the interrupted run", job->journal.finished);
     return CLLM_OK;
@@ -199,7 +198,7 @@ static cllm_status produce(void *ctx, size_t index, cllm_out_file *f, uint64_t *
     char name[32];
     cllm_part_name(item, name);
     cllm_map map;
-    cllm_status status = cllm_map_open(a->job->parts, name, &map, err);
+    cllm_status status = cllm_map_open_at(a->job->parts_fd, a->job->parts, name, &map, err);
     if (status) return status;
     *hash = cllm_hash(map.data, map.bytes);
     if (*hash != r->hash || map.bytes != r->bytes)
@@ -291,13 +290,13 @@ static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
     job->progress.what = "write";
     job->progress.done = 0;
     job->progress.total = m->bytes;
-    cllm_output o = {job->out.partial, job->p->shard_bytes, m, &job->progress};
+    cllm_output o = {job->out.fd, job->out.partial, job->p->shard_bytes, m, &job->progress};
     cllm_status status = write_tensors(job, &o, err);
     if (!status) status = cllm_copy_others(&o, job->dir, err);
     if (!status) status = write_config(job, &o, err);
     cllm_buf text = {0};
     if (!status) status = cllm_manifest_write(m, &text, err);
-    if (!status) status = cllm_out_whole(job->out.partial, CLLM_MANIFEST_NAME, text.data, text.size, NULL, err);
+    if (!status) status = cllm_out_whole_at(job->out.fd, job->out.partial, CLLM_MANIFEST_NAME, text.data, text.size, NULL, err);
     cllm_buf_free(&text);
     return status;
 }
@@ -359,6 +358,7 @@ static void free_job(cllm_job *job) {
     cllm_free(job->items);
     cllm_free(job->results);
     cllm_free(job->parts);
+    if (job->parts_fd >= 0) close(job->parts_fd);
 }
 
 /* What an interrupted run has finished is kept; a run that has finished nothing leaves nothing. */
@@ -373,7 +373,7 @@ static void leave(cllm_job *job, cllm_error *err) {
 }
 
 static cllm_status compress_dir(const cllm_dir *dir, const char *out, const cllm_compress_params *p, cllm_error *err) {
-    cllm_job job = {.dir = dir, .p = p, .count = cllm_dir_count(dir), .journal = {.fd = -1}};
+    cllm_job job = {.dir = dir, .p = p, .count = cllm_dir_count(dir), .parts_fd = -1, .journal = {.fd = -1}};
     job.progress = (cllm_progress){.fn = p->progress, .user = p->user};
     cllm_status status = check_source(dir, err);
     if (!status && cllm_dir_copy_of_embedding(dir)) {

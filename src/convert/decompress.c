@@ -86,7 +86,7 @@ static cllm_status write_config(const cllm_dir *dir, const cllm_output *o, cllm_
 static cllm_status write_all(const cllm_dir *dir, cllm_check *check, int threads, const cllm_output *o,
                              cllm_error *err) {
     /* an empty journal marks the folder as unfinished and as holding nothing worth keeping */
-    cllm_status status = cllm_out_whole(o->dir, CLLM_JOURNAL_NAME, NULL, 0, NULL, err);
+    cllm_status status = cllm_out_whole_at(o->at, o->dir, CLLM_JOURNAL_NAME, NULL, 0, NULL, err);
     if (!status) status = write_tensors(dir, check, threads, o, err);
     if (!status) status = cllm_check_finish(check, err);
     if (!status) status = cllm_copy_others(o, dir, err);
@@ -130,7 +130,7 @@ cllm_status cllm_decompress(const char *in, const char *out, bool force, int thr
     if (!status) status = cllm_out_begin(in, out, force, false, &target, err);
     if (!status) {
         cllm_progress p = {.fn = progress, .user = user, .what = "decompress"};
-        cllm_output o = {target.partial, SHARD_BYTES, NULL, &p};
+        cllm_output o = {target.fd, target.partial, SHARD_BYTES, NULL, &p};
         status = write_all(dir, &check, threads, &o, err);
         if (!status) status = cllm_out_commit(&target, err);
         if (status) cllm_out_end(&target, true);

@@ -10,6 +10,7 @@
 #include "container/file.h"
 #include "container/hash.h"
 #include "container/json.h"
+#include "convert/part.h"
 
 void cllm_part_name(size_t index, char out[32]) {
     snprintf(out, 32, "%06zu.blob", index);
@@ -22,11 +23,6 @@ static bool has_part(const cllm_result *r) {
 uint64_t cllm_job_stored(const cllm_job *job, size_t index) {
     const cllm_result *r = &job->results[index];
     return has_part(r) ? r->bytes : job->items[index].entry->bytes;
-}
-
-/* Lossless cannot say a number of 32 bits; the caller may want it as BF16. */
-static bool is_converted(const cllm_plan_item *item) {
-    return item->params.mode == CLLM_MODE_LOSSLESS && item->entry->type == CLLM_DTYPE_F32;
 }
 
 /* Everything that the bytes of the blob depend on beside the source. */
@@ -45,7 +41,7 @@ static uint64_t hash_params(const cllm_plan_item *item) {
                           p->col_weight ? cllm_hash(p->col_weight, (size_t)e->shape[1] * sizeof(float)) : 0,
                           p->row_weight ? cllm_hash(p->row_weight, (size_t)e->shape[0] * sizeof(float)) : 0,
                           (p->col_weight != NULL) * 2u + (p->row_weight != NULL),
-                          is_converted(item)};
+                          cllm_is_converted(item)};
     return cllm_hash(words, sizeof words);
 }
 
@@ -59,7 +55,7 @@ static cllm_status prepare_source(const cllm_plan_item *item, const void **src, 
     *src = e->data;
     *type = e->type;
     size_t align = e->type == CLLM_DTYPE_F32 ? 4 : 2;
-    if (is_converted(item)) {
+    if (cllm_is_converted(item)) {
         size_t n = (size_t)(e->bytes / 4);
         uint16_t *out = cllm_alloc(n, sizeof *out);
         if (!out) return cllm_fail_memory(err, n * sizeof *out, "the conversion to BF16");
@@ -85,7 +81,7 @@ static cllm_status write_part(const cllm_job *job, size_t index, const uint8_t *
     char name[32];
     cllm_part_name(index, name);
     cllm_out_file *f;
-    cllm_status status = cllm_out_open(job->parts, "part", &f, err);
+    cllm_status status = cllm_out_open_at(job->parts_fd, job->parts, "part", &f, err);
     if (status) return status;
     status = cllm_out_write(f, data, bytes, err);
     if (!status) status = cllm_out_write(f, zeros, padding, err);
@@ -95,13 +91,8 @@ static cllm_status write_part(const cllm_job *job, size_t index, const uint8_t *
     }
     status = cllm_out_close(f, &r->bytes, &r->hash, err);
     if (status) return status;
-    char *from = cllm_path_join(job->parts, "part"), *to = cllm_path_join(job->parts, name);
-    if (!from || !to)
-        status = cllm_fail_memory(err, strlen(job->parts), "a path");
-    else if (rename(from, to))
-        status = cllm_fail_errno(err, errno, "cannot rename %s", from);
-    cllm_free(from);
-    cllm_free(to);
+    if (renameat(job->parts_fd, "part", job->parts_fd, name))
+        status = cllm_fail_errno(err, errno, "cannot rename %s/part", job->parts);
     return status;
 }
 
@@ -117,7 +108,7 @@ static cllm_status store(const cllm_job *job, size_t index, const uint8_t *blob,
                           err);
     }
     /* coding does not shrink it: a plain tensor says the same without a header */
-    if (is_converted(item)) {
+    if (cllm_is_converted(item)) {
         r->kind = CLLM_RESULT_CONVERTED;
         return write_part(job, index, blob + CLLM_HEADER_BYTES, bytes - CLLM_HEADER_BYTES, 0, r, err);
     }
@@ -159,8 +150,11 @@ static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *
     char name[32];
     cllm_part_name(index, name);
     cllm_map map;
-    if (cllm_map_open(job->parts, name, &map, NULL)) return false;
+    if (cllm_map_open_at(job->parts_fd, job->parts, name, &map, NULL)) return false;
     bool same = map.bytes == r->bytes && cllm_hash(map.data, map.bytes) == r->hash;
+    /* a journal can be made up together with its parts, hashes and all */
+    if (same && r->earlier)
+        same = cllm_part_fits(&job->items[index], r->kind, map.data, map.bytes, job->p->threads);
     cllm_map_close(&map);
     return same;
 }

@@ -15,7 +15,8 @@ typedef struct cllm_job {
     cllm_result *results;  /* beside items */
     size_t count;
     cllm_out_dir out;
-    char *parts; /* folder of the part files */
+    char *parts; /* folder of the part files, for messages */
+    int parts_fd;
     cllm_journal journal;
     cllm_progress progress;
 } cllm_job;

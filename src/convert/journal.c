@@ -67,7 +67,7 @@ static bool parse_line(const char *line, size_t bytes, size_t count, size_t *ind
     if (sscanf(text, "%zu %c %16llx %16llx %llu %16llx", index, &kind, &source, &params, &size, &hash) != 6)
         return false;
     if (*index >= count || !is_kind(kind)) return false;
-    *r = (cllm_result){(cllm_result_kind)kind, source, params, size, hash};
+    *r = (cllm_result){(cllm_result_kind)kind, source, params, size, hash, true};
     format_line(*index, r, again);
     return strlen(again) == bytes && !memcmp(again, line, bytes);
 }
@@ -77,9 +77,8 @@ static const char *line_end(const char *p, const char *end) {
     return nl ? nl + 1 : NULL;
 }
 
-/* Reads what is there. *keep is the length of the sound beginning; 0 means that the journal has to be begun anew. */
-static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *j,
-                              size_t *keep, cllm_error *err) {
+cllm_status cllm_journal_parse(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *j,
+                               size_t *keep, cllm_error *err) {
     const char *end = text + bytes, *p = text, *next;
     char expected[64];
     *keep = 0;
@@ -111,8 +110,7 @@ static cllm_status read_lines(const char *text, size_t bytes, uint64_t source, c
     return CLLM_OK;
 }
 
-static cllm_status put(cllm_journal *j, const char *text, cllm_error *err) {
-    size_t bytes = strlen(text);
+static cllm_status put(cllm_journal *j, const char *text, size_t bytes, cllm_error *err) {
     while (bytes) {
         ssize_t n = write(j->fd, text, bytes);
         if (n < 0 && errno == EINTR) continue;
@@ -124,42 +122,54 @@ static cllm_status put(cllm_journal *j, const char *text, cllm_error *err) {
     return CLLM_OK;
 }
 
-static cllm_status begin(const char *dir, cllm_journal *j, uint64_t source, const char *params, size_t keep,
-                         cllm_error *err) {
-    j->path = cllm_path_join(dir, CLLM_JOURNAL_NAME);
-    if (!j->path) return cllm_fail_memory(err, strlen(dir), "a path");
-    j->fd = open(j->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (j->fd < 0) return cllm_fail_errno(err, errno, "cannot create %s", j->path);
-    /* a line that was cut off would spoil the one that is appended to it */
-    if (ftruncate(j->fd, (off_t)keep)) return cllm_fail_errno(err, errno, "cannot write %s", j->path);
-    if (keep) return CLLM_OK;
-    char line[64];
-    snprintf(line, sizeof line, "source %016llx\n", (unsigned long long)source);
-    cllm_status status = put(j, first_line, err);
-    if (!status) status = put(j, line, err);
-    if (!status) status = put(j, params, err);
-    if (!status) status = put(j, "\n", err);
-    if (!status) status = cllm_sync_dir(dir, err);
-    return status;
+/* The first lines of a new journal, or the sound ones of one that is gone on with. */
+static cllm_status put_start(cllm_journal *j, const char *old, size_t keep, uint64_t source, const char *params,
+                             cllm_error *err) {
+    if (keep) return put(j, old, keep, err);
+    char text[512];
+    int n = snprintf(text, sizeof text, "%ssource %016llx\n%s\n", first_line, (unsigned long long)source, params);
+    if (n < 0 || (size_t)n >= sizeof text)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the parameters are too long for a journal");
+    return put(j, text, (size_t)n, err);
 }
 
-cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count,
+static cllm_status begin(int at, const char *dir, cllm_journal *j, const char *old, size_t keep, uint64_t source,
+                         const char *params, cllm_error *err) {
+    static const char fresh[] = CLLM_JOURNAL_NAME ".new";
+    j->path = cllm_path_join(dir, CLLM_JOURNAL_NAME);
+    if (!j->path) return cllm_fail_memory(err, strlen(dir), "a path");
+    /* The old one stays until the copy is whole. Where there is none, the name is the mark of the unfinished at once.
+     */
+    const char *name = old ? fresh : CLLM_JOURNAL_NAME;
+    if (!unlinkat(at, name, 0) || errno == ENOENT)
+        j->fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (j->fd < 0) return cllm_fail_errno(err, errno, "cannot create %s", j->path);
+    cllm_status status = put_start(j, old, keep, source, params, err);
+    if (!status && old && renameat(at, fresh, at, CLLM_JOURNAL_NAME))
+        status = cllm_fail_errno(err, errno, "cannot rename %s.new", j->path);
+    return status ? status : cllm_sync_dir(at, dir, err);
+}
+
+/* A line of each tensor for every round of every resumed run; far more than that no run of ours has written. */
+static size_t limit_of(size_t count) {
+    size_t limit;
+    return cllm_mul(count, (size_t)64 * LINE_BYTES, &limit) && limit < JOURNAL_LIMIT ? limit + 4096 : JOURNAL_LIMIT;
+}
+
+cllm_status cllm_journal_open(int at, const char *dir, bool resume, uint64_t source, const char *params, size_t count,
                               cllm_journal *j, cllm_error *err) {
     *j = (cllm_journal){.fd = -1, .count = count};
     j->newest = cllm_alloc_zero(count, sizeof *j->newest);
     if (!j->newest) return cllm_fail_memory(err, count * sizeof *j->newest, "a journal");
     cllm_status status = CLLM_OK;
-    size_t keep = 0;
+    size_t keep = 0, bytes;
+    char *text = NULL;
     if (resume) {
-        char *text;
-        size_t bytes;
-        status = cllm_read_file(dir, CLLM_JOURNAL_NAME, JOURNAL_LIMIT, &text, &bytes, err);
-        if (!status) {
-            status = read_lines(text, bytes, source, params, j, &keep, err);
-            cllm_free(text);
-        }
+        status = cllm_read_file_at(at, dir, CLLM_JOURNAL_NAME, limit_of(count), &text, &bytes, err);
+        if (!status) status = cllm_journal_parse(text, bytes, source, params, j, &keep, err);
     }
-    if (!status) status = begin(dir, j, source, params, keep, err);
+    if (!status) status = begin(at, dir, j, text, keep, source, params, err);
+    cllm_free(text);
     if (status) cllm_journal_close(j);
     return status;
 }
@@ -167,7 +177,7 @@ cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, con
 cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result *result, cllm_error *err) {
     char line[LINE_BYTES];
     format_line(index, result, line);
-    cllm_status status = put(j, line, err);
+    cllm_status status = put(j, line, strlen(line), err);
     return status ? status : remember(j, index, result, err);
 }
 

@@ -21,6 +21,7 @@ typedef struct cllm_result {
     uint64_t source_hash; /* of the source tensor's bytes */
     uint64_t params_hash; /* of how it was coded */
     uint64_t bytes, hash; /* of the part */
+    bool earlier;         /* an interrupted run says so; not written */
 } cllm_result;
 
 typedef struct cllm_journal {
@@ -33,10 +34,15 @@ typedef struct cllm_journal {
     size_t *newest; /* a tensor's last record + 1; 0 = none */
 } cllm_journal;
 
-/* Opens the journal in `dir`, or begins it. CLLM_ERR_ARGUMENT if it was begun for another source or with other
- * parameters. */
-cllm_status cllm_journal_open(const char *dir, bool resume, uint64_t source, const char *params, size_t count,
+/* Begins the journal in the open folder `at` (`dir` names it in messages), or goes on with a copy of the one that is
+ * there, so that nothing is ever written into a file that another name or a link leads to. CLLM_ERR_ARGUMENT if it was
+ * begun for another source or with other parameters. */
+cllm_status cllm_journal_open(int at, const char *dir, bool resume, uint64_t source, const char *params, size_t count,
                               cllm_journal *out, cllm_error *err);
+/* What a journal's text says, as cllm_journal_open takes it from the file: *keep is the length of its sound beginning,
+ * 0 if it has to be begun anew. Time and memory are bounded by the text's length. `out` needs count and newest. */
+cllm_status cllm_journal_parse(const char *text, size_t bytes, uint64_t source, const char *params, cllm_journal *out,
+                               size_t *keep, cllm_error *err);
 cllm_status cllm_journal_append(cllm_journal *j, size_t index, const cllm_result *result, cllm_error *err);
 /* What was finished of a tensor with these params; NULL if nothing was. Valid until the next append. */
 const cllm_result *cllm_journal_find(const cllm_journal *j, size_t index, uint64_t params_hash);

@@ -66,7 +66,7 @@ static cllm_status write_shard(const cllm_output *o, cllm_st_tensor *tensors, si
     cllm_buf header = {0};
     cllm_out_file *f = NULL;
     cllm_status status = cllm_safetensors_header(tensors + first, n, &header, err);
-    if (!status) status = cllm_out_open(o->dir, name, &f, err);
+    if (!status) status = cllm_out_open_at(o->at, o->dir, name, &f, err);
     if (!status) status = cllm_out_write(f, header.data, header.size, err);
     if (!status) status = write_tensors(o, tensors, first, n, produce, ctx, f, err);
     cllm_buf_free(&header);
@@ -123,7 +123,7 @@ cllm_status cllm_write_shards(const cllm_output *o, cllm_st_tensor *tensors, siz
 
 cllm_status cllm_write_text(const cllm_output *o, const char *name, const void *text, size_t bytes, cllm_error *err) {
     uint64_t hash;
-    cllm_status status = cllm_out_whole(o->dir, name, text, bytes, &hash, err);
+    cllm_status status = cllm_out_whole_at(o->at, o->dir, name, text, bytes, &hash, err);
     return status ? status : list_file(o, name, bytes, hash, err);
 }
 

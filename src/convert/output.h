@@ -14,7 +14,8 @@ enum { CLLM_COPY_LIMIT = 256 << 20 }; /* larger files beside the weights are not
 typedef cllm_status (*cllm_produce_fn)(void *ctx, size_t index, cllm_out_file *f, uint64_t *hash, cllm_error *err);
 
 typedef struct cllm_output {
-    const char *dir;         /* folder that is written into */
+    int at;                  /* folder that is written into */
+    const char *dir;         /* its name, for messages */
     uint64_t shard_bytes;    /* no file is larger, unless one tensor alone is */
     cllm_manifest *manifest; /* receives every file and tensor; may be NULL */
     cllm_progress *progress;

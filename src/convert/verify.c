@@ -14,7 +14,7 @@ static cllm_status check_finished(const char *dir, cllm_error *err) {
     char resolved[PATH_MAX];
     static const char partial[] = ".partial";
     bool journal = false, manifest = false, config = false;
-    cllm_status status = cllm_file_there(dir, CLLM_JOURNAL_NAME, &journal, err);
+    cllm_status status = cllm_dir_unfinished(dir, &journal, err);
     if (!status) status = cllm_file_there(dir, CLLM_MANIFEST_NAME, &manifest, err);
     if (!status) status = cllm_file_there(dir, "config.json", &config, err);
     if (status) return status;
