@@ -17,6 +17,7 @@
 #include "codecllm.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_regex.h"
+#include "text/unicode.h"
 
 #define DATA CLLM_TEST_SOURCE_DIR "/tests/data/tokenizer"
 static const char *const names[] = {"byte_level", "gpt2", "metaspace", "llama2", "mixed"};
@@ -556,12 +557,32 @@ static void arguments(void **state) {
     cllm_tokenizer_close(NULL);
 }
 
+/* What `tokenizers` takes for punctuation: its tables are of Unicode 8, whatever the version of utf8proc. */
+static void test_punctuation_is_of_unicode_8(void **state) {
+    (void)state;
+    static const uint32_t yes[] = {'!',    '$',    '~',    0xA1,   0x61E,   0x166D,
+                                   0x2042, 0x2E42, 0x3001, 0x10FB, 0x111C9, 0x1DA8B};
+    static const uint32_t no[] = {'0',    'a',    0xA2,   0x61D,   0x9FD,   0xA76,
+                                  0x1B7D, 0x2E43, 0x2E52, 0x11A9D, 0x11F43, 0x1E95F};
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) assert_true(cllm_is_punctuation(yes[i]));
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++) assert_false(cllm_is_punctuation(no[i]));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reference_ids),     cmocka_unit_test(golden_tiny),     cmocka_unit_test(golden_small),
-        cmocka_unit_test(long_texts),        cmocka_unit_test(streaming_bytes), cmocka_unit_test(shared_by_threads),
-        cmocka_unit_test(unsupported_parts), cmocka_unit_test(regex_syntax),    cmocka_unit_test(hostile_pattern),
-        cmocka_unit_test(hostile_files),     cmocka_unit_test(out_of_memory),   cmocka_unit_test(arguments),
+        cmocka_unit_test(reference_ids),
+        cmocka_unit_test(golden_tiny),
+        cmocka_unit_test(golden_small),
+        cmocka_unit_test(long_texts),
+        cmocka_unit_test(streaming_bytes),
+        cmocka_unit_test(shared_by_threads),
+        cmocka_unit_test(unsupported_parts),
+        cmocka_unit_test(regex_syntax),
+        cmocka_unit_test(hostile_pattern),
+        cmocka_unit_test(hostile_files),
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(arguments),
+        cmocka_unit_test(test_punctuation_is_of_unicode_8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ bool cllm_utf8_sanitize(const void *s, size_t n, cllm_buf *out);
 
 bool cllm_is_space(uint32_t c);       /* White_Space */
 bool cllm_is_numeric(uint32_t c);     /* categories Nd, Nl, No */
-bool cllm_is_punctuation(uint32_t c); /* ASCII punctuation and symbols, and categories P* */
+bool cllm_is_punctuation(uint32_t c); /* ASCII punctuation and symbols, and categories P* of Unicode 8 */
 bool cllm_is_word(uint32_t c);        /* \w of Unicode regular expressions */
 
 /* The alphabet of byte-level BPE: a printable character for each byte, and back (-1 if c stands for none). */

@@ -109,7 +109,9 @@ def compare(library, directory, count, seed, show):
     reference = Tokenizer.from_file(str(pathlib.Path(directory) / "tokenizer.json"))
     reference.no_truncation()
     reference.no_padding()
-    special = [t["content"] for t in json.loads((pathlib.Path(directory) / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]]
+    added = json.loads((pathlib.Path(directory) / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    special = [t["content"] for t in added]
+    left_out = {t["id"] for t in added if t["special"]}
     number = characters = wrong = 0
     examples = []
 
@@ -129,7 +131,9 @@ def compare(library, directory, count, seed, show):
             differs("ids of", raw, ours, theirs)
             continue
         for skip in (False, True):
-            back, expected = library.decode(handle, theirs, skip), reference.decode(theirs, skip_special_tokens=skip).encode()
+            # Left out here, not by `tokenizers`, whose decode() shows special tokens that are marked "normalized"
+            kept = [i for i in theirs if not (skip and i in left_out)]
+            back, expected = library.decode(handle, theirs, skip), reference.decode(kept, skip_special_tokens=False).encode()
             if back != expected:
                 differs(f"text (skip_special={skip}) of the ids {theirs} of", raw, back, expected)
                 break
