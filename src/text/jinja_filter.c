@@ -123,10 +123,15 @@ static jinja_args rest_of(const jinja_args *args, size_t n) {
     return (jinja_args){args->v + (args->n < n ? args->n : n), args->n < n ? 0 : args->n - n, args->named};
 }
 
+/* What map and select go through: nothing, where jinja2 takes the value for false, such as tools that are none. */
+static jinja_list *items_if_any(jinja_state *s, jinja_value v) {
+    return jinja_true(v) ? jinja_iterate(s, v) : jinja_list_new(s);
+}
+
 static jinja_value f_map(jinja_run *r, const char *name, jinja_value v, const jinja_args *args) {
     (void)name;
     jinja_state *s = &r->s;
-    jinja_list *l = jinja_iterate(s, v), *out = jinja_list_new(s);
+    jinja_list *l = items_if_any(s, v), *out = jinja_list_new(s);
     const jinja_value *attribute = args->n ? NULL : jinja_arg(r, args, SIZE_MAX, "attribute");
     const jinja_value *otherwise = args->n ? NULL : jinja_arg(r, args, SIZE_MAX, "default");
     if (!args->n && !attribute) jinja_error(s, "map requires a filter argument");
@@ -146,7 +151,7 @@ static jinja_value f_map(jinja_run *r, const char *name, jinja_value v, const ji
 static jinja_value f_select(jinja_run *r, const char *name, jinja_value v, const jinja_args *args) {
     jinja_state *s = &r->s;
     bool by_attribute = strstr(name, "attr"), keep = name[0] == 's';
-    jinja_list *l = jinja_iterate(s, v), *out = jinja_list_new(s);
+    jinja_list *l = items_if_any(s, v), *out = jinja_list_new(s);
     if (by_attribute && !args->n) jinja_error(s, "missing parameter for attribute name");
     size_t at = by_attribute;
     const char *test = NULL;
