@@ -36,6 +36,9 @@ int cli_out_of_memory(void);
 /* A line that is no error: "codecllm: ..." on stderr. */
 void cli_note(const char *fmt, ...) CLLM_PRINTF(1, 2);
 
+/* Would run take this directory? If not, `err` says why; a device is not asked. */
+bool cli_would_run(const char *dir, cllm_error *err);
+
 double cli_seconds(void);
 /* "11.0 MB" (powers of 1000, as disks and file managers count); static storage, four results live at a time. */
 const char *cli_bytes(uint64_t bytes);

@@ -133,8 +133,12 @@ int cmd_compress(int argc, char **argv) {
     if (status != CLLM_OK) return cli_report(&err);
     if (cllm_dir_get_info(in, &source, &err) != CLLM_OK) return cli_report(&err);
 
+    cllm_error why;
+    bool runs = cli_would_run(o.out, &why);
+    if (!runs) cli_note("run will not take %s: %s", o.out, why.message);
     if (o.json) {
         json_t *object = cli_json_dir(&info);
+        json_object_set_new(object, "runs", json_boolean(runs));
         json_object_set_new(object, "source_bytes", json_integer((json_int_t)source.bytes));
         json_object_set_new(object, "seconds", json_real(seconds));
         return cli_print_json(object);

@@ -260,8 +260,12 @@ int cmd_info(int argc, char **argv) {
         json_decref(rows);
         return cli_fail(CLI_INTERRUPTED, "interrupted");
     }
+    cllm_error why;
+    bool runs = cli_would_run(o.dir, &why);
     if (o.json) {
         json_t *object = cli_json_dir(&info);
+        json_object_set_new(object, "runs", json_boolean(runs));
+        if (!runs) json_object_set_new(object, "runs_not_because", json_string(why.message));
         if (o.compare != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&sums.snr)));
         if (o.entropy) {
             json_object_set_new(object, "coded_bytes", cli_json_number(sums.coded_bits / 8));
@@ -275,6 +279,7 @@ int cmd_info(int argc, char **argv) {
            cli_bytes(info.bytes));
     printf("  bits per weight  %.4f\n  tensors          %u (%u compressed) in %u files\n", info.bits_per_weight,
            info.tensors, info.compressed_tensors, info.files);
+    if (!runs) printf("  run              will not take it: %s\n", why.message);
     if (o.compare != NULL)
         printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&sums.snr), o.compare,
                (unsigned long long)sums.snr.weights);

@@ -1,4 +1,6 @@
 #include "cli.h"
+#include "base/error.h"
+#include "engine/engine.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -89,6 +91,16 @@ void cli_note(const char *fmt, ...) {
     va_end(args);
     fputs("codecllm: ", stderr);
     put_line(line);
+}
+
+bool cli_would_run(const char *dir, cllm_error *err) {
+    cllm_model *model;
+    if (cllm_model_prepare(dir, &model, err) != CLLM_OK) return false;
+    bool has_tokenizer = cllm_model_tokenizer(model) != NULL;
+    cllm_model_close(model);
+    if (has_tokenizer) return true;
+    cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION, "%s has no tokenizer.json", dir);
+    return false;
 }
 
 int cli_out_of_memory(void) {

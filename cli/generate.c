@@ -200,6 +200,7 @@ cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int
     }
     cllm_stream_free(stream);
     if (status == CLLM_OK && g->stop == STOP_CONTEXT && predict >= 0)
-        fprintf(stderr, "\ncodecllm: the context of %u tokens is full; ask for more with -c\n", g->context);
+        fprintf(stderr, "\ncodecllm: the context of %u tokens is full%s\n", g->context,
+                g->context < g->max_context ? "; ask for more with -c" : "");
     return status;
 }

@@ -4,6 +4,7 @@
 #include "engine/device.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -101,11 +102,25 @@ static int dispatch(int argc, char **argv) {
     return v != NULL ? v->run(argc - 1, argv + 1) : fail_unknown_verb(name);
 }
 
+/* A directory may be opened several times in one run, and finds the same each time. */
+static bool was_said(const char *line) {
+    enum { KEPT = 64 };
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static char *lines[KEPT];
+    static size_t count;
+    bool said = false;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < count && !said; i++) said = strcmp(lines[i], line) == 0;
+    if (!said && count < KEPT && (lines[count] = strdup(line)) != NULL) count++;
+    pthread_mutex_unlock(&lock);
+    return said;
+}
+
 static void print_log(cllm_log_level level, const char *line, void *user) {
     (void)user;
-    if (level == CLLM_LOG_INFO && !cli_verbose) return;
+    if ((level == CLLM_LOG_INFO && !cli_verbose) || was_said(line)) return;
     if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); /* over a progress bar */
-    fprintf(stderr, "codecllm: %s%s\n", level == CLLM_LOG_WARNING ? "warning: " : "", line);
+    cli_note("%s%s", level == CLLM_LOG_WARNING ? "warning: " : "", line);
 }
 
 int main(int argc, char **argv) {

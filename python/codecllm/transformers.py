@@ -12,6 +12,9 @@ from __future__ import annotations
 import os
 import warnings
 
+import warnings
+
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -89,17 +92,19 @@ def _find_module(model: nn.Module, name: str) -> tuple[str, nn.Module] | None:
     return None
 
 
-def _coded_in(files) -> dict[str, int]:
-    """Bytes of each coded matrix in safetensors files, by its name without suffix."""
+def _stored_in(files) -> tuple[dict[str, int], set[str]]:
+    """Bytes of each coded matrix in safetensors files, by its name without suffix; and the names of what is stored as it is."""
     from safetensors import safe_open
 
-    found = {}
+    found, plain = {}, set()
     for file in files or []:
         with safe_open(file, framework="pt") as f:
             for key in f.keys():
                 if key.endswith(SUFFIX):
                     found[key.removesuffix(SUFFIX)] = f.get_slice(key).get_shape()[0]
-    return found
+                else:
+                    plain.add(key)
+    return found, plain
 
 
 def _check_hashes(files) -> None:
@@ -134,7 +139,7 @@ class CodecllmQuantizer(HfQuantizer):
         if not self.pre_quantized:
             return
         _check_hashes(checkpoint_files)
-        coded = _coded_in(checkpoint_files)
+        coded, plain = _stored_in(checkpoint_files)
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
         compressed = set()
         for name, blob_bytes in coded.items():
@@ -148,13 +153,19 @@ class CodecllmQuantizer(HfQuantizer):
                 raise Unsupported(f"{name} is compressed, but is that of a {type(module).__name__}; linears and embeddings can be loaded")
             _replace(model, path, _Shell(module, blob_bytes))
             compressed.add(path + ".weight")
-        # A tied head takes the embedding's bytes when they are there; transformers is not to tie what has no `weight`.
-        self._tied = {}
+        # A tied head takes the embedding's bytes where it has none of its own, and the embedding the head's; transformers is not to tie what
+        # has no `weight`.
+        prefix = getattr(model, "base_model_prefix", "") + "."
+        stored = compressed | plain | {prefix + name for name in plain} | {name.removeprefix(prefix) for name in plain}
+        self._tied, self._separate = {}, []
         for target, source in tied.items():
-            if source in compressed and target not in compressed:
-                path = target.removesuffix(".weight")
-                _replace(model, path, _Shell(model.get_submodule(path), None))
-                self._tied[path] = source.removesuffix(".weight")
+            if target in compressed and source in compressed:
+                self._separate.append((target.removesuffix(".weight"), source.removesuffix(".weight")))
+            for empty, full in ((target, source), (source, target)):
+                if full in compressed and empty not in stored:
+                    path = empty.removesuffix(".weight")
+                    _replace(model, path, _Shell(model.get_submodule(path), None))
+                    self._tied[path] = full.removesuffix(".weight")
         if self._tied or compressed:
             model.all_tied_weights_keys = {t: s for t, s in tied.items() if t not in compressed and s not in compressed}
 
@@ -166,6 +177,9 @@ class CodecllmQuantizer(HfQuantizer):
             )
             return model
         shells = {name: m for name, m in model.named_modules() if isinstance(m, _Shell)}
+        for target, source in self._separate:
+            if not np.array_equal(shells[target].blob, shells[source].blob):
+                warnings.warn(f"config.json ties {target} to {source}, but both are stored and differ; each is used as it is stored", stacklevel=2)
         coded: dict[str, CodedWeight] = {}
         for name, shell in shells.items():
             if name in self._tied:

@@ -11,19 +11,40 @@ enum { MAX_CONFIG_DEPTH = 64 };
 /* Offsets into a text are 32 bits wide, and normalization can make it many times longer. */
 #define MAX_TEXT_BYTES ((size_t)256 << 20)
 
-static cllm_status load_chat(const char *dir, cllm_tokenizer *t, cllm_error *err) {
-    char *config = NULL, *jinja = NULL;
-    size_t config_bytes = 0, jinja_bytes = 0;
-    json_t *root = NULL;
-    cllm_status status = cllm_read_optional(dir, "tokenizer_config.json", MAX_FILE_BYTES, &config, &config_bytes, err);
-    if (!status && config) {
-        status = cllm_json_parse(config, config_bytes, MAX_CONFIG_DEPTH, &root, err);
+/* *config is NULL where there is none. */
+static cllm_status read_config(const char *dir, json_t **config, cllm_error *err) {
+    char *text = NULL;
+    size_t bytes = 0;
+    *config = NULL;
+    cllm_status status = cllm_read_optional(dir, "tokenizer_config.json", MAX_FILE_BYTES, &text, &bytes, err);
+    if (!status && text) {
+        status = cllm_json_parse(text, bytes, MAX_CONFIG_DEPTH, config, err);
         if (status) cllm_fail_prefix(err, status, "tokenizer_config.json");
     }
-    if (!status) status = cllm_read_optional(dir, "chat_template.jinja", MAX_FILE_BYTES, &jinja, &jinja_bytes, err);
-    if (!status) status = cllm_chat_load(root, jinja, &t->chat, err);
-    json_decref(root);
-    cllm_free(config);
+    cllm_free(text);
+    return status;
+}
+
+/* The tokens of tokenizer.json and those that `config` adds. */
+static cllm_status load_tokens(const char *dir, json_t **config, cllm_tokenizer **out, cllm_error *err) {
+    char *json = NULL;
+    size_t bytes = 0;
+    cllm_status status = cllm_read_file(dir, "tokenizer.json", MAX_FILE_BYTES, &json, &bytes, err);
+    if (!status) status = read_config(dir, config, err);
+    if (!status) {
+        status = cllm_tokenizer_parse_with(json, bytes, *config, out, err);
+        if (status && err && !strstr(err->message, "tokenizer_config.json"))
+            cllm_fail_prefix(err, status, "tokenizer.json");
+    }
+    cllm_free(json);
+    return status;
+}
+
+static cllm_status load_chat(const char *dir, json_t *config, cllm_tokenizer *t, cllm_error *err) {
+    char *jinja = NULL;
+    size_t jinja_bytes = 0;
+    cllm_status status = cllm_read_optional(dir, "chat_template.jinja", MAX_FILE_BYTES, &jinja, &jinja_bytes, err);
+    if (!status) status = cllm_chat_load(config, jinja, &t->chat, err);
     cllm_free(jinja);
     return status;
 }
@@ -32,15 +53,11 @@ cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_erro
     CLLM_REQUIRE(out, "out");
     *out = NULL;
     CLLM_REQUIRE(dir, "dir");
-    char *json = NULL;
-    size_t bytes = 0;
+    json_t *config = NULL;
     cllm_tokenizer *t = NULL;
-    cllm_status status = cllm_read_file(dir, "tokenizer.json", MAX_FILE_BYTES, &json, &bytes, err);
-    if (status) return status;
-    status = cllm_tokenizer_parse(json, bytes, &t, err);
-    if (status) cllm_fail_prefix(err, status, "tokenizer.json");
-    cllm_free(json);
-    if (!status) status = load_chat(dir, t, err);
+    cllm_status status = load_tokens(dir, &config, &t, err);
+    if (!status) status = load_chat(dir, config, t, err);
+    json_decref(config);
     if (status) {
         cllm_tokenizer_close(t);
         return cllm_fail_in(err, status, dir);

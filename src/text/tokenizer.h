@@ -20,6 +20,9 @@ struct cllm_tokenizer {
 
 /* A tokenizer from the text of a tokenizer.json, without chat template. */
 cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer **out, cllm_error *err);
+/* The same with the tokens that a parsed tokenizer_config.json (may be NULL) adds. */
+cllm_status cllm_tokenizer_parse_with(const char *json, size_t bytes, json_t *config, cllm_tokenizer **out,
+                                      cllm_error *err);
 
 /* The text of a token as the decoder takes it; NULL where no token has this id or it is a special one to be skipped. */
 const uint8_t *cllm_token_text(const cllm_tokenizer *t, int32_t id, bool skip_special, size_t *n);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "container/json.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_merge.h"
 
 enum { MAX_JSON_DEPTH = 32 };
 
@@ -135,7 +136,8 @@ static cllm_status finish(cllm_tokenizer *t, cllm_error *err) {
     return status ? status : check_ids(&t->suffix, t->limit, err);
 }
 
-cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer **out, cllm_error *err) {
+cllm_status cllm_tokenizer_parse_with(const char *json, size_t bytes, json_t *config, cllm_tokenizer **out,
+                                      cllm_error *err) {
     *out = NULL;
     json_t *root = NULL;
     cllm_status status = cllm_json_parse(json, bytes, MAX_JSON_DEPTH, &root, err);
@@ -144,6 +146,7 @@ cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer 
     status = t ? CLLM_OK : cllm_fail_memory(err, sizeof *t, "a tokenizer");
     if (t) t->chat.family = CLLM_CHAT_NONE;
     cllm_budget budget = cllm_budget_for_file(bytes);
+    if (!status && config) status = cllm_tokenizer_merge(root, config, err);
     if (!status) status = load_parts(t, root, &budget, err);
     if (!status) status = finish(t, err);
     json_decref(root);
@@ -153,6 +156,10 @@ cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer 
     }
     *out = t;
     return CLLM_OK;
+}
+
+cllm_status cllm_tokenizer_parse(const char *json, size_t bytes, cllm_tokenizer **out, cllm_error *err) {
+    return cllm_tokenizer_parse_with(json, bytes, NULL, out, err);
 }
 
 void cllm_tokenizer_close(cllm_tokenizer *t) {

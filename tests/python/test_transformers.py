@@ -116,6 +116,44 @@ class Directories(unittest.TestCase):
         with torch.no_grad():
             self.assertEqual(model(torch.tensor([[1, 2, 3]])).last_hidden_state.shape, (1, 3, 256))
 
+    def heads(self, name, change):
+        """The tiny model with the tensors that change() makes of its own, as it is and compressed without loss."""
+        from safetensors.torch import load_file, save_file
+
+        plain, coded = os.path.join(self.work, name), os.path.join(self.work, name + "-coded")
+        shutil.copytree(support.TINY, plain)
+        tensors = load_file(os.path.join(support.TINY, "model.safetensors"))
+        change(tensors)
+        save_file(tensors, os.path.join(plain, "model.safetensors"), metadata={"format": "pt"})
+        subprocess.run([CLI, "compress", plain, "-o", coded, "--mode", "lossless"], check=True, capture_output=True)
+        return [AutoModelForCausalLM.from_pretrained(d, dtype=torch.float32) for d in (plain, coded)] + [coded]
+
+    def same_logits(self, plain, coded):
+        ids = torch.tensor([[5, 99, 1000, 17]])
+        with torch.no_grad():
+            self.assertTrue(torch.allclose(plain(ids).logits, coded(ids).logits, atol=1e-4))
+
+    EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+    def test_only_the_head_is_stored(self):
+        plain, coded, directory = self.heads("only", lambda t: t.update({self.HEAD: t.pop(self.EMBEDDING)}))
+        self.same_logits(plain, coded)
+        self.assertIs(coded.lm_head.coded, coded.model.embed_tokens.coded)
+        saved = os.path.join(self.work, "only-saved")
+        coded.save_pretrained(saved)
+        self.same_logits(plain, AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32))
+
+    def test_a_tied_model_with_a_head_of_its_own(self):
+        with self.assertWarnsRegex(UserWarning, "differ"):
+            plain, coded, directory = self.heads("own", lambda t: t.update({self.HEAD: t[self.EMBEDDING].flip(0).contiguous()}))
+        self.same_logits(plain, coded)
+        self.assertIsNot(coded.lm_head.coded, coded.model.embed_tokens.coded)
+
+    def test_a_head_that_repeats_the_embedding(self):
+        plain, coded, directory = self.heads("twice", lambda t: t.update({self.HEAD: t[self.EMBEDDING].clone()}))
+        self.same_logits(plain, coded)
+        self.assertNotIn(self.HEAD, set(codecllm.Store(directory)))
+
     def broken(self, change):
         folder = tempfile.mkdtemp(dir=self.work)
         shutil.copytree(self.out, folder, dirs_exist_ok=True)
