@@ -509,6 +509,23 @@ static void test_golden(void **state) {
     }
 }
 
+/* No kernel can tell that the header counts other outliers than all tiles have together: the upload does. */
+static void test_outlier_count(void **state) {
+    (void)state;
+    for (int more = -1; more <= 1; more++) {
+        blob b = load("rd8-n2-r2-cols");
+        cllm_tensor *t;
+        cllm_cuda_tensor *d = NULL;
+        put32(&b, 44, get32(&b, 44) + (uint32_t)more);
+        need(cllm_tensor_open(b.data, b.bytes, &t, &error), "a count");
+        assert_int_equal(cllm_cuda_tensor_upload(wide, t, &d, &error), more ? CLLM_ERR_FORMAT : CLLM_OK);
+        if (more) assert_int_equal(error.position, 44);
+        cllm_cuda_tensor_free(d);
+        cllm_tensor_close(t);
+        free(b.data);
+    }
+}
+
 /* Many matrices in one launch, whose raw bits differ in number; before them one of which no row is wanted. */
 static void check_together(coded *c, int count, cllm_dtype as) {
     cllm_cuda_decode_job jobs[BLOBS + 1];
@@ -713,10 +730,10 @@ static void test_activations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_tuples),        cmocka_unit_test(test_folded),
-        cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers), cmocka_unit_test(test_lossless),
-        cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers), cmocka_unit_test(test_together),
-        cmocka_unit_test(test_damaged),       cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_golden),   cmocka_unit_test(test_outlier_count), cmocka_unit_test(test_tuples),
+        cmocka_unit_test(test_folded),   cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers),
+        cmocka_unit_test(test_lossless), cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers),
+        cmocka_unit_test(test_together), cmocka_unit_test(test_damaged),       cmocka_unit_test(test_activations),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
