@@ -14,6 +14,9 @@ static jinja_value lookup(jinja_run *r, const char *name, jinja_scope *scope) {
         jinja_value *v = jinja_find_text(&r->s, &scope->vars, name);
         if (v) return *v;
     }
+    /* The blocks of a template, of which a chat template has none: each is undefined */
+    if (!strcmp(name, "self"))
+        return (jinja_value){.kind = J_NAMESPACE, .d = jinja_alloc(&r->s, 1, sizeof(jinja_dict))};
     if (jinja_is_function(name)) return (jinja_value){.kind = J_FUNCTION, .name = name};
     return jinja_undefined(name);
 }
