@@ -1,7 +1,6 @@
 /* Any bytes as the files of a model directory: what opens holds tensors that lie inside of its shards, and every tensor
  * is found by its name. The first byte says which files there are, three lengths of two bytes follow, then their
  * contents. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,34 +9,13 @@
 
 #include "container/dir.h"
 #include "container/index.h"
+#include "folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { INDEXED = 1, SINGLE = 2, JOURNAL = 4, N_FILES = 4 };
 
-static char folder[64];
-static int folder_fd;
 static volatile uint64_t touched; /* what was read has to be used, or it is not read */
-
-static void remove_folder(void) {
-    char command[96];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    if (system(command)) fprintf(stderr, "%s was left over\n", folder);
-}
-
-/* In memory where the system has a folder for that: every input makes several files. */
-static void make_folder(void) {
-    snprintf(folder, sizeof folder, "%s/cllm-fuzz-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-    if (!mkdtemp(folder) || (folder_fd = open(folder, O_RDONLY | O_DIRECTORY)) < 0) abort();
-    atexit(remove_folder);
-}
-
-static void put(const char *name, bool wanted, const uint8_t *data, size_t bytes) {
-    unlinkat(folder_fd, name, 0);
-    if (!wanted) return;
-    int fd = openat(folder_fd, name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes || close(fd)) abort();
-}
 
 static void check(const cllm_dir *dir) {
     uint64_t sum = 0;
@@ -60,7 +38,7 @@ static void check(const cllm_dir *dir) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const names[N_FILES] = {"config.json", CLLM_INDEX_NAME, "model-00001-of-00002.safetensors",
                                                "model-00002-of-00002.safetensors"};
-    if (!*folder) make_folder();
+    make_folder();
     if (size < 7) return 0;
     const uint8_t *lengths = data + 1, flags = *data;
     data += 7;

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "codecllm.h"
+#include "cost.h"
 #include "text/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -65,6 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (text_bytes) memcpy(text, zero + 1, text_bytes);
     if (json_bytes) memcpy(json, data, json_bytes);
     cllm_tokenizer *t = NULL;
+    cost_begin();
     if (!cllm_tokenizer_parse(json, json_bytes, &t, NULL)) {
         int32_t *ids = NULL;
         size_t count = 0;
@@ -77,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         cllm_tokenizer_close(t);
     }
     format_chat(text);
+    cost_check(size);
     free(text);
     free(json);
     return 0;

@@ -79,7 +79,7 @@ static number scan_number(const char *t, size_t n, size_t i) {
             counts |= t[i] != '0';
         }
     }
-    a.exponent = t[a.digits_at] == '0' || !a.digits ? -zeros - 1 : (int64_t)a.digits - 1;
+    a.exponent = !a.digits || t[a.digits_at] == '0' ? -zeros - 1 : (int64_t)a.digits - 1;
     if (!counts) a.exponent = -FAR;
     if (i < n && (t[i] == 'e' || t[i] == 'E')) {
         int64_t e = 0, sign = 1;

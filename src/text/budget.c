@@ -12,7 +12,7 @@ enum { BYTES_PER_BYTE = 32, STEPS_PER_BYTE = 1024 };
 /* A token counts as a text of this length. Real ones are shorter but for a few, such as long runs of spaces. */
 enum { TOKEN_BYTES = 32 };
 /* Added tokens are normalized as the file is read, and patterns compiled. */
-enum { FILE_BYTES = 1 << 20, FILE_STEPS = 64 << 20, FILE_BYTES_PER_BYTE = 16, FILE_STEPS_PER_BYTE = 256 };
+enum { FILE_BYTES = 1 << 20, FILE_STEPS = 16 << 20, FILE_BYTES_PER_BYTE = 16, FILE_STEPS_PER_BYTE = 256 };
 
 static uint64_t scale(uint64_t base, uint64_t each, uint64_t count) {
     uint64_t product, sum;

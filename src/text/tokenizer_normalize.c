@@ -78,7 +78,7 @@ void cllm_normalizer_free(cllm_normalizer *n) {
     n->count = 0;
 }
 
-static const char part[] = "a normalizer";
+static const char part[] = "a normalizer or Replace";
 
 static cllm_status append(cllm_budget *b, cllm_buf *out, const void *data, size_t n, cllm_error *err) {
     cllm_status status = cllm_budget_hold(b, out->size + n, part, err);
