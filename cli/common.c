@@ -37,6 +37,7 @@ static int exit_code(cllm_status status) {
     case CLLM_ERR_DEVICE:
         return CLI_DEVICE;
     case CLLM_ERR_CANCELLED:
+    case CLLM_ERR_ABORTED:
         return CLI_INTERRUPTED;
     }
     return CLI_FAILURE;

@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Tokens between two looks at Ctrl-C while a prompt is read. */
-enum { PROMPT_CHUNK = 512 };
 /* Greedy tokens come in chunks of about this long, so that text still flows and Ctrl-C is heard. */
 static const double chunk_seconds = 0.02;
 
@@ -16,20 +14,28 @@ const char *generator_stop_name(generator_stop stop) {
     return names[stop];
 }
 
+static bool interrupted(void *user) {
+    (void)user;
+    return cli_interrupted();
+}
+
 cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, const cllm_sampler_params *sampler,
                            bool ignore_eos, cllm_error *err) {
     cllm_model_info info;
     cllm_model_get_info(model, &info);
-    *g = (generator){.tokenizer = cllm_model_tokenizer(model),
+    *g = (generator){.model = model,
+                     .eos = info.eos,
+                     .n_eos = info.n_eos,
+                     .tokenizer = cllm_model_tokenizer(model),
                      .vocab = info.vocab,
                      .context = context,
                      .max_context = info.max_context,
                      .ignore_eos = ignore_eos,
                      .greedy = sampler->temperature <= 0 && sampler->repeat_penalty == 1,
                      .chunk = 1};
-    for (uint32_t i = 0; i < info.n_eos && g->n_stops < GENERATOR_MAX_STOPS; i++) g->stops[g->n_stops++] = info.eos[i];
     cllm_status status = cllm_session_new(model, context, &g->session, err); /* first: it knows which contexts can be */
     if (status != CLLM_OK) return status;
+    cllm_session_set_abort(g->session, interrupted, NULL);
     g->logits = cllm_alloc(info.vocab, sizeof *g->logits);
     g->held = cllm_alloc(context, sizeof *g->held);
     if (g->logits == NULL || g->held == NULL)
@@ -46,23 +52,23 @@ void generator_close(generator *g) {
 }
 
 void generator_stop_at_turns(generator *g) {
-    static const char *const ends[] = {"<|eot_id|>",    "<|im_end|>",      "<|end|>",
-                                       "<|endoftext|>", "<|end_of_text|>", "</s>"};
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0] && g->n_stops < GENERATOR_MAX_STOPS; i++) {
-        int32_t *ids;
-        size_t count;
-        if (cllm_tokenize(g->tokenizer, ends[i], strlen(ends[i]), false, true, &ids, &count, NULL) != CLLM_OK) continue;
-        if (count == 1) g->stops[g->n_stops++] = ids[0]; /* several: an ordinary text in this vocabulary */
-        cllm_free(ids);
-    }
+    g->at_turns = true;
 }
 
 static bool is_stop(const generator *g, int32_t token) {
     if (g->ignore_eos) return false;
-    for (int i = 0; i < g->n_stops; i++) {
-        if (g->stops[i] == token) return true;
+    if (g->at_turns) return cllm_token_ends_turn(g->model, token);
+    for (uint32_t i = 0; i < g->n_eos; i++) {
+        if (g->eos[i] == token) return true;
     }
     return false;
+}
+
+/* Ctrl-C ends a call as if it had not been made, and is no error. */
+static cllm_status take_abort(generator *g, cllm_status status) {
+    if (status != CLLM_ERR_ABORTED || !cli_interrupt_taken()) return status;
+    g->stop = STOP_INTERRUPTED;
+    return CLLM_OK;
 }
 
 static cllm_status eval(generator *g, const int32_t *tokens, uint32_t n, bool want_logits, cllm_error *err) {
@@ -79,16 +85,8 @@ static cllm_status read_prompt(generator *g, const int32_t *prompt, uint32_t cou
     if (shared == count) shared--; /* the last token is evaluated again: its logits are wanted */
     cllm_status status = cllm_session_rewind(g->session, shared, err);
     double start = cli_seconds();
-    for (uint32_t i = shared; status == CLLM_OK && i < count;) {
-        if (cli_interrupt_taken()) {
-            g->stop = STOP_INTERRUPTED;
-            break;
-        }
-        uint32_t n = count - i < PROMPT_CHUNK ? count - i : PROMPT_CHUNK;
-        status = eval(g, prompt + i, n, i + n == count, err);
-        if (status == CLLM_OK) g->prompt_tokens += n;
-        i += n;
-    }
+    if (status == CLLM_OK) status = take_abort(g, eval(g, prompt + shared, count - shared, true, err));
+    if (status == CLLM_OK && g->stop != STOP_INTERRUPTED) g->prompt_tokens += count - shared;
     g->prompt_seconds += cli_seconds() - start;
     for (uint32_t i = shared; i < count; i++) cllm_sampler_accept(g->sampler, prompt[i]);
     return status;
@@ -164,7 +162,8 @@ static cllm_status generate(generator *g, int predict, cllm_stream *stream, FILE
             g->stop = STOP_CONTEXT;
             break;
         }
-        status = advance(g, token, predict < 0 ? UINT32_MAX : (uint32_t)(predict - i - 1), err);
+        status = take_abort(g, advance(g, token, predict < 0 ? UINT32_MAX : (uint32_t)(predict - i - 1), err));
+        if (g->stop == STOP_INTERRUPTED) break;
     }
     if (status == CLLM_OK) status = drop_ahead(g, start + (g->generated_tokens - before), err);
     if (status == CLLM_OK) status = cllm_stream_finish(stream, &piece, &bytes, err);

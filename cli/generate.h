@@ -11,7 +11,7 @@ typedef enum generator_stop { STOP_END, STOP_LENGTH, STOP_CONTEXT, STOP_INTERRUP
 /* "end", "length", "context", "interrupted". */
 const char *generator_stop_name(generator_stop stop);
 
-enum { GENERATOR_MAX_STOPS = 32, GENERATOR_MAX_AHEAD = 32 };
+enum { GENERATOR_MAX_AHEAD = 32 };
 
 typedef struct generator {
     cllm_session *session;
@@ -20,9 +20,10 @@ typedef struct generator {
     float *logits;
     uint32_t vocab, context, max_context;
     int32_t *held; /* the tokens in the session, to find what a new prompt shares with them */
-    int32_t stops[GENERATOR_MAX_STOPS];
-    int n_stops;
-    bool ignore_eos;
+    const cllm_model *model;
+    const int32_t *eos; /* the model's */
+    uint32_t n_eos;
+    bool ignore_eos, at_turns;
     bool greedy; /* always the likeliest token: the backend goes on by itself, some tokens at a time */
     int32_t ahead[GENERATOR_MAX_AHEAD]; /* its tokens that are not out yet: from next_ahead to n_ahead */
     uint32_t next_ahead, n_ahead, chunk;

@@ -65,7 +65,8 @@ typedef enum cllm_status {
     CLLM_ERR_EXISTS = 6,      /* the output is already there */
     CLLM_ERR_DEVICE = 7,      /* a GPU, its driver or the backend library failed */
     CLLM_ERR_CANCELLED = 8,   /* a progress callback asked to stop */
-    CLLM_ERR_MISMATCH = 9     /* verify: a file is not what the manifest says */
+    CLLM_ERR_MISMATCH = 9,    /* verify: a file is not what the manifest says */
+    CLLM_ERR_ABORTED = 10     /* a session's abort callback asked to stop */
 } cllm_status;
 
 #define CLLM_NO_POSITION UINT64_MAX
@@ -386,6 +387,12 @@ CLLM_API cllm_status cllm_session_eval(cllm_session *session, const int32_t *tok
  * token after the i-th of them (out[n-1] itself is not appended). Of equal logits the lowest id wins, NaN never does. On a GPU no
  * logits cross to the host. Errors: as cllm_session_eval, and CLLM_ERR_FORMAT if no logit is a number; the position is then as before. */
 CLLM_API cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
+/* Asked again and again while a session works, in the thread that called: true ends the call. */
+typedef bool (*cllm_abort_fn)(void *user);
+/* From now on `abort` is asked between layers, and within the products of a prompt, several times a second on the whole: cllm_session_eval and
+ * cllm_session_greedy then return CLLM_ERR_ABORTED, and the session is as before the call (the content of logits and out is unspecified).
+ * NULL: nobody is asked, which is how a session begins. The callback must not use the session. */
+CLLM_API void cllm_session_set_abort(cllm_session *session, cllm_abort_fn abort, void *user);
 /* What the session itself holds; the model's memory is not in it. */
 CLLM_API void cllm_session_memory(const cllm_session *session, cllm_memory *memory);
 
@@ -413,6 +420,17 @@ CLLM_API cllm_status cllm_tokenize(const cllm_tokenizer *tokenizer, const char *
  * cllm_tokenize may make of 32 n bytes, as in a stream it may of each id. */
 CLLM_API cllm_status cllm_detokenize(const cllm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                      char **text, size_t *bytes, cllm_error *err);
+
+/* What one token stands for inside of a text, by its id: *piece is new, zero-terminated memory (cllm_free), *bytes long. These are bytes: a token
+ * may be a part of a character. Joined, the pieces of a text's tokens are the text, but for what a tokenizer does at its beginning (a
+ * space that it puts there) and for invalid UTF-8. Empty for an id that the tokenizer does not have (padding of the vocabulary).
+ * Errors: CLLM_ERR_ARGUMENT for a negative id. */
+CLLM_API cllm_status cllm_token_piece(const cllm_tokenizer *tokenizer, int32_t id, char **piece, size_t *bytes, cllm_error *err);
+/* Whether it is a special token: one that is no text (<|im_start|>), which skip_special leaves out. */
+CLLM_API bool cllm_token_is_special(const cllm_tokenizer *tokenizer, int32_t id);
+/* Whether a model's turn in a conversation ends with it: one of the ids of info.eos, or the token with which chat templates that are widely used
+ * end a turn (<|im_end|>, <|eot_id|>, <end_of_turn>, </s>...). */
+CLLM_API bool cllm_token_ends_turn(const cllm_model *model, int32_t id);
 
 /* Streaming: pieces of text as tokens arrive; a piece never ends inside of a UTF-8 character. */
 typedef struct cllm_stream cllm_stream;

@@ -98,6 +98,10 @@ static void session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KIND
     memory[CLLM_MEMORY_GRAPH] = 4321;
 }
 
+static void session_set_abort(void *session, cllm_abort_fn abort, void *user) {
+    cllm_cpu_backend.session_set_abort(((fake_session *)session)->on_cpu, abort, user);
+}
+
 static cllm_status forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                            float *logits, cllm_error *err) {
     fake.forwards++;
@@ -128,6 +132,7 @@ static const cllm_backend backend = {.abi = FAKE_ABI,
                                      .session_new = session_new,
                                      .session_free = session_free,
                                      .session_memory = session_memory,
+                                     .session_set_abort = session_set_abort,
                                      .forward = forward,
                                      .greedy = greedy,
                                      .built_for = "nothing"};

@@ -242,6 +242,7 @@ static void test_session(void **state) {
     REFUSES_NULL(cllm_session_rewind, "session", NULL, 0);
     REFUSES_NULL(cllm_session_eval, "session", NULL, tokens, 4, false, NULL, 0);
     REFUSES_NULL(cllm_session_greedy, "session", NULL, 1, 4, tokens);
+    BEARS_NULL(cllm_session_set_abort, "session", NULL, NULL, NULL);
     BEARS_NULL(cllm_session_memory, "session", NULL, &memory);
     assert_int_equal(memory.kv, 0);
     assert_int_equal(cllm_session_new(m, 8, &s, &e), CLLM_OK);
@@ -291,6 +292,14 @@ static void test_text(void **state) {
     REFUSES_NULL(cllm_chat_format, "text", t, "chatml", messages, 1, true, NULL);
     REFUSES(cllm_chat_format, "message", t, "chatml", no_role, 1, true, &text);
     REFUSES(cllm_chat_format, "message", t, "chatml", no_content, 1, true, &text);
+    REFUSES_NULL(cllm_token_piece, "tokenizer", NULL, 1, &text, &count);
+    REFUSES_NULL(cllm_token_piece, "piece", t, 1, NULL, &count);
+    REFUSES_NULL(cllm_token_piece, "bytes", t, 1, &text, NULL);
+    REFUSES(cllm_token_piece, "-1", t, -1, &text, &count);
+    assert_false(cllm_token_is_special(NULL, 1));
+    note("cllm_token_is_special", "tokenizer");
+    assert_false(cllm_token_ends_turn(NULL, 1));
+    note("cllm_token_ends_turn", "model");
     assert_null(cllm_chat_template_name(NULL));
     note("cllm_chat_template_name", "tokenizer");
     assert_non_null(cllm_chat_template_names());

@@ -57,4 +57,5 @@ BY_STATUS: dict[int, type[Error]] = {
     7: DeviceError,
     8: Error,
     9: FormatError,
+    10: Error,
 }

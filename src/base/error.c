@@ -94,6 +94,7 @@ const char *cllm_status_name(cllm_status status) {
     case CLLM_ERR_DEVICE: return "device error";
     case CLLM_ERR_CANCELLED: return "cancelled";
     case CLLM_ERR_MISMATCH: return "mismatch";
+    case CLLM_ERR_ABORTED: return "aborted";
     }
     return "unknown status";
 }

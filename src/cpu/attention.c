@@ -116,6 +116,7 @@ static void attend(const attention_loop *l, cpu_worker *w, uint32_t kv, uint32_t
 static void attend_task(void *ctx, size_t index, int worker) {
     const attention_loop *l = ctx;
     cpu_session *s = l->s;
+    if (s->tokens > 1 && cpu_aborted(s, worker)) return;
     /* Later blocks see more keys: they go first, so that threads end together. */
     uint32_t kv = (uint32_t)(index % s->model->config->kv_heads);
     uint32_t block = l->blocks - 1 - (uint32_t)(index / s->model->config->kv_heads);

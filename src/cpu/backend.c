@@ -191,6 +191,7 @@ const cllm_backend cllm_cpu_backend = {
     .session_new = cpu_session_new,
     .session_free = cpu_session_free,
     .session_memory = cpu_session_memory,
+    .session_set_abort = cpu_session_set_abort,
     .forward = cpu_forward,
     .built_for = "x86-64 with scalar, AVX2 and AVX-512 code",
 };

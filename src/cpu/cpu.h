@@ -114,6 +114,10 @@ typedef struct cpu_session {
     /* the call in progress */
     uint32_t position, tokens;
     const int32_t *ids;
+    /* who may stop it; asked by worker 0, which is the caller */
+    cllm_abort_fn abort;
+    void *abort_user;
+    atomic_bool aborted;
 } cpu_session;
 
 /* matrix.c */
@@ -181,6 +185,9 @@ void cpu_attention(cpu_session *s, uint32_t layer);
 void cpu_rope_angles(cpu_session *s);
 
 /* forward.c */
+void cpu_session_set_abort(void *session, cllm_abort_fn abort, void *user);
+/* Whether the call in progress is to end: worker 0 asks, all are told. */
+bool cpu_aborted(cpu_session *s, int worker);
 cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                         float *logits, cllm_error *err);
 

@@ -52,6 +52,27 @@ static cllm_status first_error(const cpu_session *s, cllm_error *err) {
     return e->status;
 }
 
+void cpu_session_set_abort(void *session, cllm_abort_fn abort, void *user) {
+    cpu_session *s = session;
+    s->abort = abort;
+    s->abort_user = user;
+}
+
+bool cpu_aborted(cpu_session *s, int worker) {
+    if (!s->abort) return false;
+    bool aborted = atomic_load_explicit(&s->aborted, memory_order_relaxed);
+    if (!aborted && !worker && (aborted = s->abort(s->abort_user)))
+        atomic_store_explicit(&s->aborted, true, memory_order_relaxed);
+    return aborted;
+}
+
+/* After a piece of work: what went wrong in it, or that it was stopped. */
+static cllm_status outcome(cpu_session *s, cllm_error *err) {
+    cllm_status st = first_error(s, err);
+    if (st || !cpu_aborted(s, 0)) return st;
+    return cllm_fail(err, CLLM_ERR_ABORTED, CLLM_NO_POSITION, "stopped by the session's abort callback");
+}
+
 static void embed_task(void *ctx, size_t index, int worker) {
     cpu_session *s = ctx;
     cpu_worker *w = &s->workers[worker];
@@ -116,18 +137,20 @@ cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens,
     s->position = position;
     s->tokens = n;
     s->ids = tokens;
+    atomic_store_explicit(&s->aborted, false, memory_order_relaxed);
     for (int i = 0; i < s->n_workers; i++) s->workers[i].error.status = CLLM_OK;
     cllm_pool_run(s->pool, n, embed_task, s);
     cpu_rope_angles(s);
-    cllm_status st = first_error(s, err);
+    cllm_status st = outcome(s, err);
     for (uint32_t layer = 0; !st && layer < s->model->config->layers; layer++) {
         self_attention(s, layer);
         feed_forward(s, layer);
-        st = first_error(s, err);
+        st = outcome(s, err);
     }
     if (!st && want != CLLM_LOGITS_NONE) {
         output_head(s, want, logits);
         st = first_error(s, err);
+        if (!st && atomic_load(&s->aborted)) st = outcome(s, err);
     }
     return st;
 }

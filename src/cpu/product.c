@@ -156,6 +156,8 @@ static void product_task(void *ctx, size_t index, int worker) {
     const cpu_job *job = l->jobs;
     uint32_t base = 0;
     for (uint32_t b = l->first + from; b < l->first + to && !w->error.status; b++) {
+        /* a block of one token's product is too short to ask somebody before it */
+        if (l->tokens > 1 && cpu_aborted(l->s, worker)) return;
         while (b - base >= job->m->row_blocks) base += job++->m->row_blocks;
         uint32_t block = b - base;
         if (row_block(l->s, job->m, block, job->slot, job->bias, l->tokens, w, w->y)) return;
@@ -204,7 +206,7 @@ static bool reads_files(const cpu_job *job) {
 static void run_streamed(cpu_session *s, const cpu_job *job, uint32_t tokens) {
     cllm_error *err = &s->workers[0].error;
     const uint32_t cuts = job->m->streamed ? job->m->cuts : job->partner->cuts;
-    for (uint32_t i = 0; i < cuts && !err->status; i++) {
+    for (uint32_t i = 0; i < cuts && !err->status && !cpu_aborted(s, 0); i++) {
         cllm_error why;
         if (run_cut(s, job, i, tokens, &why)) *err = why;
     }

@@ -141,7 +141,7 @@ static cllm_status forward(void *session, uint32_t position, const int32_t *toke
 
 static const cllm_backend backend = {CLLM_BACKEND_ABI, "cuda",         probe,            copy_bandwidth,  bus_bandwidth,    gpu_model_new,
                                      gpu_model_free,   gpu_model_info, gpu_plan_backend, gpu_session_new, gpu_session_free, gpu_session_memory,
-                                     forward,          gpu_greedy,     CLLM_CUDA_BUILT_FOR};
+                                     gpu_session_set_abort, forward,   gpu_greedy,       CLLM_CUDA_BUILT_FOR};
 
 extern "C" const cllm_backend *cllm_backend_entry(void);
 extern "C" __attribute__((visibility("default"))) const cllm_backend *cllm_backend_entry(void) { return &backend; }

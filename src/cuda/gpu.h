@@ -152,6 +152,10 @@ typedef struct gpu_session {
 
     gpu_stream weights; /* what of the weights is not resident comes through it */
     uint64_t planned_bytes; /* of the model's room */
+
+    cllm_abort_fn abort; /* NULL: nobody is asked */
+    void *abort_user;
+    cudaEvent_t marks[2]; /* behind the last two layers of a prompt, where somebody is asked */
 } gpu_session;
 
 /* model.cu */
@@ -200,6 +204,10 @@ gpu_turn gpu_layer_turn(const gpu_session *s, uint32_t layer);
 cllm_status gpu_session_new(void *model, uint32_t n_ctx, void **session, cllm_error *err);
 void gpu_session_free(void *session);
 void gpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);
+void gpu_session_set_abort(void *session, cllm_abort_fn abort, void *user);
+/* Before a layer of a prompt: CLLM_ERR_ABORTED if it is to end here. Where somebody is asked the host stays at most two layers ahead of the device, so that little is
+ * queued that would have to be waited for. */
+cllm_status gpu_check_abort(gpu_session *s, uint32_t layer, cllm_error *err);
 
 /* Starts a kernel of steps.h on the session's stream. */
 cllm_status gpu_start(gpu_session *s, const void *kernel, dim3 grid, uint32_t threads, size_t shared, void *argument,

@@ -536,6 +536,8 @@ static cllm_status prompt_tokens(gpu_session *s, uint32_t position, const int32_
     const bool all = want == CLLM_LOGITS_ALL || s->model->planned;
     for (uint32_t i = 0; i < layers && !st; i++) {
         begin_layer(s, i, &act8);
+        st = gpu_check_abort(s, i, err);
+        if (st) break;
         if (!all && i + 1 == layers) {
             st = last_layer(s, pending, position, n, want, logits, err);
             break;

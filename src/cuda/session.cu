@@ -267,6 +267,8 @@ void gpu_session_free(void *session) {
     cudaSetDevice(s->model->device);
     if (s->stream) cudaStreamSynchronize(s->stream);
     if (s->graph) cudaGraphExecDestroy(s->graph);
+    for (int i = 0; i < 2; i++)
+        if (s->marks[i]) cudaEventDestroy(s->marks[i]);
     gpu_stream_close(s);
     if (s->blas) cublasDestroy(s->blas);
     cllm_cuda_free_host(s->host);
@@ -279,6 +281,28 @@ void gpu_session_free(void *session) {
 
 void gpu_session_memory(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]) {
     memcpy(memory, ((const gpu_session *)session)->heap.bytes, CLLM_MEMORY_KINDS * sizeof *memory);
+}
+
+/* ---- stopping ---- */
+
+void gpu_session_set_abort(void *session, cllm_abort_fn abort, void *user) {
+    gpu_session *s = (gpu_session *)session;
+    s->abort = abort;
+    s->abort_user = user;
+    if (!abort || s->marks[0]) return;
+    cudaSetDevice(s->model->device);
+    for (int i = 0; i < 2; i++)
+        if (cudaEventCreateWithFlags(&s->marks[i], cudaEventDisableTiming) != cudaSuccess) s->marks[i] = NULL; /* then a call ends a little later */
+    cudaGetLastError();
+}
+
+cllm_status gpu_check_abort(gpu_session *s, uint32_t layer, cllm_error *err) {
+    if (!s->abort) return CLLM_OK;
+    cudaEvent_t mark = s->marks[layer % 2];
+    cudaError_t e = mark && layer >= 2 ? cudaEventSynchronize(mark) : cudaSuccess;
+    if (mark && e == cudaSuccess) e = cudaEventRecord(mark, s->stream);
+    if (e != cudaSuccess) return cllm_cuda_fail(err, e, "waiting for a layer");
+    return s->abort(s->abort_user) ? cllm_fail(err, CLLM_ERR_ABORTED, CLLM_NO_POSITION, "stopped by the session's abort callback") : CLLM_OK;
 }
 
 /* ---- calls ---- */

@@ -16,7 +16,7 @@
 #include "codecllm.h"
 #include "model/config.h"
 
-#define CLLM_BACKEND_ABI   3u
+#define CLLM_BACKEND_ABI   4u
 #define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
 
 /* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at
@@ -108,6 +108,9 @@ typedef struct cllm_backend {
     cllm_status (*session_new)(void *model, uint32_t n_ctx, void **session, cllm_error *err);
     void (*session_free)(void *session);
     void (*session_memory)(const void *session, uint64_t memory[CLLM_MEMORY_KINDS]);
+    /* What `forward` asks, in the caller's thread, at least between layers and several times a second: where it says true, CLLM_ERR_ABORTED
+     * ends the call. abort NULL: nobody is asked. NULL where a backend only stops between calls. */
+    void (*session_set_abort)(void *session, cllm_abort_fn abort, void *user);
 
     /* Evaluates n (1..max_batch) tokens at positions [position, position + n): ids are below vocab, position + n <=
      * n_ctx, and earlier positions hold what earlier calls left there; later ones hold nothing (after a rewind they are

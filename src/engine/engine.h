@@ -47,6 +47,8 @@ struct cllm_session {
     cllm_model *model;
     void *on_backend;
     uint32_t n_ctx, position;
+    cllm_abort_fn abort; /* NULL: none */
+    void *abort_user;
     float *logits; /* of one token, where the backend has no greedy of its own */
 };
 

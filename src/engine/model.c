@@ -7,6 +7,7 @@
 #include "container/check.h"
 #include "container/file.h"
 #include "engine/engine.h"
+#include "text/token.h"
 
 void cllm_model_params_init(cllm_model_params *params, size_t struct_bytes) {
     const cllm_model_params defaults = {
@@ -208,6 +209,13 @@ void cllm_model_get_info(const cllm_model *model, cllm_model_info *info) {
         .plan = now.plan,
     };
     snprintf(info->architecture, sizeof info->architecture, "%s", cllm_arch_name(c->arch));
+}
+
+bool cllm_token_ends_turn(const cllm_model *model, int32_t id) {
+    if (!model) return false;
+    for (uint32_t i = 0; i < model->config.n_eos; i++)
+        if (model->config.eos[i] == id) return true;
+    return model->tokenizer && cllm_tokenizer_ends_turn(model->tokenizer, id);
 }
 
 const cllm_tokenizer *cllm_model_tokenizer(const cllm_model *model) {

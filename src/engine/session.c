@@ -1,4 +1,5 @@
 #include <math.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -44,6 +45,20 @@ cllm_status cllm_session_rewind(cllm_session *session, uint32_t position, cllm_e
     return CLLM_OK;
 }
 
+void cllm_session_set_abort(cllm_session *session, cllm_abort_fn abort, void *user) {
+    if (!session) return;
+    session->abort = abort;
+    session->abort_user = user;
+    const cllm_backend *b = session->model->backend;
+    if (b->session_set_abort) b->session_set_abort(session->on_backend, abort, user);
+}
+
+/* Between calls of the backend, which asks within them. */
+static cllm_status check_abort(const cllm_session *s, cllm_error *err) {
+    if (!s->abort || !s->abort(s->abort_user)) return CLLM_OK;
+    return cllm_fail(err, CLLM_ERR_ABORTED, CLLM_NO_POSITION, "stopped by the session's abort callback");
+}
+
 static cllm_status fail_full(const cllm_session *s, uint32_t n, cllm_error *err) {
     return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
                      "the context is full: %u of %u tokens used, %u more asked for", s->position, s->n_ctx, n);
@@ -79,7 +94,10 @@ cllm_status cllm_session_eval(cllm_session *session, const int32_t *tokens, uint
                            : last       ? CLLM_LOGITS_LAST
                                         : CLLM_LOGITS_NONE;
         float *out = want == CLLM_LOGITS_ALL ? logits + (size_t)done * m->config.vocab : logits;
-        s = m->backend->forward(session->on_backend, session->position + done, tokens + done, batch, want, out, err);
+        s = check_abort(session, err);
+        if (!s)
+            s = m->backend->forward(session->on_backend, session->position + done, tokens + done, batch, want, out,
+                                    err);
         done += batch;
     }
     /* The position moves only when everything went well: what a failed call left in the cache is overwritten by the
@@ -106,11 +124,39 @@ static cllm_status greedy_by_forward(cllm_session *s, int32_t token, uint32_t n,
     if (!s->logits) s->logits = cllm_alloc(m->config.vocab, sizeof *s->logits);
     if (!s->logits) return cllm_fail_memory(err, (size_t)m->config.vocab * sizeof *s->logits, "logits");
     for (uint32_t i = 0; i < n; i++) {
-        cllm_status st =
-            m->backend->forward(s->on_backend, s->position + i, &token, 1, CLLM_LOGITS_LAST, s->logits, err);
+        cllm_status st = check_abort(s, err);
+        if (st) return st;
+        st = m->backend->forward(s->on_backend, s->position + i, &token, 1, CLLM_LOGITS_LAST, s->logits, err);
         if (st) return st;
         out[i] = token = likeliest(s->logits, m->config.vocab);
         if (token < 0) break;
+    }
+    return CLLM_OK;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* What a backend does by itself cannot be stopped: where somebody may want to, it gets some hundredths of a second of work at a time. The tokens
+ * do not depend on it. */
+static cllm_status greedy_by_backend(cllm_session *s, int32_t token, uint32_t n, int32_t *out, cllm_error *err) {
+    static const double short_enough = 0.05;
+    const cllm_backend *b = s->model->backend;
+    if (!s->abort) return b->greedy(s->on_backend, s->position, token, n, out, err);
+    for (uint32_t done = 0, chunk = 1; done < n;) {
+        if (chunk > n - done) chunk = n - done;
+        const double start = seconds();
+        cllm_status st = check_abort(s, err);
+        if (!st)
+            st = b->greedy(s->on_backend, s->position + done, done ? out[done - 1] : token, chunk, out + done, err);
+        if (st) return st;
+        done += chunk;
+        if (out[done - 1] < 0) break; /* the caller finds it */
+        if (seconds() - start < short_enough) chunk *= 2;
+        else if (chunk > 1) chunk /= 2;
     }
     return CLLM_OK;
 }
@@ -121,9 +167,8 @@ cllm_status cllm_session_greedy(cllm_session *session, int32_t token, uint32_t n
     cllm_status s = check_eval(session, &token, n > 0, false, NULL, 0, err);
     if (!s && n > session->n_ctx - session->position) s = fail_full(session, n, err);
     if (s) return s;
-    const cllm_backend *b = session->model->backend;
-    s = b->greedy ? b->greedy(session->on_backend, session->position, token, n, out, err)
-                  : greedy_by_forward(session, token, n, out, err);
+    s = session->model->backend->greedy ? greedy_by_backend(session, token, n, out, err)
+                                        : greedy_by_forward(session, token, n, out, err);
     if (s) return s;
     for (uint32_t i = 0; i < n; i++) {
         if (out[i] >= 0) continue;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "container/dir.h"
 #include "container/json.h"
+#include "text/token.h"
 
 enum { MAX_CONFIG_DEPTH = 64 };
 #define MAX_FILE_BYTES ((size_t)256 << 20)
@@ -58,6 +59,7 @@ cllm_status cllm_tokenizer_open(const char *dir, cllm_tokenizer **out, cllm_erro
     cllm_status status = load_tokens(dir, &config, &t, err);
     if (!status) status = load_chat(dir, config, t, err);
     json_decref(config);
+    if (!status) status = cllm_tokenizer_find_turn_ends(t, err);
     if (status) {
         cllm_tokenizer_close(t);
         return cllm_fail_in(err, status, dir);

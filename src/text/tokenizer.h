@@ -7,6 +7,8 @@
 #include "text/tokenizer_added.h"
 #include "text/tokenizer_decode.h"
 
+enum { CLLM_MAX_TURN_ENDS = 8 };
+
 struct cllm_tokenizer {
     cllm_bpe bpe;
     cllm_normalizer normalizer;
@@ -16,6 +18,8 @@ struct cllm_tokenizer {
     cllm_buf prefix, suffix; /* ids (int32_t) that add_special puts around a text */
     cllm_chat_config chat;
     uint32_t limit; /* largest id + 1 */
+    int32_t turn_ends[CLLM_MAX_TURN_ENDS]; /* ids of the tokens with which known chat templates end a turn */
+    uint32_t n_turn_ends;
 };
 
 /* A tokenizer from the text of a tokenizer.json, without chat template. */

@@ -241,3 +241,43 @@ void cllm_decode_free(cllm_decode_run *run) {
     for (size_t i = 0; i < CLLM_MAX_DECODERS; i++) cllm_buf_free(&run->states[i].bytes);
     cllm_buf_free(&run->out);
 }
+
+/* ---- one token by itself ---- */
+
+/* One stage of it: from `in` to *out, which is empty. */
+static cllm_status piece_stage(const cllm_decode_stage *s, cllm_budget *budget, const cllm_buf *in, cllm_buf *out, cllm_error *err) {
+    const uint8_t *token = in->data ? in->data : (const uint8_t *)"";
+    int byte = s->kind == CLLM_DECODE_BYTE_FALLBACK ? byte_token(token, in->size) : -1;
+    uint8_t b = (uint8_t)byte;
+    bool ok = true;
+    if (s->kind == CLLM_DECODE_REPLACE) return cllm_replace_all(&s->pattern, s->content, budget, token, in->size, out, NULL, err);
+    if (s->kind == CLLM_DECODE_BYTE_LEVEL) {
+        ok = append_byte_level(token, in->size, out);
+    } else if (byte >= 0) {
+        ok = cllm_buf_append(out, &b, 1);
+    } else if (s->kind == CLLM_DECODE_METASPACE) {
+        for (size_t i = 0, length; ok && i < in->size; i += length) {
+            uint32_t c;
+            length = cllm_utf8_decode(token + i, in->size - i, &c);
+            ok = c == s->character ? cllm_buf_append(out, " ", 1) : cllm_buf_append(out, token + i, length);
+        }
+    } else { /* what is stripped is so at the ends of a text; what is joined or fused are several tokens */
+        ok = cllm_buf_append(out, token, in->size);
+    }
+    return ok ? CLLM_OK : no_memory(in->size, err);
+}
+
+cllm_status cllm_decode_piece(const cllm_decoder *d, const uint8_t *token, size_t n, cllm_buf *out, cllm_error *err) {
+    cllm_buf now = {0};
+    cllm_budget budget = cllm_budget_for_ids(1);
+    cllm_status status = cllm_buf_append(&now, token, n) ? CLLM_OK : no_memory(n, err);
+    for (size_t i = 0; !status && i < d->count; i++) {
+        cllm_buf next = {0};
+        status = piece_stage(&d->stages[i], &budget, &now, &next, err);
+        cllm_buf_free(&now);
+        now = next;
+    }
+    if (!status && !cllm_buf_append(out, now.data, now.size)) status = no_memory(now.size, err);
+    cllm_buf_free(&now);
+    return status;
+}

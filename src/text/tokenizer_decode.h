@@ -54,6 +54,9 @@ typedef struct cllm_decode_run {
     cllm_buf out; /* what has been decoded; the caller takes it from here */
 } cllm_decode_run;
 
+/* Appends the bytes of one token as they are inside of a text: parts of characters are left as they are, and nothing is stripped. */
+cllm_status cllm_decode_piece(const cllm_decoder *d, const uint8_t *token, size_t n, cllm_buf *out, cllm_error *err);
+
 cllm_status cllm_decode_push(cllm_decode_run *run, const uint8_t *token, size_t n, cllm_error *err);
 cllm_status cllm_decode_finish(cllm_decode_run *run, cllm_error *err);
 void cllm_decode_free(cllm_decode_run *run);
