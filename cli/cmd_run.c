@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct run_options {
-    const char *dir, *model, *prompt, *file, *chat_template, *system;
+    const char *dir, *model, *prompt, *file, *chat_template, *template_file, *template_kwargs, *system;
     int predict, context, threads, weights, top_k, repeat_last_n;
     int64_t seed;
     double temperature, top_p, min_p, repeat_penalty;
@@ -131,7 +132,7 @@ static int parse(int argc, char **argv, run_options *o) {
          .kind = ARG_FLAG,
          .target = &o->conversation,
          .given = &o->conversation_given,
-         .help = "hold a conversation: every line is a message (default on a terminal when the model has a known chat "
+         .help = "hold a conversation: every line is a message (default on a terminal when the model has a chat "
                  "template)"},
         {.names = "-no-cnv, --no-conversation",
          .kind = ARG_NO_FLAG,
@@ -147,7 +148,17 @@ static int parse(int argc, char **argv, run_options *o) {
          .kind = ARG_STRING,
          .target = &o->chat_template,
          .value = "NAME",
-         .help = "chat template, where the model's own is missing or unknown (a wrong name lists all)"},
+         .help = "a chat template of the program's own instead of the model's (a wrong name lists all)"},
+        {.names = "--chat-template-file",
+         .kind = ARG_STRING,
+         .target = &o->template_file,
+         .value = "FILE",
+         .help = "a chat template in the Jinja language instead of the model's"},
+        {.names = "--template-kwargs, --chat-template-kwargs",
+         .kind = ARG_STRING,
+         .target = &o->template_kwargs,
+         .value = "JSON",
+         .help = "variables for the chat template, e.g. '{\"enable_thinking\": false}'"},
         {.names = "--ignore-eos",
          .kind = ARG_FLAG,
          .target = &o->ignore_eos,
@@ -190,6 +201,8 @@ static int parse(int argc, char **argv, run_options *o) {
         return cli_fail(CLI_USAGE, "both -m %s and %s were given; which one?", o->model, o->dir);
     if (count == 0) o->dir = o->model;
     if (o->dir == NULL) return cli_fail(CLI_USAGE, "the model directory is missing (usage: codecllm %s)", spec.usage);
+    if (o->chat_template != NULL && o->template_file != NULL)
+        return cli_fail(CLI_USAGE, "--chat-template and --chat-template-file both give a template; use one of them");
     if (o->prompt != NULL && o->file != NULL)
         return cli_fail(CLI_USAGE, "-p and -f both give a prompt; use one of them");
     return -1;
@@ -204,6 +217,8 @@ typedef struct run_state {
     generator generator;
     char *prompt; /* of -p or -f; may be NULL */
     size_t prompt_bytes;
+    char *template; /* of --chat-template-file; may be NULL */
+    cllm_chat_params chat;
     double load_seconds;
     uint64_t seed;
 } run_state;
@@ -252,11 +267,38 @@ static int read_prompt(run_state *r) {
     return CLI_OK;
 }
 
+/* Seconds on the local clock, as strftime_now shows them. */
+static int64_t local_time(void) {
+    time_t now = time(NULL);
+    struct tm tm;
+    return (int64_t)now + (localtime_r(&now, &tm) != NULL ? tm.tm_gmtoff : 0);
+}
+
+static int choose_template(run_state *r) {
+    const run_options *o = r->o;
+    cllm_chat_params_default(&r->chat);
+    r->chat.name = o->chat_template;
+    r->chat.kwargs_json = o->template_kwargs;
+    r->chat.now = local_time();
+    if (o->template_file == NULL) return CLI_OK;
+    size_t bytes;
+    int code = cli_read_text(o->template_file, &r->template, &bytes);
+    if (code == CLI_OK && strlen(r->template) != bytes)
+        code = cli_fail(CLI_IO, "%s: a chat template holds no zero bytes", o->template_file);
+    r->chat.source = r->template;
+    return code;
+}
+
+/* Whether to hold a conversation. Where nobody asked for one, a template that cannot be used is told, and there is none. */
 static bool wants_conversation(const run_state *r) {
     const run_options *o = r->o;
+    cllm_error err;
     if (o->conversation_given) return o->conversation;
     if (o->json || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) return false;
-    return o->chat_template != NULL || (r->info.chat_template != NULL && strcmp(r->info.chat_template, "unknown") != 0);
+    if (r->chat.name == NULL && r->chat.source == NULL && r->info.chat_template == NULL) return false;
+    if (conversation_check(r->tokenizer, &r->chat, o->system, &err) == CLLM_OK) return true;
+    fprintf(stderr, "codecllm: no conversation: %s\n", err.message);
+    return false;
 }
 
 static int start_generator(run_state *r, bool chat, cllm_error *err) {
@@ -397,7 +439,7 @@ static int complete(run_state *r, cllm_error *err) {
 static int converse(run_state *r, cllm_error *err) {
     const run_options *o = r->o;
     conversation c;
-    cllm_status status = conversation_open(&c, &r->generator, r->tokenizer, o->chat_template, o->system, err);
+    cllm_status status = conversation_open(&c, &r->generator, r->tokenizer, &r->chat, o->system, err);
     if (status != CLLM_OK) return cli_report(err);
     int code = conversation_loop(&c, r->prompt, o->predict, err);
     conversation_close(&c);
@@ -413,6 +455,7 @@ int cmd_run(int argc, char **argv) {
     run_state r = {.o = &o};
     cllm_error err;
     code = read_prompt(&r);
+    if (code == CLI_OK) code = choose_template(&r);
     if (code == CLI_OK) code = load(&r, &err);
     if (code == CLI_OK) {
         bool chat = wants_conversation(&r);
@@ -423,5 +466,6 @@ int cmd_run(int argc, char **argv) {
     }
     cllm_model_close(r.model);
     free(r.prompt);
+    free(r.template);
     return code;
 }

@@ -28,15 +28,43 @@ static void drop_messages(conversation *c, size_t at, size_t n) {
     c->count -= n;
 }
 
-cllm_status conversation_open(conversation *c, generator *g, const cllm_tokenizer *tokenizer, const char *template_name,
-                              const char *system, cllm_error *err) {
-    *c = (conversation){.g = g, .tokenizer = tokenizer, .template_name = template_name};
-    /* A wrong or missing template is told before anything is typed. */
-    cllm_message probe = {"user", "?"};
-    char *text;
-    cllm_status status = cllm_chat_format(tokenizer, template_name, &probe, 1, true, &text, err);
-    if (status != CLLM_OK) return status;
+static cllm_status render(const conversation *c, const cllm_message *messages, size_t count, bool prompt, char **text,
+                          cllm_error *err) {
+    cllm_chat_params chat = c->chat;
+    chat.messages = messages;
+    chat.message_count = count;
+    chat.add_generation_prompt = prompt;
+    return cllm_chat_render(c->tokenizer, &chat, text, NULL, err);
+}
+
+cllm_status conversation_check(const cllm_tokenizer *tokenizer, const cllm_chat_params *chat, const char *system,
+                               cllm_error *err) {
+    conversation c = {.tokenizer = tokenizer, .chat = *chat};
+    const cllm_message probe[] = {{"system", system}, {"user", "?"}};
+    char *text = NULL;
+    bool bare = system == NULL;
+    cllm_status status = render(&c, probe + bare, 2 - bare, true, &text, err);
     cllm_free(text);
+    return status;
+}
+
+/* Where the template ends an answer with a token of its own, the model will do so too. */
+static void stop_where_answers_end(conversation *c) {
+    static const char mark[] = "the answer stands here";
+    const cllm_message probe[] = {{"user", "?"}, {"assistant", mark}};
+    char *text;
+    if (render(c, probe, 2, false, &text, NULL) != CLLM_OK) return; /* it does not show how answers end */
+    const char *at = strstr(text, mark);
+    if (at != NULL) generator_stop_at_tail(c->g, at + strlen(mark));
+    cllm_free(text);
+}
+
+cllm_status conversation_open(conversation *c, generator *g, const cllm_tokenizer *tokenizer,
+                              const cllm_chat_params *chat, const char *system, cllm_error *err) {
+    *c = (conversation){.g = g, .tokenizer = tokenizer, .chat = *chat};
+    cllm_status status = conversation_check(tokenizer, chat, system, err);
+    if (status != CLLM_OK) return status;
+    stop_where_answers_end(c);
     if (system == NULL) return CLLM_OK;
     c->first = 1;
     status = add_message(c, "system", system, err);
@@ -54,7 +82,7 @@ void conversation_close(conversation *c) {
 static cllm_status format(conversation *c, int32_t **ids, size_t *count, cllm_error *err) {
     for (;;) {
         char *text;
-        cllm_status status = cllm_chat_format(c->tokenizer, c->template_name, c->messages, c->count, true, &text, err);
+        cllm_status status = render(c, c->messages, c->count, true, &text, err);
         if (status != CLLM_OK) return status;
         status = cllm_tokenize(c->tokenizer, text, strlen(text), false, true, ids, count, err);
         cllm_free(text);

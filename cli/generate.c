@@ -26,6 +26,7 @@ cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, co
     *g = (generator){.model = model,
                      .eos = info.eos,
                      .n_eos = info.n_eos,
+                     .tail = -1,
                      .tokenizer = cllm_model_tokenizer(model),
                      .vocab = info.vocab,
                      .context = context,
@@ -55,8 +56,18 @@ void generator_stop_at_turns(generator *g) {
     g->at_turns = true;
 }
 
+void generator_stop_at_tail(generator *g, const char *tail) {
+    int32_t *ids;
+    size_t count;
+    tail += strspn(tail, " \n\r\t");
+    if (cllm_tokenize(g->tokenizer, tail, strlen(tail), false, true, &ids, &count, NULL) != CLLM_OK) return;
+    if (count > 0 && cllm_token_is_special(g->tokenizer, ids[0])) g->tail = ids[0];
+    cllm_free(ids);
+}
+
 static bool is_stop(const generator *g, int32_t token) {
     if (g->ignore_eos) return false;
+    if (g->tail >= 0 && token == g->tail) return true;
     if (g->at_turns) return cllm_token_ends_turn(g->model, token);
     for (uint32_t i = 0; i < g->n_eos; i++) {
         if (g->eos[i] == token) return true;

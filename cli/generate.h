@@ -23,6 +23,7 @@ typedef struct generator {
     const cllm_model *model;
     const int32_t *eos; /* the model's */
     uint32_t n_eos;
+    int32_t tail; /* what the chat template ends an answer with; -1: nothing known */
     bool ignore_eos, at_turns;
     bool greedy; /* always the likeliest token: the backend goes on by itself, some tokens at a time */
     int32_t ahead[GENERATOR_MAX_AHEAD]; /* its tokens that are not out yet: from next_ahead to n_ahead */
@@ -36,8 +37,10 @@ cllm_status generator_open(generator *g, cllm_model *model, uint32_t context, co
                            bool ignore_eos, cllm_error *err);
 /* A generator that is all zeros may be closed too. */
 void generator_close(generator *g);
-/* Also ends at the tokens with which known chat templates end a turn. */
+/* Also ends at the tokens with which chat models usually end a turn. */
 void generator_stop_at_turns(generator *g);
+/* Also ends at the special token that `tail` begins with, white space aside: what a template writes behind an answer. */
+void generator_stop_at_tail(generator *g, const char *tail);
 
 /* Whether the prompt fits into the context, and its ids into the model. */
 cllm_status generator_check(const generator *g, const int32_t *prompt, size_t count, cllm_error *err);
@@ -49,14 +52,17 @@ cllm_status generator_run(generator *g, const int32_t *prompt, size_t count, int
 typedef struct conversation {
     generator *g;
     const cllm_tokenizer *tokenizer;
-    const char *template_name;
+    cllm_chat_params chat; /* the template and its variables */
     cllm_message *messages;
     size_t count, capacity;
     size_t first; /* messages[0] stays when old turns are dropped: 1 if it is the system's, else 0 */
 } conversation;
 
-cllm_status conversation_open(conversation *c, generator *g, const cllm_tokenizer *tokenizer, const char *template_name,
-                              const char *system, cllm_error *err);
+/* Formats a conversation of one question, so that a template that cannot be used is told before anything is typed. */
+cllm_status conversation_check(const cllm_tokenizer *tokenizer, const cllm_chat_params *chat, const char *system,
+                               cllm_error *err);
+cllm_status conversation_open(conversation *c, generator *g, const cllm_tokenizer *tokenizer,
+                              const cllm_chat_params *chat, const char *system, cllm_error *err);
 void conversation_close(conversation *c);
 /* Answers `first` (may be NULL) and then every line of standard input until its end. Returns an exit code. */
 int conversation_loop(conversation *c, const char *first, int predict, cllm_error *err);

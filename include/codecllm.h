@@ -349,7 +349,7 @@ typedef struct cllm_model_info {
     const int32_t *eos;       /* n_eos ids; owned by the model */
     uint32_t n_eos;
     bool weights_decoded;     /* how CLLM_WEIGHTS_AUTO was settled */
-    const char *chat_template; /* recognised family ("llama3", "chatml", ...), "unknown", or NULL if the model has none */
+    const char *chat_template; /* "own", "unusable" or NULL, see cllm_chat_template_name() */
     const char *device;       /* where it is: "cpu", "cuda:0"; owned by the model, like the next two */
     const char *device_name;  /* "NVIDIA H200" */
     const char *device_note;  /* why "auto" took the CPU, one line; NULL if it did not */
@@ -445,13 +445,40 @@ typedef struct cllm_message {
     const char *role; /* "system", "user" or "assistant" */
     const char *content;
 } cllm_message;
-/* Formats a conversation with a named template family, or the directory's own if name is NULL. *text is new memory; tokenize it with
- * add_special = false, parse_special = true. An unknown template is CLLM_ERR_UNSUPPORTED and the message lists the names. */
+/* What a conversation is formatted from. Texts are borrowed for the call, UTF-8 and zero-terminated; each may be NULL. */
+typedef struct cllm_chat_params {
+    size_t struct_bytes;        /* set by cllm_chat_params_default() */
+    const char *source;         /* a template in the Jinja language; or NULL */
+    const char *name;           /* without source: one of cllm_chat_template_names(); NULL: the directory's own */
+    const cllm_message *messages;
+    size_t message_count;
+    const char *messages_json;  /* instead of `messages`: a JSON array of objects, for content in parts, tool calls, reasoning_content */
+    const char *tools_json;     /* a JSON array of function descriptions; the directory's template "tool_use" goes first then */
+    const char *documents_json; /* a JSON array of objects */
+    const char *kwargs_json;    /* a JSON object: further variables, such as {"enable_thinking": false} */
+    bool add_generation_prompt; /* true: end with the beginning of the assistant's answer */
+    int64_t now;                /* what strftime_now shows: seconds since 1970-01-01 00:00 on the local clock; CLLM_NOW: this moment in UTC */
+} cllm_chat_params;
+#define CLLM_NOW INT64_MIN
+/* `struct_bytes`: sizeof(*params) as the caller knows it. */
+CLLM_API void cllm_chat_params_init(cllm_chat_params *params, size_t struct_bytes);
+static inline void cllm_chat_params_default(cllm_chat_params *params) {
+    cllm_chat_params_init(params, sizeof *params);
+}
+/* Formats a conversation by running a chat template as transformers' apply_chat_template does; bos_token and the other special tokens of
+ * tokenizer_config.json are variables too. *text is new, zero-terminated memory; tokenize it with add_special = false, parse_special =
+ * true. tokenizer may be NULL with source or name; bytes may be NULL. Work and memory are bounded. Errors name the template's line and
+ * column: CLLM_ERR_FORMAT (it does not parse, or fails), CLLM_ERR_UNSUPPORTED (it uses what this library does not have; there is no such
+ * name; the directory has no template), CLLM_ERR_ARGUMENT (it refuses the conversation; JSON that is none). */
+CLLM_API cllm_status cllm_chat_render(const cllm_tokenizer *tokenizer, const cllm_chat_params *params, char **text, size_t *bytes,
+                                      cllm_error *err);
+/* cllm_chat_render of messages alone. tokenizer may be NULL with a name; without messages it is CLLM_ERR_ARGUMENT. */
 CLLM_API cllm_status cllm_chat_format(const cllm_tokenizer *tokenizer, const char *name, const cllm_message *messages, size_t count,
                                       bool add_generation_prompt, char **text, cllm_error *err);
-/* The family the directory's template was recognised as; "unknown" if it was not; NULL if the directory has none. */
+/* "own" if the directory has a template that parses; "unusable" if it has one that does not (cllm_chat_render says why); NULL if it has
+ * none. */
 CLLM_API const char *cllm_chat_template_name(const cllm_tokenizer *tokenizer);
-/* Names cllm_chat_format accepts, NULL-terminated; static storage. */
+/* Templates of the library's own that `name` accepts, NULL-terminated; static storage. */
 CLLM_API const char *const *cllm_chat_template_names(void);
 
 typedef struct cllm_sampler_params {

@@ -300,6 +300,13 @@ static void test_text(void **state) {
     note("cllm_token_is_special", "tokenizer");
     assert_false(cllm_token_ends_turn(NULL, 1));
     note("cllm_token_ends_turn", "model");
+    cllm_chat_params chat, zeroed = {0};
+    cllm_chat_params_default(&chat);
+    REFUSES_NULL(cllm_chat_render, "tokenizer", NULL, &chat, &text, &count);
+    REFUSES_NULL(cllm_chat_render, "params", t, NULL, &text, &count);
+    REFUSES_NULL(cllm_chat_render, "text", t, &chat, NULL, &count);
+    REFUSES(cllm_chat_render, "cllm_chat_params_default", t, &zeroed, &text, &count);
+    BEARS_NULL(cllm_chat_params_init, "params", NULL, sizeof chat);
     assert_null(cllm_chat_template_name(NULL));
     note("cllm_chat_template_name", "tokenizer");
     assert_non_null(cllm_chat_template_names());
@@ -416,6 +423,7 @@ static const char *const may_be_null[] = {"cllm_encode_int8.row_scales",
                                           "cllm_model_plan.params",
                                           "cllm_session_eval.logits",
                                           "cllm_chat_format.name",
+                                          "cllm_chat_render.bytes",
                                           "cllm_gpu_tensor_get_info.device_bytes",
                                           "cllm_buffer_new.gpu"};
 

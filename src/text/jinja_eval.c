@@ -18,6 +18,7 @@ static jinja_value lookup(jinja_run *r, const char *name, jinja_scope *scope) {
     if (!strcmp(name, "self"))
         return (jinja_value){.kind = J_NAMESPACE, .d = jinja_alloc(&r->s, 1, sizeof(jinja_dict))};
     if (jinja_is_function(name)) return (jinja_value){.kind = J_FUNCTION, .name = name};
+    if (!strcmp(name, "self")) return (jinja_value){.kind = J_FUNCTION, .name = "self"};
     return jinja_undefined(name);
 }
 
@@ -54,6 +55,8 @@ static jinja_value method(jinja_run *r, jinja_value v, const char *name) {
 jinja_value jinja_get_attribute(jinja_run *r, jinja_value v, const char *name) {
     if (v.kind == J_UNDEFINED) undefined(r, v);
     if (v.kind == J_LOOP) return loop_attribute(r, v.loop, name);
+    /* the blocks of the template, which has none */
+    if (v.kind == J_FUNCTION && !strcmp(v.name, "self")) return jinja_undefined(name);
     if (v.kind == J_NAMESPACE) {
         jinja_value *found = jinja_find_text(&r->s, v.d, name);
         return found ? *found : jinja_undefined(name);

@@ -120,7 +120,8 @@ static jinja_value attribute_of(jinja_run *r, jinja_value v, jinja_value attribu
 }
 
 static jinja_args rest_of(const jinja_args *args, size_t n) {
-    return (jinja_args){args->v + (args->n < n ? args->n : n), args->n < n ? 0 : args->n - n, args->named};
+    if (args->n <= n) return (jinja_args){.named = args->named};
+    return (jinja_args){args->v + n, args->n - n, args->named};
 }
 
 /* What map and select go through: nothing, where jinja2 takes the value for false, such as tools that are none. */

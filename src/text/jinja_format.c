@@ -134,6 +134,7 @@ jinja_value jinja_percent(jinja_state *s, jinja_string *f, jinja_value values) {
 jinja_value jinja_braces(jinja_state *s, jinja_string *f, const jinja_args *args) {
     jinja_text out = {0};
     size_t next = 0;
+    bool numbered = false;
     for (size_t i = 0; i < f->n; i++) {
         char c = f->s[i];
         if (c != '{' && c != '}') {
@@ -155,6 +156,8 @@ jinja_value jinja_braces(jinja_state *s, jinja_string *f, const jinja_args *args
         jinja_value *found = NULL;
         if (!n || (name[0] >= '0' && name[0] <= '9')) {
             size_t at = n ? 0 : next++;
+            numbered = numbered || n;
+            if (numbered && next) jinja_error(s, "a format string with numbered and unnumbered fields");
             for (size_t k = 0; k < n && at < 1000; k++) at = at * 10 + (size_t)(name[k] - '0');
             if (at >= args->n) jinja_error(s, "the format string asks for more arguments than there are");
             jinja_add_str(s, &out, args->v[at]);

@@ -55,7 +55,7 @@ static jinja_value m_strip(jinja_run *r, jinja_value self, const char *name, con
 
 static void split_space(jinja_run *r, jinja_string *t, int64_t most, bool from_end, jinja_list *out) {
     jinja_state *s = &r->s;
-    jinja_string *rest = jinja_strip(s, t, NULL, true, true).s;
+    jinja_string *rest = jinja_strip(s, t, NULL, !from_end, from_end).s;
     jinja_list *chars = jinja_iterate(s, jinja_of_string(rest)), *back = jinja_list_new(s);
     size_t n = chars->n, begin = 0;
     const char *end_of_all = rest->s + rest->n;

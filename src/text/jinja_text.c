@@ -210,7 +210,7 @@ static void json_string_text(jinja_state *s, jinja_text *t, const jinja_string *
         const char *short_form = c && c < 128 ? strchr(from, (int)c) : NULL;
         if (short_form)
             add_format(s, t, "\\%c", to[short_form - from]);
-        else if (c < 0x20 || (ascii && c > 0x7E && c < 0x10000 && c != 0x7F))
+        else if (c < 0x20 || (ascii && c > 0x7E && c < 0x10000))
             add_format(s, t, "\\u%04x", c);
         else if (ascii && c >= 0x10000)
             add_format(s, t, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + ((c - 0x10000) & 0x3FF));

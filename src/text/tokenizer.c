@@ -12,15 +12,15 @@ enum { MAX_CONFIG_DEPTH = 64 };
 /* Offsets into a text are 32 bits wide, and normalization can make it many times longer. */
 #define MAX_TEXT_BYTES ((size_t)256 << 20)
 
-/* *config is NULL where there is none. */
-static cllm_status read_config(const char *dir, json_t **config, cllm_error *err) {
+/* An optional JSON file of the directory; *out is NULL where there is none. */
+static cllm_status load_json(const char *dir, const char *name, json_t **out, cllm_error *err) {
     char *text = NULL;
     size_t bytes = 0;
-    *config = NULL;
-    cllm_status status = cllm_read_optional(dir, "tokenizer_config.json", MAX_FILE_BYTES, &text, &bytes, err);
+    *out = NULL;
+    cllm_status status = cllm_read_optional(dir, name, MAX_FILE_BYTES, &text, &bytes, err);
     if (!status && text) {
-        status = cllm_json_parse(text, bytes, MAX_CONFIG_DEPTH, config, err);
-        if (status) cllm_fail_prefix(err, status, "tokenizer_config.json");
+        status = cllm_json_parse(text, bytes, MAX_CONFIG_DEPTH, out, err);
+        if (status) cllm_fail_prefix(err, status, "%s", name);
     }
     cllm_free(text);
     return status;
@@ -31,7 +31,7 @@ static cllm_status load_tokens(const char *dir, json_t **config, cllm_tokenizer 
     char *json = NULL;
     size_t bytes = 0;
     cllm_status status = cllm_read_file(dir, "tokenizer.json", MAX_FILE_BYTES, &json, &bytes, err);
-    if (!status) status = read_config(dir, config, err);
+    if (!status) status = load_json(dir, "tokenizer_config.json", config, err);
     if (!status) {
         status = cllm_tokenizer_parse_with(json, bytes, *config, out, err);
         if (status && err && !strstr(err->message, "tokenizer_config.json"))
@@ -43,9 +43,12 @@ static cllm_status load_tokens(const char *dir, json_t **config, cllm_tokenizer 
 
 static cllm_status load_chat(const char *dir, json_t *config, cllm_tokenizer *t, cllm_error *err) {
     char *jinja = NULL;
-    size_t jinja_bytes = 0;
-    cllm_status status = cllm_read_optional(dir, "chat_template.jinja", MAX_FILE_BYTES, &jinja, &jinja_bytes, err);
-    if (!status) status = cllm_chat_load(config, jinja, &t->chat, err);
+    size_t bytes = 0;
+    json_t *json = NULL;
+    cllm_status status = load_json(dir, "chat_template.json", &json, err);
+    if (!status) status = cllm_read_optional(dir, "chat_template.jinja", MAX_FILE_BYTES, &jinja, &bytes, err);
+    if (!status) status = cllm_chat_load(config, jinja, json, &t->chat, err);
+    json_decref(json);
     cllm_free(jinja);
     return status;
 }

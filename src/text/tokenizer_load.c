@@ -144,7 +144,6 @@ cllm_status cllm_tokenizer_parse_with(const char *json, size_t bytes, json_t *co
     if (status) return status;
     cllm_tokenizer *t = cllm_alloc_zero(1, sizeof *t);
     status = t ? CLLM_OK : cllm_fail_memory(err, sizeof *t, "a tokenizer");
-    if (t) t->chat.family = CLLM_CHAT_NONE;
     cllm_budget budget = cllm_budget_for_file(bytes);
     if (!status && config) status = cllm_tokenizer_merge(root, config, err);
     if (!status) status = load_parts(t, root, &budget, err);

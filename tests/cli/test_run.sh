@@ -48,6 +48,16 @@ yes 'tell me more about this and that' | head -n 12 | "$codecllm" run --device c
     complain "long conversation: $(cat "$work/err")"
 says 'oldest turn was dropped'
 
+# Templates from a file, with variables; what is wrong with one is told with its place.
+printf "{%% for m in messages %%}{{ m.role }}: {{ m.content }}{%% endfor %%}{%% if mood != 'fine' %%}{{ raise_exception('a bad mood') }}{%% endif %%}" >"$work/template"
+printf 'Hello\n' | "$codecllm" run --device cpu "$work/rd" -cnv --chat-template-file "$work/template" --template-kwargs '{"mood": "fine"}' -n 4 -s 1 >"$work/out" 2>"$work/err" ||
+    complain "template file: $(cat "$work/err")"
+expect 2 run "$work/rd" -cnv --chat-template-file "$work/template" && says 'line 1, column [0-9]+: the template refuses the conversation: a bad mood'
+expect 2 run "$work/rd" -cnv --chat-template-file "$work/template" --chat-template-kwargs '{"mood":' && says 'template variables: line 1'
+printf 'Hi {{' >"$work/template"
+expect 3 run "$work/rd" -cnv --chat-template-file "$work/template" && says 'chat template, line 1, column 6'
+expect 2 run "$work/rd" -cnv --chat-template chatml --chat-template-file "$work/template" && says 'both give a template'
+
 # Ctrl-C ends a generation cleanly.
 "$codecllm" run --device cpu "$work/rd" -p "Once upon a time" -n 1000 --ignore-eos -s 3 >"$work/out" 2>"$work/err" &
 pid=$!

@@ -3,7 +3,8 @@
 
     python3 tests/reference/make_chat_reference.py
 
-The templates are written down here from the published formats of those families; names that start with "other" must not be recognised.
+The templates are written down here from the published formats of those families; "other" is none of
+them.
 Needs `transformers` and `tokenizers`.
 """
 import json
@@ -66,7 +67,7 @@ QWEN3 = ("{% set ns = namespace(last=messages | length - 1) %}"
 
 S = {"bos_token": "<s>", "eos_token": "</s>"}
 L3 = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
-CASES = [  # what it is recognised as, tokens, template
+CASES = [  # family, tokens, template
     ("chatml", {"eos_token": "<|im_end|>"}, CHATML_LOOP + CHATML_END),
     ("chatml", {"eos_token": "<|im_end|>"}, QWEN2_SYSTEM + CHATML_LOOP + CHATML_END),
     ("chatml", {"eos_token": "<|im_end|>"}, VARIABLE_SYSTEM + CHATML_END),
@@ -114,14 +115,12 @@ def main():
     for family, tokens, template in CASES:
         t = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), chat_template=template, **tokens)
         cases = []
-        for messages in CONVERSATIONS if family != "other" else []:
+        for messages in CONVERSATIONS:
             for generate in (True, False):
                 try:
                     text = t.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate)
                 except Exception:  # a template refuses by raising
                     text = None
-                if "raise_exception" in template and all(x["role"] == "system" for x in messages):
-                    text = None  # these templates would drop the message; the library refuses instead
                 cases.append({"messages": messages, "generate": generate, "text": text})
         result.append({"family": family, "config": dict(tokens, chat_template=template), "cases": cases})
     OUT.write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
