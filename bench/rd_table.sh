@@ -24,7 +24,7 @@ dirs=
 for b in $bits; do
     out=$keep/rd-$b
     echo "compress to $b bits" >&2
-    "$codecllm" compress "$model" -o "$out" --mode rd --bpw "$b" --force "$@" >&2
+    "$codecllm" compress "$model" -o "$out" --mode rd --bpw "$b" --profile small --force "$@" >&2
     "$codecllm" info "$out" --compare "$model" --json >"$work/info-$b.json"
     dirs="$dirs $out"
 done

@@ -145,6 +145,7 @@ static void test_lossless_round_trip(void **state) {
     cllm_error err = {0};
     cllm_dir_info info;
     cllm_compress_params p = params_of(CLLM_MODE_LOSSLESS);
+    p.profile = CLLM_PROFILE_SMALL; /* the widest tiles: the others would not make matrices as small as these smaller */
     mkdir(temp_path(f.in, "original"), 0777);
     temp_write_text(f.in, "pytorch_model.bin", "x");
     temp_write_text(f.in, "pytorch_model.bin.index.json", "{}");
@@ -386,6 +387,46 @@ static void test_tiles_of_groups(void **state) {
         cllm_tensor_close(tensor);
     }
     cllm_dir_close(d);
+    temp_remove(f.root);
+}
+
+/* Bytes of all tensors after compression with this profile; *pairs = how many of them have tuples of two. */
+static uint64_t profile_bytes(const struct fixture *f, cllm_mode mode, double bpw, cllm_profile profile, int *pairs) {
+    cllm_error err = {0};
+    cllm_compress_params p = params_of(mode);
+    cllm_dir_info info;
+    cllm_dir *d;
+    p.bpw = bpw;
+    p.profile = profile;
+    p.force = true;
+    must(cllm_compress(CLLM_TEST_SOURCE_DIR "/models/tiny", f->out, &p, &info, &err), &err);
+    must(cllm_dir_open(f->out, &d, &err), &err);
+    *pairs = 0;
+    for (size_t i = 0; i < cllm_dir_count(d); i++) {
+        const cllm_entry *e = cllm_dir_at(d, i);
+        if (e->compressed && e->data[7] == 2) ++*pairs;
+    }
+    cllm_dir_close(d);
+    return info.bytes;
+}
+
+/* Profile auto is fast where that costs little, and has tuples of two throughout at low rates. */
+static void test_profile_auto(void **state) {
+    (void)state;
+    struct fixture f = setup();
+    cllm_compress_params p;
+    cllm_compress_params_default(&p);
+    assert_int_equal(p.profile, CLLM_PROFILE_AUTO);
+    int pairs, fast_pairs;
+    assert_true(profile_bytes(&f, CLLM_MODE_INT8, 0, CLLM_PROFILE_AUTO, &pairs) ==
+                profile_bytes(&f, CLLM_MODE_INT8, 0, CLLM_PROFILE_FAST, &pairs));
+    assert_true(profile_bytes(&f, CLLM_MODE_RD, 4.5, CLLM_PROFILE_AUTO, &pairs) ==
+                profile_bytes(&f, CLLM_MODE_RD, 4.5, CLLM_PROFILE_FAST, &fast_pairs));
+    assert_int_equal(pairs, fast_pairs);
+    profile_bytes(&f, CLLM_MODE_RD, 2.75, CLLM_PROFILE_FAST, &fast_pairs);
+    profile_bytes(&f, CLLM_MODE_RD, 2.75, CLLM_PROFILE_AUTO, &pairs);
+    assert_true(fast_pairs < 43);
+    assert_int_equal(pairs, 43); /* all matrices of the model */
     temp_remove(f.root);
 }
 
@@ -736,6 +777,7 @@ int main(void) {
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_tiles_of_groups),
+        cmocka_unit_test(test_profile_auto),
         cmocka_unit_test(test_unaligned_source),
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_arguments),

@@ -77,6 +77,7 @@ double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, floa
     if (beyond && limit == NARROW) quantize_sample(s, step, NARROW, count, q);
     cllm_alphabet_limits l = {.mode = CLLM_MODE_RD, .dtype = CLLM_DTYPE_BF16, .layout = limit == WIDE ? 16 : 8, .planes = -1, .fold = -1,
                               .max_abs = limit, .profile = p->profile};
+    if (limit == NARROW || p->tuple == 2) l.tuple = p->tuple; /* wide integers have tuples of two alone */
     float reach = s->max_abs / step + 1;
     if (reach < (float)limit) l.max_abs = (int)reach;
     cllm_alphabet best;

@@ -16,6 +16,8 @@ enum { SAMPLE = 24576, POINTS = 3 };
 static const double GAUSSIAN_BITS = 2.047;
 /* The rate is sampled at these distances (in bits) around the first guess, and taken for linear in the logarithm of the step between. */
 static const double DISTANCE[POINTS] = {-0.8, 0.0, 0.8};
+/* Share of the asked bits that tuples of two have to save for profile auto to take them: at 3.5 bits they cost a GPU a tenth of its speed. */
+static const double PAIRS_GAIN = 0.04;
 
 typedef struct curve {
     double log_step[POINTS], bits[POINTS]; /* steps rise, bits fall */
@@ -103,6 +105,35 @@ static cllm_status check_budget(const cllm_compress_params *p, double kept_bits,
                      kept_bits / 8);
 }
 
+/* log2 of the factor on every step at which the file has the asked size. */
+static cllm_status find_shift(const cllm_compress_params *p, const cllm_plan_item *items, size_t n, double budget, double guess,
+                              curve *curves, double *shift, cllm_error *err) {
+    cllm_status s = sample_curves(items, n, guess, p->threads, curves, err);
+    if (s == CLLM_OK) *shift = guess + solve(curves, items, n, budget);
+    return s;
+}
+
+static void force_tuple(cllm_plan_item *items, size_t n, int tuple) {
+    for (size_t i = 0; i < n; i++)
+        if (items[i].coded) items[i].params.tuple = tuple;
+}
+
+/* Profile auto codes as profile fast does, but for low rates, where that costs many bits: then every matrix has tuples of two instead. The choice is
+ * one for all, because a GPU multiplies with matrices of one kind together. At a given size bits that are saved are finer steps. */
+static cllm_status try_pairs(const cllm_compress_params *p, cllm_plan_item *items, size_t n, double budget, double guess, curve *curves,
+                             double *shift, cllm_error *err) {
+    double pairs;
+    force_tuple(items, n, 2);
+    cllm_status s = find_shift(p, items, n, budget, guess, curves, &pairs, err);
+    if (s != CLLM_OK) return s;
+    const double saved = *shift - pairs;
+    const bool better = saved > PAIRS_GAIN * p->bpw;
+    cllm_log(CLLM_LOG_INFO, "profile auto: tuples of two alone would save %.3f bits a weight: %s", saved, better ? "taken" : "not taken");
+    if (better) *shift = pairs;
+    else force_tuple(items, n, 0);
+    return CLLM_OK;
+}
+
 cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
     double weights = 0, coded = 0, kept_bits = 0;
     for (size_t i = 0; i < n; i++) {
@@ -118,8 +149,10 @@ cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *item
     curve *curves = cllm_alloc_zero(n, sizeof *curves);
     if (!curves) return cllm_fail_memory(err, n * sizeof *curves, "rate curves");
     double guess = GAUSSIAN_BITS - budget / coded;
-    s = sample_curves(items, n, guess, p->threads, curves, err);
-    if (s == CLLM_OK) cllm_allocate_shift(items, n, guess + solve(curves, items, n, budget));
+    double shift = 0;
+    s = find_shift(p, items, n, budget, guess, curves, &shift, err);
+    if (s == CLLM_OK && p->profile == CLLM_PROFILE_AUTO) s = try_pairs(p, items, n, budget, guess, curves, &shift, err);
+    if (s == CLLM_OK) cllm_allocate_shift(items, n, shift);
     cllm_free(curves);
     return s;
 }

@@ -21,13 +21,17 @@ void cllm_compress_params_init(cllm_compress_params *params, size_t struct_bytes
     const cllm_compress_params defaults = {.struct_bytes = sizeof defaults,
                                            .mode = CLLM_MODE_RD,
                                            .bpw = 4.5,
-                                           .profile = CLLM_PROFILE_SMALL,
+                                           .profile = CLLM_PROFILE_AUTO,
                                            .shard_bytes = 5000000000u};
     cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
 }
 
 static const char *mode_name(cllm_mode mode) {
     return mode == CLLM_MODE_INT8 ? "int8" : mode == CLLM_MODE_RD ? "rd" : "lossless";
+}
+
+static const char *profile_name(cllm_profile profile) {
+    return profile == CLLM_PROFILE_AUTO ? "auto" : profile == CLLM_PROFILE_FAST ? "fast" : "small";
 }
 
 static cllm_status check_params(const cllm_compress_params *p, cllm_error *err) {
@@ -106,7 +110,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
         item->coded = is_codable(item->entry, job->p);
         cllm_encode_params_default(&item->params);
         item->params.mode = job->p->mode;
-        item->params.profile = job->p->profile;
+        item->params.profile = job->p->profile == CLLM_PROFILE_SMALL ? CLLM_PROFILE_SMALL : CLLM_PROFILE_FAST;
         item->params.threads = job->p->threads;
         if (item->coded) item->params.rows_together = rows_together(job->dir, item->entry);
         job->progress.total += item->entry->bytes;
@@ -145,7 +149,7 @@ static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *e
 
 static void describe_params(const cllm_compress_params *p, char out[256]) {
     snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d", cllm_version(),
-             mode_name(p->mode), p->profile == CLLM_PROFILE_FAST ? "fast" : "small",
+             mode_name(p->mode), profile_name(p->profile),
              p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32);
 }
 
@@ -397,7 +401,7 @@ cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_p
     cllm_status status =
         params ? cllm_params_take(&own, sizeof own, params, __func__, "cllm_compress_params_default", err) : CLLM_OK;
     if (status) return status;
-    CLLM_REQUIRE_ENUM(own.profile, CLLM_PROFILE_SMALL, CLLM_PROFILE_FAST, "params.profile");
+    CLLM_REQUIRE_ENUM(own.profile, CLLM_PROFILE_SMALL, CLLM_PROFILE_AUTO, "params.profile");
     status = check_params(&own, err);
     cllm_dir *dir;
     if (!status) status = cllm_dir_open(in, &dir, err);

@@ -12,7 +12,9 @@
 #include "base/mem.h"
 #include "codec/rate.h"
 
-enum { SAMPLE = 49152 };
+enum { SAMPLE = 49152, LEAST_ROWS = 128 };
+/* Columns and rows whose root mean square is this many times the median are outliers. */
+static const double OUTLIER = 4;
 
 typedef struct kind {
     const char *part; /* of the tensor's name */
@@ -63,19 +65,100 @@ static cllm_status weigh_tokens(cllm_plan_item *item, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* Standard deviation of a tensor's weights, importances of its rows included. */
-static cllm_status deviation(const cllm_plan_item *item, double *out, cllm_error *err) {
-    const cllm_entry *e = item->entry;
-    cllm_sample sample;
-    cllm_status s = cllm_sample_take(e->data, e->type, (uint32_t)e->shape[0], (uint32_t)e->shape[1], NULL, item->params.row_weight,
-                                     SAMPLE, &sample, err);
-    if (s != CLLM_OK) return s;
-    double sum = 0;
-    for (size_t i = 0; i < sample.count; i++) sum += (double)sample.values[i] * (double)sample.values[i];
-    *out = sqrt(sum / (double)sample.count);
-    if (!(*out > 1e-30)) *out = 1e-30;
-    cllm_sample_free(&sample);
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of n numbers, which are sorted by it; 0 of none. */
+static double median(double *values, size_t n) {
+    qsort(values, n, sizeof *values, by_value);
+    return n ? values[n / 2] : 0;
+}
+
+/* Mean squares of a sample's rows. */
+static void square_rows(const cllm_sample *s, size_t rows, size_t cols, double *of_rows) {
+    for (size_t r = 0; r < rows; r++) {
+        double sum = 0;
+        for (size_t c = 0; c < cols; c++) sum += (double)s->values[r * cols + c] * (double)s->values[r * cols + c];
+        of_rows[r] = sum / (double)cols;
+    }
+}
+
+/* The mean square beyond which one of n counts as an outlier; infinite where most are zero. */
+static double outlier_limit(const double *squares, double *scratch, size_t n) {
+    memcpy(scratch, squares, n * sizeof *scratch);
+    const double middle = median(scratch, n);
+    return middle > 0 ? OUTLIER * OUTLIER * middle : INFINITY;
+}
+
+/* Mean squares of a sample's columns, in which no row counts for more than the limit. */
+static void square_columns(const cllm_sample *s, size_t rows, size_t cols, const double *of_rows, double limit, double *of_cols) {
+    for (size_t r = 0; r < rows; r++) {
+        const double share = (of_rows[r] > limit ? limit / of_rows[r] : 1) / (double)rows;
+        for (size_t c = 0; c < cols; c++) of_cols[c] += share * (double)s->values[r * cols + c] * (double)s->values[r * cols + c];
+    }
+}
+
+/* A column of large weights mostly means small inputs: a norm's weight, or the matrix before, may have taken the same factor the other way. Its step
+ * grows with it, beyond what columns differ by anyway, so that neither the tensor's step nor its outliers follow one column. */
+static cllm_status tame_columns(cllm_plan_item *item, const double *of_cols, double *scratch, cllm_error *err) {
+    const size_t cols = (size_t)item->entry->shape[1];
+    const double most = outlier_limit(of_cols, scratch, cols);
+    bool any = false;
+    for (size_t c = 0; c < cols; c++) any = any || of_cols[c] > most;
+    if (!any) return CLLM_OK;
+    float *w = cllm_alloc(cols, sizeof *w);
+    if (!w) return cllm_fail_memory(err, cols * sizeof *w, "importances of columns");
+    for (size_t c = 0; c < cols; c++) w[c] = of_cols[c] > most ? (float)sqrt(most / of_cols[c]) : 1.0f;
+    item->col_weight = w;
+    item->params.col_weight = w;
     return CLLM_OK;
+}
+
+/* The deviation that a sample's rows have, of which none counts for more than the limit. */
+static double deviation_of_rows(const double *of_rows, double limit, size_t rows) {
+    double sum = 0;
+    for (size_t r = 0; r < rows; r++) sum += of_rows[r] > limit ? limit : of_rows[r];
+    return sqrt(sum / (double)rows);
+}
+
+static cllm_status take_sample(const cllm_plan_item *item, size_t *rows, cllm_sample *sample, cllm_error *err) {
+    const cllm_entry *e = item->entry;
+    const size_t cols = (size_t)e->shape[1], most = cols > SAMPLE / LEAST_ROWS ? LEAST_ROWS * cols : SAMPLE;
+    cllm_status s = cllm_sample_take(e->data, e->type, (uint32_t)e->shape[0], (uint32_t)cols, item->params.col_weight, item->params.row_weight, most,
+                                     sample, err);
+    *rows = s == CLLM_OK ? sample->count / cols : 0;
+    return s;
+}
+
+/* Standard deviation of a tensor's weights, importances of its rows and columns included; sets those of columns, where some are outliers. */
+static cllm_status measure(cllm_plan_item *item, bool uniform, double *out, cllm_error *err) {
+    const size_t cols = (size_t)item->entry->shape[1];
+    cllm_sample sample;
+    size_t rows;
+    cllm_status s = take_sample(item, &rows, &sample, err);
+    if (s != CLLM_OK) return s;
+    const size_t most = rows > cols ? rows : cols;
+    double *of_cols = cllm_alloc_zero(cols, sizeof *of_cols), *of_rows = cllm_alloc_zero(rows, sizeof *of_rows);
+    double *scratch = cllm_alloc(most, sizeof *scratch);
+    if (!of_cols || !of_rows || !scratch) s = cllm_fail_memory(err, (cols + rows + most) * sizeof *scratch, "deviations of rows and columns");
+    if (s == CLLM_OK) square_rows(&sample, rows, cols, of_rows);
+    if (s == CLLM_OK && !uniform) {
+        square_columns(&sample, rows, cols, of_rows, outlier_limit(of_rows, scratch, rows), of_cols);
+        s = tame_columns(item, of_cols, scratch, err);
+    }
+    if (s == CLLM_OK && item->col_weight) {
+        for (size_t i = 0; i < sample.count; i++) sample.values[i] *= item->col_weight[i % cols];
+        square_rows(&sample, rows, cols, of_rows);
+    }
+    if (s == CLLM_OK) *out = deviation_of_rows(of_rows, uniform ? INFINITY : outlier_limit(of_rows, scratch, rows), rows);
+    if (s == CLLM_OK && !(*out > 1e-30)) *out = 1e-30;
+    cllm_free(of_cols);
+    cllm_free(of_rows);
+    cllm_free(scratch);
+    cllm_sample_free(&sample);
+    return s;
 }
 
 cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
@@ -93,7 +176,7 @@ cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *
         const kind *k = find_kind(name, has_head && has_embedding);
         double d;
         cllm_status s = k->by_token && !p->uniform ? weigh_tokens(&items[i], err) : CLLM_OK;
-        if (s == CLLM_OK) s = deviation(&items[i], &d, err);
+        if (s == CLLM_OK) s = measure(&items[i], p->uniform, &d, err);
         if (s != CLLM_OK) return s;
         double depth = last > 0 && layer_of(name) >= 0 ? (double)layer_of(name) / (double)last - 0.5 : 0;
         items[i].params.step =
