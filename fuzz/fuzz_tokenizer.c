@@ -48,13 +48,13 @@ static void format_chat(const char *text) {
     cllm_tokenizer t = {0};
     const cllm_message messages[] = {{"system", text}, {"user", text}, {"assistant", text}};
     char *formatted = NULL;
-    check(!cllm_chat_load(NULL, text, &t.chat, NULL), "a chat template");
+    check(!cllm_chat_load(NULL, text, NULL, &t.chat, NULL), "a chat template");
     if (!cllm_chat_format(&t, NULL, messages, 3, true, &formatted, NULL)) cllm_free(formatted);
-    cllm_chat_free(&t.chat);
     for (const char *const *name = cllm_chat_template_names(); *name; name++) {
-        check(!cllm_chat_format(NULL, *name, messages, 3, false, &formatted, NULL), "a conversation");
+        check(!cllm_chat_format(&t, *name, messages, 3, false, &formatted, NULL), "a conversation");
         cllm_free(formatted);
     }
+    cllm_chat_free(&t.chat);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

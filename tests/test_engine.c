@@ -473,7 +473,7 @@ static void test_refusals(void **state) {
     cllm_model_params_default(&params);
     params.device = "cpu";
     params.tier = (cllm_tier)7;
-    assert_int_equal(cllm_model_open(TINY, &params, &model, &err), CLLM_ERR_UNSUPPORTED);
+    assert_int_equal(cllm_model_open(TINY, &params, &model, &err), CLLM_ERR_ARGUMENT);
 }
 
 static bool cancel(const char *what, uint64_t done, uint64_t total, void *user_data) {

@@ -133,7 +133,7 @@ static cllm_status take_sample(const cllm_plan_item *item, size_t *rows, cllm_sa
 }
 
 /* Standard deviation of a tensor's weights, importances of its rows and columns included; sets those of columns, where some are outliers. */
-static cllm_status measure(cllm_plan_item *item, bool uniform, double *out, cllm_error *err) {
+static cllm_status measure(cllm_plan_item *item, bool uniform, bool by_token, double *out, cllm_error *err) {
     const size_t cols = (size_t)item->entry->shape[1];
     cllm_sample sample;
     size_t rows;
@@ -144,7 +144,8 @@ static cllm_status measure(cllm_plan_item *item, bool uniform, double *out, cllm
     double *scratch = cllm_alloc(most, sizeof *scratch);
     if (!of_cols || !of_rows || !scratch) s = cllm_fail_memory(err, (cols + rows + most) * sizeof *scratch, "deviations of rows and columns");
     if (s == CLLM_OK) square_rows(&sample, rows, cols, of_rows);
-    if (s == CLLM_OK && !uniform) {
+    /* No matrix lies before an embedding that could have taken the factor. */
+    if (s == CLLM_OK && !uniform && !by_token) {
         square_columns(&sample, rows, cols, of_rows, outlier_limit(of_rows, scratch, rows), of_cols);
         s = tame_columns(item, of_cols, scratch, err);
     }
@@ -176,7 +177,7 @@ cllm_status cllm_importance_rule(const cllm_compress_params *p, cllm_plan_item *
         const kind *k = find_kind(name, has_head && has_embedding);
         double d;
         cllm_status s = k->by_token && !p->uniform ? weigh_tokens(&items[i], err) : CLLM_OK;
-        if (s == CLLM_OK) s = measure(&items[i], p->uniform, &d, err);
+        if (s == CLLM_OK) s = measure(&items[i], p->uniform, k->by_token, &d, err);
         if (s != CLLM_OK) return s;
         double depth = last > 0 && layer_of(name) >= 0 ? (double)layer_of(name) / (double)last - 0.5 : 0;
         items[i].params.step =
