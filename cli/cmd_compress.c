@@ -49,9 +49,9 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
          .target = &o->profile,
          .value = "P",
          .choices = profile_names,
-         .help = "auto (default): fast, but where that would cost more than 4 % of the asked bits (rd, below about 3.5 bits), tuples of two in "
-                 "every matrix instead; fast: what a GPU multiplies with fastest, up to twice as fast as small; small: fewest bytes (1 to 3 % "
-                 "less in int8, lossless and rd from 4 bits)"},
+         .help = "auto (default): as fast, but in rd tuples of two in every matrix where they save more than 4 % of the bits (low rates); "
+                 "fast: what a GPU multiplies with fastest, up to 2.4 times as fast as small; small: fewest bytes (1 to 3 % less in "
+                 "lossless and int8; in rd what a twentieth to a tenth of the bits is worth where matrices are narrow)"},
         {.names = "--uniform",
          .kind = ARG_FLAG,
          .target = &o->params.uniform,
