@@ -39,10 +39,20 @@ static void blocks_of_self(void **state) {
     check("{% set self = 'me' %}{{ self }}", "me");
 }
 
+/* What ends a loop may stand in another block. */
+static void leaving_loops(void **state) {
+    (void)state;
+    check("{% for i in [1, 2, 3] %}{% with a = i %}{% if a == 2 %}{% break %}{% endif %}{{ a }}{% endwith %}x{% endfor %}",
+          "1x");
+    check("{% for i in [1, 2, 3] %}{% with a = i %}{% if a == 2 %}{% continue %}{% endif %}{{ a }}{% endwith %}x{% endfor %}",
+          "1x3x");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(selecting_from_nothing),
         cmocka_unit_test(blocks_of_self),
+        cmocka_unit_test(leaving_loops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

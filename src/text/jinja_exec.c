@@ -114,10 +114,10 @@ static void run_call_block(jinja_run *r, const jinja_node *n, jinja_scope *scope
     jinja_add_str(&r->s, r->out, jinja_eval(r, &with_caller, scope));
 }
 
-static void run_with(jinja_run *r, const jinja_node *n, jinja_scope *scope) {
+static flow run_with(jinja_run *r, const jinja_node *n, jinja_scope *scope) {
     jinja_scope *body = inner(r, scope);
     for (size_t i = 0; i < n->items.n; i++) assign(r, body, n->items.v[i], jinja_eval(r, n->named.v[i], scope));
-    run(r, &n->body, body);
+    return run(r, &n->body, body);
 }
 
 static flow run_statement(jinja_run *r, const jinja_node *n, jinja_scope *scope) {
@@ -149,8 +149,7 @@ static flow run_statement(jinja_run *r, const jinja_node *n, jinja_scope *scope)
         jinja_add_str(&r->s, r->out, filtered(r, n->b, capture(r, &n->body, inner(r, scope)), scope));
         break;
     case N_WITH:
-        run_with(r, n, scope);
-        break;
+        return run_with(r, n, scope);
     case N_GENERATION:
         run(r, &n->body, inner(r, scope));
         break;
