@@ -52,8 +52,8 @@ static jinja_value f_case(jinja_run *r, const char *name, jinja_value v, const j
     /* Unlike the method: words end at white space, hyphens and brackets, and "don't" has one. */
     jinja_text out = {0};
     for (size_t i = 0; i < t->n;) {
-        size_t end = i + strcspn(jinja_string_new(&r->s, t->s + i, t->n - i).s->s, "-({[< \t\n\r\f\v");
-        if (end > t->n) end = t->n;
+        size_t end = i;
+        while (end < t->n && (!t->s[end] || !strchr("-({[< \t\n\r\f\v", t->s[end]))) end++;
         jinja_value word = jinja_wrap(&r->s, t->s + i, end - i);
         if (end > i) jinja_add_str(&r->s, &out, jinja_change_case(&r->s, word.s, JINJA_CAPITALIZE));
         if (end < t->n) jinja_add(&r->s, &out, t->s + end, 1);
