@@ -155,6 +155,7 @@ static void add_row(gemv_bench *b, const char *coding, const cllm_tensor_info *i
     json_object_set_new(row, "planes", json_integer(info->planes));
     json_object_set_new(row, "levels", json_integer(info->levels));
     json_object_set_new(row, "fold", json_boolean(info->fold));
+    json_object_set_new(row, "trellis", json_boolean(info->trellis));
     json_object_set_new(row, "tile_cols", json_integer(info->tile_cols));
     json_object_set_new(row, "outliers", json_real((double)info->outliers / weights));
     json_object_set_new(row, "rotated_bytes", json_integer((json_int_t)rotated));

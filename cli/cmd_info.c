@@ -61,9 +61,9 @@ static void print_row(const tensor_row *row) {
         const cllm_tensor_info *i = &row->info;
         printf(" %-8s", mode_name(i->mode));
         if (i->mode != CLLM_MODE_RAW)
-            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s%s", i->tuple, i->levels, i->planes,
+            printf(" N=%d levels=%d planes=%d L=%d KC=%d outliers=%llu%s%s%s%s", i->tuple, i->levels, i->planes,
                    i->max_length, i->tile_cols, (unsigned long long)i->outliers, i->fold ? " fold" : "",
-                   i->has_row_scale ? " rows" : "", i->has_col_scale ? " columns" : "");
+                   i->trellis ? " trellis" : "", i->has_row_scale ? " rows" : "", i->has_col_scale ? " columns" : "");
     } else {
         printf(" %-8s", "as it is");
     }
@@ -84,6 +84,7 @@ static json_t *row_json(const tensor_row *row) {
         json_t *coding = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:I}", "mode", mode_name(i->mode), "tuple",
                                    i->tuple, "levels", i->levels, "planes", i->planes, "max_length", i->max_length,
                                    "tile_cols", i->tile_cols, "fold", i->fold, "outliers", (json_int_t)i->outliers);
+        json_object_set_new(coding, "trellis", json_boolean(i->trellis));
         json_object_update_new(object, coding);
     }
     if (row->reference != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&row->snr)));

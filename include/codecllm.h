@@ -130,6 +130,12 @@ typedef struct cllm_encode_params {
     /* Forced choices, for tests and experiments; 0 (or -1 for planes and fold) lets the encoder choose from the data. fold: 0 signed
      * digits, 1 digits of magnitudes with the sign a raw bit (tuple 4, 4 levels, planes up to 5). */
     int tuple, levels, planes, max_length, tile_cols, fold;
+    /* rd: 1 a trellis, 0 none, -1 (default) a trellis where that gives less error for the bytes. With it an element stands on a multiple of half a step,
+     * which halves take no bits; the encoder searches for the best ones. */
+    int trellis;
+    /* rd: mean of x x^T over inputs x of this matrix, `cols` x `cols`, row-major and symmetric, or NULL. With it the encoder lets the rounding of later
+     * columns make up for that of earlier ones, so that the error of the product is least, not that of the weights (GPTQ). Borrowed for the call. */
+    const float *hessian;
 } cllm_encode_params;
 
 typedef struct cllm_tensor_info {
@@ -143,6 +149,7 @@ typedef struct cllm_tensor_info {
     uint32_t tiles;
     uint64_t outliers;
     bool has_row_scale, has_col_scale;
+    bool trellis; /* rd: the lowest bit of an integer follows from stored ones; scales are those of half a step */
 } cllm_tensor_info;
 
 /* `struct_bytes`: sizeof(*params) as the caller knows it. */
@@ -204,6 +211,7 @@ typedef struct cllm_compress_params {
     bool resume;          /* go on from what an interrupted run left in OUT.partial */
     bool convert_f32;     /* lossless: convert F32 matrices to BF16 first; otherwise they are kept as they are */
     bool uniform;         /* rd: steps by deviation alone, without the rule of importances (docs/QUALITY.md) */
+    bool no_trellis;      /* rd: integers count whole steps (cllm_encode_params.trellis 0); for comparison, and for readers from before the trellis */
     cllm_progress_fn progress;
     void *user;
 } cllm_compress_params;

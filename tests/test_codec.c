@@ -370,7 +370,8 @@ static void scales_and_integers_make_the_weights(void **state) {
                 assert_int_equal(b[at], cllm_f32_to_bf16(expected));
                 assert_int_equal(h[at], cllm_f32_to_f16(expected));
                 double step = (double)s[r] * (double)g[i];
-                assert_true(fabs((double)cllm_bf16_to_f32(w[at]) - (double)expected) <= 0.52 * step || abs(q[at]) >= 127);
+                const double most = c.info.trellis ? 2.1 : 0.52; /* a trellis' integers count half steps */
+                assert_true(fabs((double)cllm_bf16_to_f32(w[at]) - (double)expected) <= most * step || abs(q[at]) >= 127);
             }
         free(q);
         free(f);

@@ -44,6 +44,7 @@ class EncodeParams(Structure):
         ("struct_bytes", c_size_t), ("mode", c_int), ("profile", c_int), ("step", c_float), ("bpw", c_float), ("col_weight", POINTER(c_float)),
         ("row_weight", POINTER(c_float)), ("threads", c_int), ("rows_together", c_uint32), ("tuple", c_int), ("levels", c_int),
         ("planes", c_int), ("max_length", c_int), ("tile_cols", c_int), ("fold", c_int),
+        ("trellis", c_int), ("hessian", POINTER(c_float)),
     ]
 
 
@@ -52,6 +53,7 @@ class TensorInfo(Structure):
         ("mode", c_int), ("dtype", c_int), ("rows", c_uint32), ("cols", c_uint32), ("blob_bytes", c_uint64), ("bits_per_weight", c_double),
         ("layout", c_int), ("tuple", c_int), ("levels", c_int), ("planes", c_int), ("max_length", c_int), ("tile_cols", c_int),
         ("fold", c_bool), ("tiles", c_uint32), ("outliers", c_uint64), ("has_row_scale", c_bool), ("has_col_scale", c_bool),
+        ("trellis", c_bool),
     ]
 
 

@@ -9,10 +9,12 @@
 
 /* Bits an outlier costs: its 16-bit entry and, where they are rare, most often a skip. */
 static const double OUTLIER_BITS = 25.0;
-/* A look-up is worth this many bits to the fast profile: enough for folded tuples to win where they cost a few hundredths of a bit, because a GPU
- * multiplies with them much faster than with tuples of three; docs/SPEED.md has what that gains and what it costs. */
+/* A look-up is worth this many bits to the fast profile: enough for folded tuples to win where they cost a few
+ * hundredths of a bit, because a GPU multiplies with them much faster than with tuples of three; docs/SPEED.md has what
+ * that gains and what it costs. */
 static const double FAST_LOOKUP_BITS = 0.9;
-/* Tables of folded tuples are small enough for a GPU to keep a copy for each lane of a warp: half the shared-memory passes. */
+/* Tables of folded tuples are small enough for a GPU to keep a copy for each lane of a warp: half the shared-memory
+ * passes. */
 static const double FAST_FOLD_LOOKUP_BITS = 0.3;
 /* Longest codes of the fast profile, where the table is then small enough for that. */
 enum { FAST_SHORT_CODES = 9 };
@@ -32,8 +34,9 @@ static int by_count_falling(const void *a, const void *b) {
     return x > y ? -1 : x < y;
 }
 
-/* Bits of coding sorted counts (falling) with codes of at most max_length bits for the first *coded of them, the best such cut, the
- * rest as outliers. A code cut short takes more than its share of the code space; the others pay log2(1 - excess) for that. */
+/* Bits of coding sorted counts (falling) with codes of at most max_length bits for the first *coded of them, the best
+ * such cut, the rest as outliers. A code cut short takes more than its share of the code space; the others pay log2(1 -
+ * excess) for that. */
 static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, int max_length, size_t *coded) {
     double best = INFINITY, ideal = 0, excess = 0, log_sum = 0, inside = 0;
     const double shortest = ldexp(1.0, -max_length);
@@ -84,6 +87,10 @@ typedef struct search {
     double best_cost;
 } search;
 
+static int low_bits(const cllm_alphabet *a) {
+    return a->planes + a->trellis;
+}
+
 static double coded_bits(search *s, const cllm_alphabet *a) {
     size_t n = table_count(a->levels, a->tuple), used = 0, coded;
     memset(s->counts, 0, n * sizeof *s->counts);
@@ -105,7 +112,7 @@ static uint64_t fill_digits(search *s, const cllm_alphabet *a) {
     const cllm_alphabet_limits *l = s->limits;
     uint64_t outside = 0;
     for (size_t i = 0; i < s->count; i++) {
-        int d = cllm_element_hi(l->mode, l->dtype, a->planes, s->elements[i]) - a->hi_min;
+        int d = cllm_element_hi(l->mode, l->dtype, low_bits(a), s->elements[i]) - a->hi_min;
         if (a->fold && d < 0) d = ~d;
         const bool inside = d >= 0 && d < a->levels;
         outside += !inside;
@@ -114,12 +121,14 @@ static uint64_t fill_digits(search *s, const cllm_alphabet *a) {
     return outside;
 }
 
-/* Integers must stay in range over the whole alphabet (FORMAT.md 1.2), and an outlier's correction must fit a signed byte. */
+/* Integers must stay in range over the whole alphabet (FORMAT.md 1.2), and an outlier's correction must fit a signed
+ * byte. */
 static bool fits_format(const search *s, const cllm_alphabet *a) {
     if (s->limits->mode == CLLM_MODE_LOSSLESS) return true;
     int limit = s->limits->layout == 8 ? 128 : 2048;
-    if (a->hi_min * (1 << a->planes) < -limit || (a->hi_min + a->levels) * (1 << a->planes) - 1 > limit - 1) return false;
-    int reach = (s->limits->max_abs >> a->planes) + 1;
+    if (a->hi_min * (1 << low_bits(a)) < -limit || (a->hi_min + a->levels) * (1 << low_bits(a)) - 1 > limit - 1)
+        return false;
+    int reach = (s->limits->max_abs >> low_bits(a)) + 1;
     return reach - a->hi_min <= 127 && a->hi_min + a->levels - 1 + reach <= 127;
 }
 
@@ -128,25 +137,26 @@ static int clamp_window(const search *s, const cllm_alphabet *a) {
         int top = (s->limits->dtype == CLLM_DTYPE_BF16 ? 256 : 32) - a->levels;
         return a->hi_min < 0 ? 0 : a->hi_min > top && top >= 0 ? top : a->hi_min;
     }
-    int reach = (s->limits->layout == 8 ? 128 : 2048) >> a->planes;
+    int reach = (s->limits->layout == 8 ? 128 : 2048) >> low_bits(a);
     if (a->hi_min + a->levels > reach) return reach - a->levels;
     return a->hi_min < -reach ? -reach : a->hi_min;
 }
 
-/* The hi parts of the sample for one number of planes. */
+/* The hi parts of the sample for one number of low bits. */
 typedef struct hi_histogram {
     uint32_t count[4096];
     int size, lowest;
     double entropy;
 } hi_histogram;
 
-static void fill_histogram(const search *s, int planes, hi_histogram *h) {
+static void fill_histogram(const search *s, int bits, hi_histogram *h) {
     const cllm_alphabet_limits *l = s->limits;
     const bool lossless = l->mode == CLLM_MODE_LOSSLESS;
-    h->size = lossless ? (l->dtype == CLLM_DTYPE_BF16 ? 256 : 32) : 4096 >> planes;
-    h->lowest = lossless ? 0 : -2048 >> planes;
+    h->size = lossless ? (l->dtype == CLLM_DTYPE_BF16 ? 256 : 32) : 4096 >> bits;
+    h->lowest = lossless ? 0 : -2048 >> bits;
     memset(h->count, 0, (size_t)h->size * sizeof *h->count);
-    for (size_t i = 0; i < s->count; i++) h->count[cllm_element_hi(l->mode, l->dtype, planes, s->elements[i]) - h->lowest]++;
+    for (size_t i = 0; i < s->count; i++)
+        h->count[cllm_element_hi(l->mode, l->dtype, bits, s->elements[i]) - h->lowest]++;
     double sum = 0;
     for (int i = 0; i < h->size; i++)
         if (h->count[i]) sum += h->count[i] * log2(h->count[i]);
@@ -171,9 +181,10 @@ static double weigh(search *s, cllm_alphabet *a) {
     return cost;
 }
 
-/* Cost of one alphabet, which becomes the best if it is; `most_outside` is the share of outliers above which it is not looked at. */
+/* Cost of one alphabet, which becomes the best if it is; `most_outside` is the share of outliers above which it is not
+ * looked at. */
 static double try_alphabet(search *s, int tuple, int levels, int planes, const hi_histogram *h, double most_outside) {
-    cllm_alphabet a = {.tuple = tuple, .levels = levels, .planes = planes};
+    cllm_alphabet a = {.tuple = tuple, .levels = levels, .planes = planes, .trellis = s->limits->trellis};
     uint64_t inside;
     a.hi_min = best_window(h->count, h->size, levels, h->lowest, &inside);
     a.hi_min = clamp_window(s, &a);
@@ -185,19 +196,23 @@ static double try_alphabet(search *s, int tuple, int levels, int planes, const h
 
 static void try_fold(search *s, int planes, const hi_histogram *h) {
     const cllm_alphabet_limits *l = s->limits;
-    cllm_alphabet a = {.tuple = CLLM_FOLD_TUPLE, .levels = CLLM_FOLD_LEVELS, .planes = planes, .fold = true};
+    cllm_alphabet a = {
+        .tuple = CLLM_FOLD_TUPLE, .levels = CLLM_FOLD_LEVELS, .planes = planes, .fold = true, .trellis = l->trellis};
     if ((l->tuple && l->tuple != a.tuple) || (l->levels && l->levels != a.levels)) return;
     uint64_t inside = 0;
     for (int hi = -a.levels; hi < a.levels; hi++) inside += h->count[hi - h->lowest];
+    if (low_bits(&a) > CLLM_FOLD_MAX_PLANES) return; /* the range of the layout */
     if (l->fold == 1 || (double)(s->count - inside) <= FOLD_MOST_OUTSIDE * (double)s->count) weigh(s, &a);
 }
 
-/* Rising alphabets of one tuple: too small ones drown in outliers, and past the best the table only grows, so the search stops there. */
+/* Rising alphabets of one tuple: too small ones drown in outliers, and past the best the table only grows, so the
+ * search stops there. */
 static void try_tuple(search *s, int tuple, int planes, const hi_histogram *h) {
     static const int sizes[][8] = {{8, 12, 16, 24, 32, 48, 64, 0}, {4, 6, 8, 10, 12, 16, 0}, {3, 4, 5, 6, 7, 8, 0}};
     const int forced = s->limits->levels;
     if (forced) {
-        if (table_count(forced, tuple) <= CLLM_MAX_TABLE && (tuple < 4 || forced <= 8)) try_alphabet(s, tuple, forced, planes, h, 1.0);
+        if (table_count(forced, tuple) <= CLLM_MAX_TABLE && (tuple < 4 || forced <= 8))
+            try_alphabet(s, tuple, forced, planes, h, 1.0);
         return;
     }
     double previous = INFINITY;
@@ -215,7 +230,8 @@ int cllm_code_limit(const cllm_alphabet_limits *limits, bool fold) {
     return cut ? FAST_SHORT_CODES : CLLM_MAX_CODE_LENGTH;
 }
 
-bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best) {
+bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits,
+                          cllm_alphabet *best) {
     search s = {.elements = elements, .count = count, .limits = limits, .best = best, .best_cost = INFINITY};
     s.counts = cllm_alloc(CLLM_MAX_TABLE, sizeof *s.counts);
     s.digits = cllm_alloc(count, 1);
@@ -225,13 +241,16 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     const bool may_fold = limits->layout == 8 && limits->mode != CLLM_MODE_LOSSLESS && limits->fold != 0;
     int first = limits->layout == 16 ? 4 : 0, last = limits->layout == 16 ? 8 : may_fold ? CLLM_FOLD_MAX_PLANES : 4;
     if (limits->mode == CLLM_MODE_LOSSLESS) first = last = limits->dtype == CLLM_DTYPE_BF16 ? 8 : 11;
+    if (limits->trellis && first == 0) first = 1;
     if (limits->planes >= 0) {
-        if (limits->planes < first || limits->planes > last) last = -1; /* the format has no such split */
-        else last = limits->planes;
+        if (limits->planes < first || limits->planes > last)
+            last = -1; /* the format has no such split */
+        else
+            last = limits->planes;
         first = limits->planes;
     }
     for (int planes = first; ok && planes <= last; planes++) {
-        fill_histogram(&s, planes, h);
+        fill_histogram(&s, planes + limits->trellis, h);
         /* hi and raw bits together never take less than before as planes grow */
         if (h->entropy + planes + lookup_cost(&s, 4, may_fold) > s.best_cost) break;
         if (may_fold) try_fold(&s, planes, h);
@@ -252,25 +271,30 @@ static size_t all_stand_in(const cllm_alphabet *a) {
     return index;
 }
 
-/* The coded tuple that stands for `index`: fewest digits changed, each to the stand-in (FORMAT.md 1.8), then the shortest code. */
+/* The coded tuple that stands for `index`: fewest digits changed, each to the stand-in (FORMAT.md 1.8), then the
+ * shortest code. */
 static size_t stand_in(const uint8_t *lengths, const cllm_alphabet *a, size_t index) {
     size_t best = all_stand_in(a);
     int best_changes = a->tuple + 1;
     for (unsigned changed = 1; changed < 1u << a->tuple; changed++) {
         size_t candidate = index, place = 1;
         for (int i = 0; i < a->tuple; i++, place *= (size_t)a->levels)
-            if (changed >> i & 1) candidate += place * (size_t)a->stand_in - place * (index / place % (size_t)a->levels);
+            if (changed >> i & 1)
+                candidate += place * (size_t)a->stand_in - place * (index / place % (size_t)a->levels);
         int changes = __builtin_popcount(changed);
-        if (!lengths[candidate] || changes > best_changes || (changes == best_changes && lengths[candidate] >= lengths[best])) continue;
+        if (!lengths[candidate] || changes > best_changes ||
+            (changes == best_changes && lengths[candidate] >= lengths[best]))
+            continue;
         best = candidate;
         best_changes = changes;
     }
     return best;
 }
 
-/* Frequencies of the tuples that get a code of at most max_length bits; a code needs two symbols at least, one of them the
- * tuple of stand-ins, which can stand for every other. */
-static void choose_coded(const uint64_t *counts, const cllm_alphabet *a, size_t n, int max_length, uint64_t *sorted, uint64_t *frequency) {
+/* Frequencies of the tuples that get a code of at most max_length bits; a code needs two symbols at least, one of them
+ * the tuple of stand-ins, which can stand for every other. */
+static void choose_coded(const uint64_t *counts, const cllm_alphabet *a, size_t n, int max_length, uint64_t *sorted,
+                         uint64_t *frequency) {
     size_t used = 0, coded;
     uint64_t total = 0;
     for (size_t i = 0; i < n; i++) {
@@ -320,6 +344,7 @@ bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max
         if (book->lengths[i] > book->max_length) book->max_length = book->lengths[i];
     cllm_canonical_codes(book->lengths, n, codes);
     for (size_t i = 0; i < n; i++) book->codes[i] = codes[i] | (uint32_t)book->lengths[i] << 16;
-    for (size_t i = 0; i < n; i++) book->remap[i] = (uint16_t)(book->lengths[i] || !counts[i] ? i : stand_in(book->lengths, a, i));
+    for (size_t i = 0; i < n; i++)
+        book->remap[i] = (uint16_t)(book->lengths[i] || !counts[i] ? i : stand_in(book->lengths, a, i));
     return true;
 }

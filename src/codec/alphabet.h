@@ -8,6 +8,7 @@ typedef struct cllm_alphabet {
     int tuple, levels, planes, hi_min;
     bool fold;
     int stand_in; /* the digit of outliers */
+    bool trellis; /* elements have one low bit more than planes */
     double bits; /* estimated bits per weight, look-up cost not included */
 } cllm_alphabet;
 
@@ -19,6 +20,7 @@ typedef struct cllm_alphabet_limits {
     int tuple, levels, planes, fold, max_length;
     int max_abs; /* largest |integer| of the whole tensor: corrections must fit a signed byte */
     cllm_profile profile;
+    bool trellis;
 } cllm_alphabet_limits;
 
 /* Chooses from `count` sampled elements (count a multiple of 12, consecutive ones are neighbours in a row). False: no memory. */
@@ -28,8 +30,8 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
 int cllm_code_limit(const cllm_alphabet_limits *limits, bool fold);
 
 /* hi of an integer, or the exponent of a 16-bit float. */
-static inline int cllm_element_hi(cllm_mode mode, cllm_dtype dtype, int planes, int16_t element) {
-    if (mode != CLLM_MODE_LOSSLESS) return element >> planes;
+static inline int cllm_element_hi(cllm_mode mode, cllm_dtype dtype, int low_bits, int16_t element) {
+    if (mode != CLLM_MODE_LOSSLESS) return element >> low_bits;
     return dtype == CLLM_DTYPE_BF16 ? (uint16_t)element >> 7 & 255 : (uint16_t)element >> 10 & 31;
 }
 

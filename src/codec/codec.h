@@ -1,7 +1,9 @@
-/* The codec's inner interface: a validated tensor, and its tiles as registers. docs/FORMAT.md defines every term used here.
+/* The codec's inner interface: a validated tensor, and its tiles as registers. docs/FORMAT.md defines every term used
+ * here.
  *
- * A backend decodes a tile with cllm_tile_decode() into `regs[register * 32 + lane]`, the layout the products use directly:
- * register 4k+i of lane l=(g,t) holds row g+8*(i%2); layout 8: columns 32k+4t+16*(i/2)+0..3, layout 16: 16k+2t+8*(i/2)+0..1.
+ * A backend decodes a tile with cllm_tile_decode() into `regs[register * 32 + lane]`, the layout the products use
+ * directly: register 4k+i of lane l=(g,t) holds row g+8*(i%2); layout 8: columns 32k+4t+16*(i/2)+0..3, layout 16:
+ * 16k+2t+8*(i/2)+0..1.
  */
 #ifndef CLLM_CODEC_CODEC_H
 #define CLLM_CODEC_CODEC_H
@@ -15,7 +17,7 @@ enum {
     CLLM_MAX_CODE_LENGTH = 12,
     CLLM_MAX_TILE_COLS = 4096,
     CLLM_MIN_TILE_COLS = 128,
-    CLLM_MAX_TABLE = 4096, /* levels^tuple */
+    CLLM_MAX_TABLE = 4096,          /* levels^tuple */
     CLLM_TILE_HEAD_BYTES = 36,      /* base length, outlier entries, lane lengths */
     CLLM_TILE_WIDE_HEAD_BYTES = 68, /* the same with 16-bit lane lengths */
     CLLM_TILE_WIDE_FLAG = 0x8000,   /* of the base length */
@@ -48,11 +50,17 @@ typedef struct cllm_header {
     uint32_t tiles, outliers;
     bool fold;
     int stand_in; /* the digit that outliers have in the stream */
+    bool trellis; /* the lowest bit of an integer follows from stored ones, see trellis.h */
 } cllm_header;
+
+/* Bits of an integer below its hi: R of FORMAT.md 1.1. */
+static inline int cllm_low_bits(const cllm_header *h) {
+    return h->planes + h->trellis;
+}
 
 struct cllm_tensor {
     cllm_header h;
-    const uint8_t *blob; /* borrowed */
+    const uint8_t *blob;                                     /* borrowed */
     size_t row_scale_at, col_scale_at, offsets_at, tiles_at; /* section positions in the blob */
     uint32_t row_blocks, col_blocks;
     uint8_t *lengths; /* code length of each tuple index, levels^tuple entries; owned */
@@ -69,13 +77,16 @@ static inline uint32_t cllm_tile_index(const cllm_tensor *t, uint32_t row_block,
 /* Columns of a tile, padding to a multiple of 32 included. */
 uint32_t cllm_tile_width(const cllm_header *h, uint32_t col_block);
 /* 32-bit registers of one lane: width/8 (layout 8) or width/4 (layout 16). A tile has 32 times as many. */
-static inline uint32_t cllm_tile_registers(const cllm_header *h, uint32_t width) { return width * (uint32_t)h->layout / 64; }
+static inline uint32_t cllm_tile_registers(const cllm_header *h, uint32_t width) {
+    return width * (uint32_t)h->layout / 64;
+}
 /* Largest tile in registers * 32, for scratch buffers: tile_cols * 16 * layout / 32 words. */
 size_t cllm_tile_max_words(const cllm_header *h);
 
-/* Decodes one tile, outliers applied, into regs (32 * registers words; 64-byte aligned). Elements are two's complement integers or
- * BF16/FP16 bits. Padding elements are unspecified (products must meet them with x = 0; rows beyond the matrix are dropped).
- * Thread-safe. tier must be one this CPU has (not AUTO). Errors: CLLM_ERR_FORMAT with the position in the blob. */
+/* Decodes one tile, outliers applied, into regs (32 * registers words; 64-byte aligned). Elements are two's complement
+ * integers or BF16/FP16 bits. Padding elements are unspecified (products must meet them with x = 0; rows beyond the
+ * matrix are dropped). Thread-safe. tier must be one this CPU has (not AUTO). Errors: CLLM_ERR_FORMAT with the position
+ * in the blob. */
 cllm_status cllm_tile_decode(const cllm_tensor *t, cllm_tier tier, uint32_t tile, uint32_t *regs, cllm_error *err);
 
 /* Whether the tiles hold as many corrections as the header says, which no single tile can tell: for whoever decodes all

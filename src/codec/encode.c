@@ -1,5 +1,6 @@
-/* A matrix to a blob: choose an alphabet from a sample, count tuples, build the codebook, write the tiles. Everything is a function of
- * row blocks that are handled independently and joined in order, so the bytes do not depend on the number of threads. */
+/* A matrix to a blob: search for the path of a trellis, choose an alphabet from a sample, count tuples, build the
+ * codebook, write the tiles. Everything is a function of row blocks that are handled independently and joined in order,
+ * so the bytes do not depend on the number of threads. */
 #include "base/params.h"
 #include "codec/encode.h"
 
@@ -11,20 +12,25 @@
 #include "codec/lut.h"
 #include "codec/table.h"
 
-enum { SAMPLE = 49152, WIDEST_SMALL = 1024, WIDEST_FAST = 640, GPU_WARPS = 132 * 16 };
-
 void cllm_encode_params_init(cllm_encode_params *params, size_t struct_bytes) {
-    const cllm_encode_params defaults = {
-        .struct_bytes = sizeof defaults, .mode = CLLM_MODE_INT8, .profile = CLLM_PROFILE_SMALL, .planes = -1, .fold = -1};
+    const cllm_encode_params defaults = {.struct_bytes = sizeof defaults,
+                                         .mode = CLLM_MODE_INT8,
+                                         .profile = CLLM_PROFILE_SMALL,
+                                         .planes = -1,
+                                         .fold = -1,
+                                         .trellis = -1};
     cllm_params_init(params, struct_bytes, &defaults, sizeof defaults);
 }
 
-static size_t source_bytes(cllm_dtype d) { return d == CLLM_DTYPE_F32 ? 4 : 2; }
+static size_t source_bytes(cllm_dtype d) {
+    return d == CLLM_DTYPE_F32 ? 4 : 2;
+}
 
-cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, uint8_t **out, size_t *out_bytes,
-                            cllm_error *err) {
+cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, uint8_t **out,
+                            size_t *out_bytes, cllm_error *err) {
     size_t bytes, total;
-    if (!cllm_mul(rows, cols, &bytes) || !cllm_mul(bytes, source_bytes(dtype), &bytes) || !cllm_add(bytes, CLLM_HEADER_BYTES, &total))
+    if (!cllm_mul(rows, cols, &bytes) || !cllm_mul(bytes, source_bytes(dtype), &bytes) ||
+        !cllm_add(bytes, CLLM_HEADER_BYTES, &total))
         return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "%u x %u weights do not fit into memory", rows, cols);
     uint8_t *blob = cllm_alloc(total, 1);
     if (!blob) return cllm_fail_memory(err, total, "an uncoded tensor");
@@ -49,7 +55,7 @@ typedef struct worker_state {
 typedef struct block_result {
     cllm_buf bytes;
     uint32_t outliers;
-    double xq, qq; /* sums for the least-squares scale */
+    cllm_fit fit;
 } block_result;
 
 typedef struct encode_job {
@@ -62,19 +68,6 @@ typedef struct encode_job {
     bool counting;
 } encode_job;
 
-/* Sums for the scale that fits the integers best: x is what was rounded to q. */
-static void add_fit(const cllm_quantizer *q, uint32_t row, const float *w, const int16_t *elements, block_result *b) {
-    float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
-    double xq = 0, qq = 0;
-    for (uint32_t c = 0; c < q->cols; c++) {
-        float e = (float)elements[c], x = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
-        xq += (double)(x * e);
-        qq += (double)(e * e);
-    }
-    b->xq += xq;
-    b->qq += qq;
-}
-
 static void do_block(void *ctx, size_t index, int worker) {
     encode_job *j = ctx;
     const cllm_encoder *e = j->e;
@@ -82,16 +75,21 @@ static void do_block(void *ctx, size_t index, int worker) {
     worker_state *w = &j->workers[worker];
     block_result *b = &j->blocks[index];
     if (w->status != CLLM_OK) return;
-    uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS, n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
-    for (uint32_t r = 0; r < n; r++) {
+    uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS,
+             n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
+    for (uint32_t r = 0; r < n && !h->trellis; r++) {
         int16_t *row = w->rows + (size_t)r * h->cols;
         cllm_quantize_row(&e->q, row0 + r, w->scratch, row);
-        if (j->counting && h->mode == CLLM_MODE_RD) add_fit(&e->q, row0 + r, w->scratch, row, b);
+        if (j->counting && h->mode == CLLM_MODE_RD) cllm_fit_add(&b->fit, &e->q, row0 + r, w->scratch, row);
     }
     for (uint32_t cb = 0; cb < e->col_blocks; cb++) {
         uint32_t col0 = cb * (uint32_t)h->tile_cols, width = cllm_tile_width(h, cb);
         uint32_t valid = h->cols - col0 < width ? h->cols - col0 : width;
-        bool outside = cllm_tile_load(h, w->rows + col0, h->cols, n, valid, width, j->pad, &w->tile);
+        if (h->trellis)
+            cllm_found_tile(e, index, cb, &w->tile);
+        else
+            cllm_tile_load(h, w->rows + col0, h->cols, n, valid, width, j->pad, &w->tile);
+        bool outside = cllm_tile_split(h, width, &w->tile);
         if (j->counting) {
             cllm_tile_count(h, width, &w->tile, w->counts);
             continue;
@@ -132,9 +130,11 @@ static worker_state *new_workers(const cllm_encoder *e, size_t n) {
 
 static cllm_status worst_status(const worker_state *w, size_t n, cllm_error *err) {
     for (size_t i = 0; i < n; i++) {
-        if (w[i].status == CLLM_ERR_MEMORY) return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "out of memory while encoding tiles");
+        if (w[i].status == CLLM_ERR_MEMORY)
+            return cllm_fail(err, CLLM_ERR_MEMORY, CLLM_NO_POSITION, "out of memory while encoding tiles");
         if (w[i].status != CLLM_OK)
-            return cllm_fail(err, w[i].status, CLLM_NO_POSITION, "a tile has more than 65535 outliers with these settings");
+            return cllm_fail(err, w[i].status, CLLM_NO_POSITION,
+                             "a tile has more than 65535 outliers with these settings");
     }
     return CLLM_OK;
 }
@@ -154,19 +154,25 @@ static uint8_t *put_row_scales(const cllm_encoder *e, uint8_t *to) {
     return to;
 }
 
-static size_t align4(size_t x) { return (x + 3) / 4 * 4; }
+static size_t align4(size_t x) {
+    return (x + 3) / 4 * 4;
+}
 
-static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, const encode_job *j, uint8_t **out, size_t *out_bytes,
-                            cllm_error *err) {
+static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, const encode_job *j, uint8_t **out,
+                            size_t *out_bytes, cllm_error *err) {
     uint8_t table[CLLM_MAX_TABLE / 2 + 1];
     cllm_header h = e->h;
-    size_t units = 0, tiles = h.tiles, scale_bytes = h.row_scale == CLLM_ROW_SCALE_F32 ? 4 : h.row_scale > CLLM_ROW_SCALE_TENSOR ? 2 : 0;
+    size_t units = 0, tiles = h.tiles,
+           scale_bytes = h.row_scale == CLLM_ROW_SCALE_F32     ? 4
+                         : h.row_scale > CLLM_ROW_SCALE_TENSOR ? 2
+                                                               : 0;
     for (size_t b = 0; b < e->row_blocks; b++) {
         units += j->blocks[b].bytes.size / CLLM_TILE_ALIGN;
         h.outliers += j->blocks[b].outliers;
     }
     if (units > UINT32_MAX)
-        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "a tensor of more than 64 GiB coded does not fit one blob");
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "a tensor of more than 64 GiB coded does not fit one blob");
     h.table_bytes = (uint32_t)cllm_table_write(book->lengths, cllm_table_count(&h), table);
     h.max_length = book->max_length;
     size_t at = align4(align4(align4(CLLM_HEADER_BYTES + (size_t)h.table_bytes) + scale_bytes * h.rows) +
@@ -195,22 +201,25 @@ static cllm_status assemble(const cllm_encoder *e, const cllm_codebook *book, co
     return CLLM_OK;
 }
 
-/* The reconstruction scale that fits the integers best (least squares, importances included). */
+/* The reconstruction scale that fits the integers best. */
 static void fit_scale(cllm_encoder *e, const encode_job *j) {
-    double xq = 0, qq = 0;
+    cllm_fit sum = e->found.fit;
     for (size_t b = 0; b < e->row_blocks; b++) {
-        xq += j->blocks[b].xq;
-        qq += j->blocks[b].qq;
+        sum.xq += j->blocks[b].fit.xq;
+        sum.qq += j->blocks[b].fit.qq;
     }
-    double factor = qq > 0 ? xq / qq : 1;
+    double factor = sum.qq > 0 ? sum.xq / sum.qq : 1;
     if (!(factor > 0.5 && factor < 2)) return;
-    if (e->h.row_scale == CLLM_ROW_SCALE_TENSOR) e->h.scale = (float)(e->h.scale * factor);
-    else e->h.scale = (float)(e->h.scale / factor);
+    if (e->h.row_scale == CLLM_ROW_SCALE_TENSOR)
+        e->h.scale = (float)(e->h.scale * factor);
+    else
+        e->h.scale = (float)(e->h.scale / factor);
 }
 
 /* Bits of a lossless padding element: any number whose exponent is in the alphabet. */
 static int16_t padding_element(const cllm_header *h) {
-    if (h->mode != CLLM_MODE_LOSSLESS) return (int16_t)(h->hi_min > 0 || h->hi_min + h->levels <= 0 ? h->hi_min * (1 << h->planes) : 0);
+    if (h->mode != CLLM_MODE_LOSSLESS)
+        return (int16_t)(h->hi_min > 0 || h->hi_min + h->levels <= 0 ? h->hi_min * (1 << cllm_low_bits(h)) : 0);
     int exponent = h->hi_min + h->levels / 2;
     return (int16_t)(h->dtype == CLLM_DTYPE_BF16 ? (exponent & 255) << 7 : (exponent & 31) << 10);
 }
@@ -223,8 +232,9 @@ static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, c
     if (s != CLLM_OK) return s;
     for (size_t w = 1; w < workers; w++)
         for (size_t i = 0; i < CLLM_MAX_TABLE; i++) j->workers[0].counts[i] += j->workers[w].counts[i];
-    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, e->h.fold, e->h.stand_in, 0};
-    if (!cllm_codebook_build(j->workers[0].counts, &a, e->h.max_length, book)) return cllm_fail_memory(err, sizeof *book, "a codebook");
+    cllm_alphabet a = {e->h.tuple, e->h.levels, e->h.planes, e->h.hi_min, e->h.fold, e->h.stand_in, e->h.trellis, 0};
+    if (!cllm_codebook_build(j->workers[0].counts, &a, e->h.max_length, book))
+        return cllm_fail_memory(err, sizeof *book, "a codebook");
     if (e->h.mode == CLLM_MODE_RD) fit_scale(e, j);
     j->counting = false;
     j->book = book;
@@ -232,10 +242,7 @@ static cllm_status run_blocks(cllm_encoder *e, encode_job *j, cllm_pool *pool, c
     return worst_status(j->workers, workers, err);
 }
 
-cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t *out_bytes, cllm_error *err) {
-    if (threads <= 0) threads = cllm_cpu_count();
-    if ((size_t)threads > e->row_blocks) threads = (int)e->row_blocks;
-    cllm_pool *pool = threads > 1 ? cllm_pool_new(threads) : NULL;
+static cllm_status write_blob(cllm_encoder *e, cllm_pool *pool, uint8_t **out, size_t *out_bytes, cllm_error *err) {
     size_t workers = (size_t)cllm_pool_threads(pool);
     encode_job j = {.e = e, .pad = padding_element(&e->h)};
     cllm_codebook *book = cllm_alloc(1, sizeof *book);
@@ -243,10 +250,10 @@ cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t
     j.blocks = cllm_alloc_zero(e->row_blocks, sizeof *j.blocks);
     j.tile_units = cllm_alloc_zero(e->h.tiles, sizeof *j.tile_units);
     cllm_status s = CLLM_OK;
-    if (!book || !j.workers || !j.blocks || !j.tile_units) s = cllm_fail_memory(err, workers * e->h.cols * 100, "encoding");
+    if (!book || !j.workers || !j.blocks || !j.tile_units)
+        s = cllm_fail_memory(err, workers * e->h.cols * 100, "encoding");
     if (s == CLLM_OK) s = run_blocks(e, &j, pool, book, err);
     if (s == CLLM_OK) s = assemble(e, book, &j, out, out_bytes, err);
-    cllm_pool_free(pool);
     for (size_t b = 0; j.blocks && b < e->row_blocks; b++) cllm_buf_free(&j.blocks[b].bytes);
     free_workers(j.workers, workers);
     cllm_free(j.blocks);
@@ -255,95 +262,23 @@ cllm_status cllm_encoder_run(cllm_encoder *e, int threads, uint8_t **out, size_t
     return s;
 }
 
-/* ---- alphabet and tiles ---- */
-
-/* Whole rows spread evenly, as elements. */
-static cllm_status sample_elements(const cllm_encoder *e, int16_t **out, size_t *count, cllm_error *err) {
-    size_t rows = e->h.rows, cols = e->h.cols, take = SAMPLE / cols + 1;
-    if (take > rows) take = rows;
-    float *scratch = cllm_alloc(cols, sizeof *scratch);
-    int16_t *elements = cllm_alloc(take * cols + 12, sizeof *elements);
-    if (!scratch || !elements) {
-        cllm_free(scratch);
-        cllm_free(elements);
-        return cllm_fail_memory(err, take * cols * 2, "a sample");
-    }
-    for (size_t i = 0; i < take; i++) cllm_quantize_row(&e->q, (uint32_t)(i * rows / take), scratch, elements + i * cols);
-    cllm_free(scratch);
-    size_t n = take * cols;
-    while (n % 12) { /* tiny matrices: repeat what is there, so that tuples come out even */
-        elements[n] = elements[n - (n >= 12 ? 12 : 1)];
-        n++;
-    }
-    *out = elements;
-    *count = n;
-    return CLLM_OK;
-}
-
-static uint32_t equal_width(uint32_t cols, uint32_t most) {
-    uint32_t blocks = (cols + most - 1) / most, width = (cols + blocks - 1) / blocks;
-    return (width + CLLM_MIN_TILE_COLS - 1) / CLLM_MIN_TILE_COLS * CLLM_MIN_TILE_COLS;
-}
-
-/* Tiles of about equal width: large ones for few lane lengths (small), or those that a GPU multiplies fastest (fast). There each warp takes turns with
- * two tiles at a time, which cost it so many steps of 32 columns, and about twelve more. Half of what that takes is a warp's own time, whose last
- * turn may be short of tiles, and half is what the warps share. Both by measurement: docs/SPEED.md. */
-uint32_t cllm_choose_tile_cols(uint32_t rows, uint32_t cols, cllm_profile profile) {
-    if (profile != CLLM_PROFILE_FAST) return equal_width(cols, WIDEST_SMALL);
-    const uint64_t pairs = (rows + (uint64_t)2 * CLLM_TILE_ROWS - 1) / (2 * CLLM_TILE_ROWS);
-    uint64_t least = UINT64_MAX;
-    uint32_t best = CLLM_MIN_TILE_COLS;
-    for (uint32_t most = CLLM_MIN_TILE_COLS; most <= WIDEST_FAST; most += CLLM_MIN_TILE_COLS) {
-        const uint32_t width = equal_width(cols, most);
-        const uint64_t units = pairs * ((cols + (uint64_t)width - 1) / width), turns = (units + GPU_WARPS - 1) / GPU_WARPS;
-        const uint64_t cost = (turns * GPU_WARPS + units) * (width / 32 + 12);
-        if (cost >= least) continue;
-        least = cost;
-        best = width;
-    }
-    return best;
-}
-
-uint32_t cllm_tile_cols_of(uint32_t rows, uint32_t cols, const cllm_encode_params *p) {
-    if (p->tile_cols) return (uint32_t)p->tile_cols;
-    return cllm_choose_tile_cols(p->rows_together > rows ? p->rows_together : rows, cols, p->profile);
-}
-
-cllm_status cllm_encoder_choose(cllm_encoder *e, const cllm_encode_params *p, int max_abs, cllm_error *err) {
-    cllm_header *h = &e->h;
-    int16_t *elements = NULL;
-    size_t count = 0;
-    cllm_status s = sample_elements(e, &elements, &count, err);
+cllm_status cllm_encoder_run(cllm_encoder *e, const cllm_encode_params *p, int max_abs, uint8_t **out,
+                             size_t *out_bytes, cllm_error *err) {
+    cllm_status s = cllm_encoder_cut(e, p, err);
     if (s != CLLM_OK) return s;
-    cllm_alphabet_limits limits = {.mode = h->mode, .dtype = h->dtype, .layout = h->layout, .tuple = p->tuple, .levels = p->levels,
-                                   .planes = p->planes, .fold = p->fold, .max_length = p->max_length, .max_abs = max_abs,
-                                   .profile = p->profile};
-    cllm_alphabet a;
-    bool ok = cllm_alphabet_choose(elements, count, &limits, &a);
-    cllm_free(elements);
-    if (!ok) return cllm_fail_memory(err, count, "choosing an alphabet");
-    if (!a.tuple)
-        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
-                         "no alphabet of tuple %d, %d levels, %d planes, fold %d can code this tensor; leave them to the encoder", p->tuple,
-                         p->levels, p->planes, p->fold);
-    h->tuple = a.tuple;
-    h->levels = a.levels;
-    h->planes = a.planes;
-    h->hi_min = a.hi_min;
-    h->fold = a.fold;
-    h->stand_in = a.stand_in;
-    h->max_length = cllm_code_limit(&limits, a.fold);
-    h->tile_cols = (int)cllm_tile_cols_of(h->rows, h->cols, p);
-    e->row_blocks = (h->rows + (size_t)CLLM_TILE_ROWS - 1) / CLLM_TILE_ROWS;
-    e->col_blocks = (uint32_t)((h->cols + (size_t)h->tile_cols - 1) / (size_t)h->tile_cols);
-    uint64_t tiles = (uint64_t)e->row_blocks * e->col_blocks;
-    if (tiles >= UINT32_MAX) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION, "%u x %u weights need too many tiles", h->rows, h->cols);
-    h->tiles = (uint32_t)tiles;
-    return CLLM_OK;
+    int threads = p->threads > 0 ? p->threads : cllm_cpu_count();
+    if ((size_t)threads > e->row_blocks) threads = (int)e->row_blocks;
+    cllm_pool *pool = threads > 1 ? cllm_pool_new(threads) : NULL;
+    if (e->h.trellis) s = cllm_encoder_search(e, p, pool, err);
+    if (s == CLLM_OK) s = cllm_encoder_choose(e, p, max_abs, err);
+    if (s == CLLM_OK) s = write_blob(e, pool, out, out_bytes, err);
+    cllm_pool_free(pool);
+    return s;
 }
 
 void cllm_encoder_free(cllm_encoder *e) {
     cllm_quantizer_free(&e->q);
+    cllm_free(e->found.words);
     cllm_free(e->row_stored);
     cllm_free(e->col_stored);
 }

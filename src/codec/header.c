@@ -31,20 +31,25 @@ void cllm_header_write(const cllm_header *h, uint8_t out[CLLM_HEADER_BYTES]) {
     cllm_store32(out + 44, h->outliers);
     out[48] = h->fold;
     out[49] = (uint8_t)h->stand_in;
+    out[50] = h->trellis;
 }
 
 static cllm_status bad(cllm_error *err, uint64_t position, const char *what, unsigned value) {
-    return cllm_fail(err, CLLM_ERR_FORMAT, position, "tensor header: %s is %u, which this version cannot read", what, value);
+    return cllm_fail(err, CLLM_ERR_FORMAT, position, "tensor header: %s is %u, which this version cannot read", what,
+                     value);
 }
 
 static cllm_status check_raw(const uint8_t *blob, const cllm_header *h, cllm_error *err) {
-    static const uint8_t zero_bytes[] = {6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49};
+    static const uint8_t zero_bytes[] = {6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28,
+                                         29, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50};
     for (size_t i = 0; i < sizeof zero_bytes; i++)
-        if (blob[zero_bytes[i]]) return bad(err, zero_bytes[i], "a field that raw tensors leave zero", blob[zero_bytes[i]]);
+        if (blob[zero_bytes[i]])
+            return bad(err, zero_bytes[i], "a field that raw tensors leave zero", blob[zero_bytes[i]]);
     uint64_t width = h->dtype == CLLM_DTYPE_F32 ? 4 : 2, numbers = (uint64_t)h->rows * h->cols, bytes;
     if (__builtin_mul_overflow(numbers, width, &bytes) || __builtin_add_overflow(bytes, CLLM_HEADER_BYTES, &bytes) ||
         h->total_bytes != bytes)
-        return cllm_fail(err, CLLM_ERR_FORMAT, 32, "tensor header: total_bytes does not fit %u x %u raw numbers", h->rows, h->cols);
+        return cllm_fail(err, CLLM_ERR_FORMAT, 32, "tensor header: total_bytes does not fit %u x %u raw numbers",
+                         h->rows, h->cols);
     return CLLM_OK;
 }
 
@@ -55,7 +60,9 @@ static size_t power(size_t base, int n) {
 }
 
 static cllm_status check_alphabet(const uint8_t *blob, const cllm_header *h, cllm_error *err) {
-    if (h->layout != (h->mode == CLLM_MODE_INT8 ? 8 : h->mode == CLLM_MODE_LOSSLESS ? 16 : h->layout) ||
+    if (h->layout != (h->mode == CLLM_MODE_INT8       ? 8
+                      : h->mode == CLLM_MODE_LOSSLESS ? 16
+                                                      : h->layout) ||
         (h->layout != 8 && h->layout != 16))
         return bad(err, 6, "layout", blob[6]);
     if (h->fold) {
@@ -74,8 +81,11 @@ static cllm_status check_alphabet(const uint8_t *blob, const cllm_header *h, cll
     } else if (h->layout == 8 ? h->planes > (h->fold ? CLLM_FOLD_MAX_PLANES : 4) : (h->planes < 4 || h->planes > 8)) {
         return bad(err, 10, "planes", blob[10]);
     }
+    if (h->trellis && h->mode != CLLM_MODE_RD) return bad(err, 50, "trellis of this mode", 1);
+    if (h->trellis && !h->planes) return bad(err, 10, "planes of a trellis", 0);
     if (h->mode != CLLM_MODE_LOSSLESS) {
-        int lowest = h->hi_min * (1 << h->planes), highest = (h->hi_min + h->levels) * (1 << h->planes) - 1;
+        int lowest = h->hi_min * (1 << cllm_low_bits(h)),
+            highest = (h->hi_min + h->levels) * (1 << cllm_low_bits(h)) - 1;
         int limit = h->layout == 8 ? 128 : 2048;
         if (lowest < -limit || highest > limit - 1) return bad(err, 9, "hi_min", blob[9]);
     }
@@ -87,7 +97,9 @@ static cllm_status check_alphabet(const uint8_t *blob, const cllm_header *h, cll
 
 static cllm_status check_scales(const uint8_t *blob, const cllm_header *h, cllm_error *err) {
     unsigned row = blob[14], col = blob[15];
-    bool row_ok = h->mode == CLLM_MODE_LOSSLESS ? row == 0 : h->mode == CLLM_MODE_INT8 ? row >= 2 && row <= 4 : row >= 1 && row <= 4;
+    bool row_ok = h->mode == CLLM_MODE_LOSSLESS ? row == 0
+                  : h->mode == CLLM_MODE_INT8   ? row >= 2 && row <= 4
+                                                : row >= 1 && row <= 4;
     if (!row_ok) return bad(err, 14, "row_scale", row);
     if (col > (h->mode == CLLM_MODE_RD ? 1u : 0u)) return bad(err, 15, "col_scale", col);
     bool scale_ok = isfinite(h->scale);
@@ -100,7 +112,8 @@ static cllm_status check_scales(const uint8_t *blob, const cllm_header *h, cllm_
 
 cllm_status cllm_header_parse(const uint8_t *blob, size_t bytes, cllm_header *h, cllm_error *err) {
     if (bytes < CLLM_HEADER_BYTES)
-        return cllm_fail(err, CLLM_ERR_FORMAT, bytes, "tensor ends after %zu bytes, inside its header of %d", bytes, CLLM_HEADER_BYTES);
+        return cllm_fail(err, CLLM_ERR_FORMAT, bytes, "tensor ends after %zu bytes, inside its header of %d", bytes,
+                         CLLM_HEADER_BYTES);
     if (memcmp(blob, magic, sizeof magic) != 0)
         return cllm_fail(err, CLLM_ERR_FORMAT, 0, "not a CodecLLM tensor (it does not begin with \"CLT1\")");
     if (blob[4] > CLLM_MODE_LOSSLESS) return bad(err, 4, "mode", blob[4]);
@@ -127,11 +140,13 @@ cllm_status cllm_header_parse(const uint8_t *blob, size_t bytes, cllm_header *h,
         .outliers = cllm_load32(blob + 44),
         .fold = blob[48] == 1,
         .stand_in = blob[49],
+        .trellis = blob[50] == 1,
     };
     if (!h->rows) return bad(err, 16, "rows", 0);
     if (!h->cols) return bad(err, 20, "cols", 0);
     if (blob[48] > 1) return bad(err, 48, "fold", blob[48]);
-    for (int i = 50; i < CLLM_HEADER_BYTES; i++)
+    if (blob[50] > 1) return bad(err, 50, "trellis", blob[50]);
+    for (int i = 51; i < CLLM_HEADER_BYTES; i++)
         if (blob[i]) return bad(err, (uint64_t)i, "a reserved byte", blob[i]);
     if (h->total_bytes > bytes)
         return cllm_fail(err, CLLM_ERR_FORMAT, 32, "tensor is cut off: it should have %llu bytes, %zu are there",
@@ -140,10 +155,11 @@ cllm_status cllm_header_parse(const uint8_t *blob, size_t bytes, cllm_header *h,
     cllm_status s = check_alphabet(blob, h, err);
     if (s == CLLM_OK) s = check_scales(blob, h, err);
     if (s != CLLM_OK) return s;
-    uint64_t tiles = (((uint64_t)h->rows + 15) / 16) * (((uint64_t)h->cols + (uint64_t)h->tile_cols - 1) / (uint64_t)h->tile_cols);
+    uint64_t tiles =
+        (((uint64_t)h->rows + 15) / 16) * (((uint64_t)h->cols + (uint64_t)h->tile_cols - 1) / (uint64_t)h->tile_cols);
     if (h->tiles != tiles)
-        return cllm_fail(err, CLLM_ERR_FORMAT, 40, "tensor header: %u tiles, but %u x %u needs %llu", h->tiles, h->rows, h->cols,
-                         (unsigned long long)tiles);
+        return cllm_fail(err, CLLM_ERR_FORMAT, 40, "tensor header: %u tiles, but %u x %u needs %llu", h->tiles, h->rows,
+                         h->cols, (unsigned long long)tiles);
     return CLLM_OK;
 }
 
@@ -152,4 +168,6 @@ uint32_t cllm_tile_width(const cllm_header *h, uint32_t col_block) {
     return left >= (uint32_t)h->tile_cols ? (uint32_t)h->tile_cols : (left + 31) / 32 * 32;
 }
 
-size_t cllm_tile_max_words(const cllm_header *h) { return (size_t)h->tile_cols * CLLM_TILE_ROWS * (size_t)h->layout / 32; }
+size_t cllm_tile_max_words(const cllm_header *h) {
+    return (size_t)h->tile_cols * CLLM_TILE_ROWS * (size_t)h->layout / 32;
+}

@@ -11,20 +11,38 @@
 enum { NARROW_LIMIT = 127, WIDE_LIMIT = 2047, RATE_SAMPLE = 65536, RATE_ROUNDS = 5 };
 static const double RATE_TOLERANCE = 0.003;
 
-static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols, cllm_error *err) {
+static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                cllm_error *err) {
     const char *what = NULL;
-    if ((int)dtype < CLLM_DTYPE_BF16 || (int)dtype > CLLM_DTYPE_F32) what = "the source's dtype must be BF16, F16 or F32";
-    else if (!rows || !cols) what = "a matrix needs at least one row and one column";
-    else if ((unsigned)p->mode > CLLM_MODE_LOSSLESS) what = "unknown mode";
-    else if ((unsigned)p->profile > CLLM_PROFILE_FAST) what = "unknown profile";
-    else if (p->mode == CLLM_MODE_RD && !(p->step > 0 && isfinite(p->step)) && !(p->step == 0 && p->bpw > 0 && p->bpw <= 16))
+    if ((int)dtype < CLLM_DTYPE_BF16 || (int)dtype > CLLM_DTYPE_F32)
+        what = "the source's dtype must be BF16, F16 or F32";
+    else if (!rows || !cols)
+        what = "a matrix needs at least one row and one column";
+    else if ((unsigned)p->mode > CLLM_MODE_LOSSLESS)
+        what = "unknown mode";
+    else if ((unsigned)p->profile > CLLM_PROFILE_FAST)
+        what = "unknown profile";
+    else if (p->mode == CLLM_MODE_RD && !(p->step > 0 && isfinite(p->step)) &&
+             !(p->step == 0 && p->bpw > 0 && p->bpw <= 16))
         what = "mode rd needs a step above 0, or 0 and bits per weight from 0 to 16";
-    else if (p->tuple && (p->tuple < 2 || p->tuple > 4)) what = "tuple must be 2, 3 or 4";
-    else if (p->levels && (p->levels < 2 || p->levels > 64)) what = "levels must be from 2 to 64";
-    else if (p->planes < -1 || p->planes > 11) what = "planes must be from 0 to 11, or -1";
-    else if (p->fold < -1 || p->fold > 1) what = "fold must be 0 or 1, or -1";
-    else if (p->max_length < 0 || p->max_length > CLLM_MAX_CODE_LENGTH) what = "max_length must be from 1 to 12, or 0";
-    else if (p->tile_cols && (p->tile_cols < CLLM_MIN_TILE_COLS || p->tile_cols > CLLM_MAX_TILE_COLS || p->tile_cols % CLLM_MIN_TILE_COLS))
+    else if (p->tuple && (p->tuple < 2 || p->tuple > 4))
+        what = "tuple must be 2, 3 or 4";
+    else if (p->levels && (p->levels < 2 || p->levels > 64))
+        what = "levels must be from 2 to 64";
+    else if (p->planes < -1 || p->planes > 11)
+        what = "planes must be from 0 to 11, or -1";
+    else if (p->fold < -1 || p->fold > 1)
+        what = "fold must be 0 or 1, or -1";
+    else if (p->trellis < -1 || p->trellis > 1)
+        what = "trellis must be 0 or 1, or -1";
+    else if (p->trellis == 1 && (p->mode != CLLM_MODE_RD || p->planes == 0))
+        what = "a trellis needs mode rd and a plane at least";
+    else if (p->hessian && p->mode != CLLM_MODE_RD)
+        what = "hessian is for mode rd";
+    else if (p->max_length < 0 || p->max_length > CLLM_MAX_CODE_LENGTH)
+        what = "max_length must be from 1 to 12, or 0";
+    else if (p->tile_cols && (p->tile_cols < CLLM_MIN_TILE_COLS || p->tile_cols > CLLM_MAX_TILE_COLS ||
+                              p->tile_cols % CLLM_MIN_TILE_COLS))
         what = "tile_cols must be a multiple of 128 up to 4096, or 0";
     if (what) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "encode: %s", what);
     for (uint32_t i = 0; p->col_weight && i < cols; i++)
@@ -70,7 +88,9 @@ static cllm_status set_up_int8(cllm_encoder *e, cllm_error *err) {
     e->q.row_scale = max;
     e->row_stored = cllm_alloc(h->rows, sizeof *e->row_stored);
     if (!e->row_stored) return cllm_fail_memory(err, h->rows * sizeof *e->row_stored, "row scales");
-    h->row_scale = h->dtype == CLLM_DTYPE_BF16 ? CLLM_ROW_SCALE_BF16 : h->dtype == CLLM_DTYPE_F16 ? CLLM_ROW_SCALE_F16 : CLLM_ROW_SCALE_F32;
+    h->row_scale = h->dtype == CLLM_DTYPE_BF16  ? CLLM_ROW_SCALE_BF16
+                   : h->dtype == CLLM_DTYPE_F16 ? CLLM_ROW_SCALE_F16
+                                                : CLLM_ROW_SCALE_F32;
     h->scale = 127.0f;
     h->layout = 8;
     e->q.limit = NARROW_LIMIT;
@@ -100,8 +120,10 @@ static cllm_status set_up_columns(cllm_encoder *e, const float *col_weight, cllm
     return CLLM_OK;
 }
 
-/* Steps of rows that differ: importances of rows, and rows whose largest weight would leave the range get a coarser step. */
-static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const float *max, float step, cllm_error *err) {
+/* Steps of rows that differ: importances of rows, and rows whose largest weight would leave the range get a coarser
+ * step. */
+static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const float *max, float step,
+                               cllm_error *err) {
     uint32_t rows = e->h.rows;
     e->q.row_scale = cllm_alloc(rows, sizeof *e->q.row_scale);
     e->row_stored = cllm_alloc(rows, sizeof *e->row_stored);
@@ -129,17 +151,22 @@ static uint64_t count_beyond(const cllm_quantizer *q, uint32_t row, float s, flo
 /* Range and step of each row for `step`; *max_abs bounds the integers. */
 static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float step, int *max_abs, cllm_error *err) {
     float *max = NULL, largest = 0, *scratch = cllm_alloc(e->h.cols, sizeof *scratch);
-    cllm_status s = scratch ? set_up_columns(e, p->col_weight, err) : cllm_fail_memory(err, e->h.cols * sizeof *scratch, "a row");
+    cllm_status s =
+        scratch ? set_up_columns(e, p->col_weight, err) : cllm_fail_memory(err, e->h.cols * sizeof *scratch, "a row");
     if (s == CLLM_OK) s = row_maxima(&e->q, &max, err);
     uint64_t beyond = 0;
+    double loss = 0;
     for (uint32_t r = 0; s == CLLM_OK && r < e->h.rows; r++) {
         float row_step = step / (p->row_weight ? p->row_weight[r] : 1.0f), reach = max[r] / row_step;
         if (reach > NARROW_LIMIT + 0.49f) beyond += count_beyond(&e->q, r, row_step, scratch);
         largest = reach > largest ? reach : largest;
+        loss += cllm_rows_loss(&max[r], 1, row_step, NARROW_LIMIT) / e->h.rows;
     }
     cllm_free(scratch);
     if (s != CLLM_OK) return s;
-    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols) || p->planes > CLLM_FOLD_MAX_PLANES ||
+    const int low_bits = p->planes + e->h.trellis;
+    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols, e->h.trellis ? loss : 0) ||
+                (p->planes >= 0 && low_bits > CLLM_FOLD_MAX_PLANES) ||
                 (p->planes == CLLM_FOLD_MAX_PLANES && p->fold != 1);
     e->h.layout = wide ? 16 : 8;
     e->q.limit = wide ? WIDE_LIMIT : NARROW_LIMIT;
@@ -152,24 +179,38 @@ static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float
     return s;
 }
 
-static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, float step,
-                               uint8_t **out, size_t *out_bytes, cllm_error *err) {
-    cllm_encoder e = {.h = {.mode = p->mode, .dtype = dtype, .rows = rows, .cols = cols},
-                      .q = {.src = src, .dtype = dtype, .rows = rows, .cols = cols, .mode = p->mode, .limit = WIDE_LIMIT}};
+/* The same with a trellis where one is wanted: its integers count half steps. */
+static cllm_status set_up_trellis(cllm_encoder *e, const cllm_encode_params *p, float step, int *max_abs,
+                                  cllm_error *err) {
+    bool wanted = p->trellis == 1;
+    cllm_status s = p->trellis < 0 && p->planes ? cllm_wants_trellis(&e->q, p, step, &wanted, err) : CLLM_OK;
+    e->h.trellis = wanted;
+    return s == CLLM_OK ? set_up_rd(e, p, wanted ? step / 2 : step, max_abs, err) : s;
+}
+
+static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                               const cllm_encode_params *p, float step, uint8_t **out, size_t *out_bytes,
+                               cllm_error *err) {
+    cllm_encoder e = {
+        .h = {.mode = p->mode, .dtype = dtype, .rows = rows, .cols = cols},
+        .q = {.src = src, .dtype = dtype, .rows = rows, .cols = cols, .mode = p->mode, .limit = WIDE_LIMIT}};
     int max_abs = NARROW_LIMIT;
     cllm_status s = CLLM_OK;
-    if (p->mode == CLLM_MODE_LOSSLESS) e.h.layout = 16;
-    else if (p->mode == CLLM_MODE_INT8) s = set_up_int8(&e, err);
-    else s = set_up_rd(&e, p, step, &max_abs, err);
-    if (s == CLLM_OK) s = cllm_encoder_choose(&e, p, max_abs, err);
-    if (s == CLLM_OK) s = cllm_encoder_run(&e, p->threads, out, out_bytes, err);
+    if (p->mode == CLLM_MODE_LOSSLESS)
+        e.h.layout = 16;
+    else if (p->mode == CLLM_MODE_INT8)
+        s = set_up_int8(&e, err);
+    else
+        s = set_up_trellis(&e, p, step, &max_abs, err);
+    if (s == CLLM_OK) s = cllm_encoder_run(&e, p, max_abs, out, out_bytes, err);
     cllm_encoder_free(&e);
     return s;
 }
 
-/* The first step for asked bits: where the sample's estimate meets them (it falls by about one bit as the step doubles). */
-static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, float *step,
-                              cllm_error *err) {
+/* The first step for asked bits: where the sample's estimate meets them (it falls by about one bit as the step
+ * doubles). */
+static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                              const cllm_encode_params *p, float *step, cllm_error *err) {
     cllm_sample sample;
     cllm_status s = cllm_sample_take(src, dtype, rows, cols, p->col_weight, p->row_weight, RATE_SAMPLE, &sample, err);
     if (s != CLLM_OK) return s;
@@ -185,17 +226,19 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
     return s;
 }
 
-static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p,
-                                  uint8_t **out, size_t *out_bytes, cllm_error *err) {
+static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                  const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
     float step;
     cllm_encode_params settled = *p;
     cllm_status s = first_step(src, dtype, rows, cols, p, &step, err);
     uint8_t *blob = NULL;
     for (int round = 0; s == CLLM_OK && round < RATE_ROUNDS; round++) {
-        /* The rate jumps where the profile prefers another tuple or fold; keeping the first choice leaves it continuous. */
+        /* The rate jumps where the profile prefers another tuple or fold; keeping the first choice leaves it
+         * continuous. */
         if (blob && blob[4] != CLLM_MODE_RAW) {
             settled.tuple = blob[7];
             settled.fold = blob[48];
+            settled.trellis = blob[50];
             if (round > 1) { /* close enough for the whole split to stay */
                 settled.levels = blob[8];
                 settled.planes = blob[10];
@@ -217,8 +260,9 @@ static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t ro
 }
 
 /* What both ways to encode ask of their arguments; *own becomes the params. */
-static cllm_status take_arguments(const char *function, const void *src, const char *src_name, const cllm_encode_params *params, uint8_t **out,
-                                  size_t *out_bytes, cllm_encode_params *own, cllm_error *err) {
+static cllm_status take_arguments(const char *function, const void *src, const char *src_name,
+                                  const cllm_encode_params *params, uint8_t **out, size_t *out_bytes,
+                                  cllm_encode_params *own, cllm_error *err) {
     const char *missing = !out ? "out" : !out_bytes ? "out_bytes" : NULL;
     if (out) *out = NULL;
     if (out_bytes) *out_bytes = 0;
@@ -229,8 +273,8 @@ static cllm_status take_arguments(const char *function, const void *src, const c
     return cllm_params_take(own, sizeof *own, params, function, "cllm_encode_params_default", err);
 }
 
-static cllm_status encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p, uint8_t **out,
-                          size_t *out_bytes, cllm_error *err) {
+static cllm_status encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *p,
+                          uint8_t **out, size_t *out_bytes, cllm_error *err) {
     cllm_status s = check_params(p, dtype, rows, cols, err);
     if (s != CLLM_OK) return s;
     if (p->mode == CLLM_MODE_RAW || (p->mode == CLLM_MODE_LOSSLESS && dtype == CLLM_DTYPE_F32))
@@ -242,16 +286,18 @@ static cllm_status encode(const void *src, cllm_dtype dtype, uint32_t rows, uint
             return cllm_fail(err, CLLM_ERR_ARGUMENT, at, "the weight at row %llu, column %llu is not a finite number",
                              (unsigned long long)(at / cols), (unsigned long long)(at % cols));
     }
-    if (p->mode == CLLM_MODE_RD && p->step == 0) s = encode_to_rate(src, dtype, rows, cols, p, out, out_bytes, err);
-    else s = encode_once(src, dtype, rows, cols, p, p->step, out, out_bytes, err);
+    if (p->mode == CLLM_MODE_RD && p->step == 0)
+        s = encode_to_rate(src, dtype, rows, cols, p, out, out_bytes, err);
+    else
+        s = encode_once(src, dtype, rows, cols, p, p->step, out, out_bytes, err);
     size_t raw = (size_t)rows * cols * (dtype == CLLM_DTYPE_F32 ? 4 : 2) + CLLM_HEADER_BYTES;
     if (s != CLLM_OK || *out_bytes < raw) return s;
     cllm_free(*out);
     return cllm_encode_raw(src, dtype, rows, cols, out, out_bytes, err);
 }
 
-cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols, const cllm_encode_params *params, uint8_t **out,
-                        size_t *out_bytes, cllm_error *err) {
+cllm_status cllm_encode(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                        const cllm_encode_params *params, uint8_t **out, size_t *out_bytes, cllm_error *err) {
     cllm_encode_params own;
     cllm_status s = take_arguments(__func__, src, "src", params, out, out_bytes, &own, err);
     return s == CLLM_OK ? encode(src, dtype, rows, cols, &own, out, out_bytes, err) : s;
@@ -283,15 +329,20 @@ cllm_status cllm_encode_int8(const int8_t *q, const float *row_scales, cllm_dtyp
     if (s != CLLM_OK) return s;
     own.mode = CLLM_MODE_RD;
     own.step = 1;
-    own.col_weight = own.row_weight = NULL;
+    own.trellis = 0;
+    own.col_weight = own.row_weight = own.hessian = NULL;
     s = check_params(&own, dtype, rows, cols, err);
     if (s != CLLM_OK) return s;
     cllm_encoder e = {.h = {.mode = CLLM_MODE_RD, .dtype = dtype, .layout = 8, .rows = rows, .cols = cols},
-                      .q = {.src = (const uint8_t *)q, .dtype = CLLM_DTYPE_I8, .rows = rows, .cols = cols, .mode = CLLM_MODE_RD, .step = 1,
+                      .q = {.src = (const uint8_t *)q,
+                            .dtype = CLLM_DTYPE_I8,
+                            .rows = rows,
+                            .cols = cols,
+                            .mode = CLLM_MODE_RD,
+                            .step = 1,
                             .limit = NARROW_LIMIT + 1}};
     s = set_up_given(&e, row_scales, err);
-    if (s == CLLM_OK) s = cllm_encoder_choose(&e, &own, e.q.limit, err);
-    if (s == CLLM_OK) s = cllm_encoder_run(&e, own.threads, out, out_bytes, err);
+    if (s == CLLM_OK) s = cllm_encoder_run(&e, &own, e.q.limit, out, out_bytes, err);
     cllm_encoder_free(&e);
     return s;
 }

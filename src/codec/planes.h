@@ -1,4 +1,5 @@
-/* The plane loop, shared by all tiers: each includes it under its own instruction set and lets the compiler vectorise over lanes. */
+/* The plane loop, shared by all tiers: each includes it under its own instruction set and lets the compiler vectorise
+ * over lanes. */
 #ifndef CLLM_CODEC_PLANES_H
 #define CLLM_CODEC_PLANES_H
 
@@ -7,9 +8,8 @@
 #include "codec/tile.h"
 
 /* One sub-plane; layout / bits registers share a word. Floor: load, rotate, and-or, store per vector of registers. */
-static inline __attribute__((always_inline)) const uint8_t *cllm_add_subplane(const cllm_header *h, cllm_subplane sub,
-                                                                              uint32_t registers, const uint8_t *words,
-                                                                              uint32_t *regs) {
+static inline __attribute__((always_inline)) const uint8_t *
+cllm_add_subplane(const cllm_header *h, cllm_subplane sub, uint32_t registers, const uint8_t *words, uint32_t *regs) {
     const uint32_t group = (uint32_t)(h->layout / sub.bits);
     for (uint32_t first = 0; first < registers; first += group, words += 4 * CLLM_LANES) {
         uint32_t word[CLLM_LANES], n = registers - first < group ? registers - first : group;
@@ -22,10 +22,36 @@ static inline __attribute__((always_inline)) const uint8_t *cllm_add_subplane(co
     return words;
 }
 
-/* A sign complements what the digit put into its element, above the low bits. Floor: a dozen instructions per vector of registers. */
-static inline __attribute__((always_inline)) void cllm_apply_signs(const cllm_header *h, uint32_t registers, const uint8_t *words,
-                                                                   uint32_t *regs) {
-    const uint32_t above = 0x01010101u * (0xffu << h->planes & 0xffu);
+/* The path of a trellis: 32 elements of a lane at a time become two bits each (FORMAT.md 1.6). Floor: two words of
+ * carries and seven operations a vector of words, and for each of the `layout` registers that share one two turns and
+ * two and-ors. */
+static inline __attribute__((always_inline)) const uint8_t *cllm_add_path(const cllm_header *h, uint32_t registers,
+                                                                          const uint8_t *words, uint32_t *regs) {
+    const uint32_t group = (uint32_t)h->layout, low = h->layout == 8 ? 0x01010101u : 0x00010001u;
+    uint32_t before[CLLM_LANES] = {0};
+    for (uint32_t first = 0; first < registers; first += group, words += 4 * CLLM_LANES) {
+        uint32_t parity[CLLM_LANES], half[CLLM_LANES], n = registers - first < group ? registers - first : group;
+        for (int l = 0; l < CLLM_LANES; l++) {
+            uint32_t w, v = before[l];
+            memcpy(&w, words + 4 * l, sizeof w);
+            parity[l] = w ^ (w << 1 | v >> 31) ^ (w << 3 | v >> 29);
+            half[l] = w << 2 | v >> 30;
+            before[l] = w;
+        }
+        for (uint32_t j = 0; j < n; j++) {
+            uint32_t *out = regs + (size_t)(first + j) * CLLM_LANES;
+            for (int l = 0; l < CLLM_LANES; l++)
+                out[l] |= (cllm_rotr(parity[l], (int)j) & low) << 1 | (cllm_rotr(half[l], (int)j) & low);
+        }
+    }
+    return words;
+}
+
+/* A sign complements what the digit put into its element, above the low bits. Floor: a dozen instructions per vector of
+ * registers. */
+static inline __attribute__((always_inline)) void cllm_apply_signs(const cllm_header *h, uint32_t registers,
+                                                                   const uint8_t *words, uint32_t *regs) {
+    const uint32_t above = 0x01010101u * (0xffu << cllm_low_bits(h) & 0xffu);
     for (uint32_t first = 0; first < registers; first += CLLM_SIGN_GROUP, words += 4 * CLLM_LANES) {
         uint32_t word[CLLM_LANES], n = registers - first < CLLM_SIGN_GROUP ? registers - first : CLLM_SIGN_GROUP;
         memcpy(word, words, sizeof word);
@@ -42,11 +68,13 @@ static inline __attribute__((always_inline)) void cllm_apply_signs(const cllm_he
     }
 }
 
-static inline __attribute__((always_inline)) void cllm_add_planes(const cllm_tensor *t, const cllm_tile *tile, uint32_t *regs) {
-    cllm_subplane sub[3];
+static inline __attribute__((always_inline)) void cllm_add_planes(const cllm_tensor *t, const cllm_tile *tile,
+                                                                  uint32_t *regs) {
+    cllm_subplane sub[CLLM_SUBPLANES];
     int n = cllm_subplanes(&t->h, sub);
     const uint8_t *words = tile->planes;
     for (int i = 0; i < n; i++) words = cllm_add_subplane(&t->h, sub[i], tile->registers, words, regs);
+    if (t->h.trellis) words = cllm_add_path(&t->h, tile->registers, words, regs);
     if (t->h.fold) cllm_apply_signs(&t->h, tile->registers, words, regs);
 }
 

@@ -148,6 +148,7 @@ void cllm_tensor_get_info(const cllm_tensor *t, cllm_tensor_info *info) {
         .tiles = h->tiles,
         .outliers = h->outliers,
         .fold = h->fold,
+        .trellis = h->trellis,
         .has_row_scale = h->row_scale > CLLM_ROW_SCALE_TENSOR,
         .has_col_scale = h->col_scale != CLLM_COL_SCALE_NONE,
     };

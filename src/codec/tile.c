@@ -24,7 +24,8 @@ static void place_lanes(const uint8_t *at, cllm_tile *p) {
     p->code_bits = position;
 }
 
-/* The first byte of padding that is not zero, or NULL: after the last code, and after the last outlier up to the raw bits. */
+/* The first byte of padding that is not zero, or NULL: after the last code, and after the last outlier up to the raw
+ * bits. */
 static const uint8_t *find_padding_bit(const cllm_tile *p) {
     const uint8_t *at = p->codes + p->code_bits / 8;
     if (p->code_bits % 8 && *at++ >> p->code_bits % 8) return at - 1;
@@ -47,7 +48,8 @@ static cllm_status place_parts(const cllm_tensor *t, uint32_t tile, cllm_tile *p
     if (bytes < head + plane_bytes) return bad_tile(t, tile, at, err, "too short for its raw bits");
     place_lanes(at, p);
     p->outlier_entries = cllm_load16(at + 2);
-    size_t code_bytes = ((size_t)p->code_bits + 31) / 32 * 4, coded = head + code_bytes + 2 * (size_t)p->outlier_entries;
+    size_t code_bytes = ((size_t)p->code_bits + 31) / 32 * 4,
+           coded = head + code_bytes + 2 * (size_t)p->outlier_entries;
     if (bytes - plane_bytes != (coded + CLLM_TILE_ALIGN - 1) / CLLM_TILE_ALIGN * CLLM_TILE_ALIGN)
         return bad_tile(t, tile, at, err, "its parts do not add up to its length");
     p->codes = at + head;
@@ -75,9 +77,10 @@ static const char *correct(const cllm_header *h, uint32_t *reg, unsigned element
         uint32_t exponent = ((old >> low) + (unsigned)v) & exponents;
         value = (old & ~(exponents << low)) | exponent << low;
     } else {
-        int q = h->layout == 8 ? (int8_t)old : (int16_t)old, hi = q >> h->planes, limit = h->layout == 8 ? 128 : 2048;
+        int q = h->layout == 8 ? (int8_t)old : (int16_t)old, hi = q >> cllm_low_bits(h),
+            limit = h->layout == 8 ? 128 : 2048;
         if (hi != hi_coded && !(h->fold && hi == -1)) return wrong_digit;
-        q += v * (1 << h->planes);
+        q += v * (1 << cllm_low_bits(h));
         if (q < -limit || q >= limit) return "an outlier leaves the range of the integers";
         value = (uint32_t)q & field;
     }
@@ -94,7 +97,8 @@ static uint32_t *find_element(const cllm_header *h, uint32_t row, uint32_t col, 
     return regs + (size_t)(4 * step + i) * CLLM_LANES + lane;
 }
 
-static cllm_status apply_outliers(const cllm_tensor *t, uint32_t tile, const cllm_tile *p, uint32_t *regs, cllm_error *err) {
+static cllm_status apply_outliers(const cllm_tensor *t, uint32_t tile, const cllm_tile *p, uint32_t *regs,
+                                  cllm_error *err) {
     uint32_t row0 = tile / t->col_blocks * CLLM_TILE_ROWS, col0 = tile % t->col_blocks * (uint32_t)t->h.tile_cols;
     int64_t position = -1;
     for (uint32_t i = 0; i < p->outlier_entries; i++) {
@@ -104,9 +108,11 @@ static cllm_status apply_outliers(const cllm_tensor *t, uint32_t tile, const cll
             continue;
         }
         position += entry[0] + 1;
-        if (position >= (int64_t)CLLM_TILE_ROWS * p->width) return bad_tile(t, tile, entry, err, "an outlier lies outside of the tile");
+        if (position >= (int64_t)CLLM_TILE_ROWS * p->width)
+            return bad_tile(t, tile, entry, err, "an outlier lies outside of the tile");
         uint32_t row = (uint32_t)position / p->width, col = (uint32_t)position % p->width;
-        if (row >= t->h.rows - row0 || col >= t->h.cols - col0) return bad_tile(t, tile, entry, err, "an outlier lies in the padding");
+        if (row >= t->h.rows - row0 || col >= t->h.cols - col0)
+            return bad_tile(t, tile, entry, err, "an outlier lies in the padding");
         unsigned element;
         uint32_t *reg = find_element(&t->h, row, col, regs, &element);
         const char *wrong = correct(&t->h, reg, element, (int8_t)entry[1]);
@@ -133,7 +139,8 @@ static cllm_decode_planes_fn planes_decoder(cllm_tier tier) {
     return cllm_decode_planes_scalar;
 }
 
-/* Lanes have at most (max width / 2 / tuple) tuples of max_length bits; more cannot be used up and is refused before copying. */
+/* Lanes have at most (max width / 2 / tuple) tuples of max_length bits; more cannot be used up and is refused before
+ * copying. */
 enum { MAX_CODE_BYTES = CLLM_LANES * (CLLM_MAX_TILE_COLS / 4) * CLLM_MAX_CODE_LENGTH / 8 };
 
 cllm_status cllm_tile_decode(const cllm_tensor *t, cllm_tier tier, uint32_t tile, uint32_t *regs, cllm_error *err) {
@@ -155,8 +162,8 @@ cllm_status cllm_tile_decode(const cllm_tensor *t, cllm_tier tier, uint32_t tile
     for (int l = 0; l < CLLM_LANES; l++)
         if (stop[l] != p.end[l])
             return cllm_fail(err, CLLM_ERR_FORMAT, (uint64_t)(p.codes - t->blob) + p.start[l] / 8,
-                             "tile %u, lane %d: its codes take %u bits, its length says %u", tile, l, stop[l] - p.start[l],
-                             p.end[l] - p.start[l]);
+                             "tile %u, lane %d: its codes take %u bits, its length says %u", tile, l,
+                             stop[l] - p.start[l], p.end[l] - p.start[l]);
     planes_decoder(tier)(t, &p, regs);
     return p.outlier_entries ? apply_outliers(t, tile, &p, regs, err) : CLLM_OK;
 }

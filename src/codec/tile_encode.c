@@ -11,16 +11,18 @@ bool cllm_tile_scratch_new(const cllm_header *h, cllm_tile_scratch *s) {
     s->regs = cllm_alloc(words, 4);
     s->digits = cllm_alloc(words, 4);
     s->tuples = cllm_alloc(tuples * CLLM_LANES, 2);
+    s->path = cllm_alloc((size_t)cllm_path_words(h, (uint32_t)(words / CLLM_LANES)) * CLLM_LANES, 4);
     s->planes = cllm_alloc(cllm_plane_words(h, (uint32_t)(words / CLLM_LANES)) + 1, 4);
     s->codes = cllm_alloc(tuples * CLLM_LANES * CLLM_MAX_CODE_LENGTH / 32 + 512, 4);
     s->outliers = cllm_alloc((size_t)h->tile_cols * CLLM_TILE_ROWS, 4);
-    return s->regs && s->digits && s->tuples && s->planes && s->codes && s->outliers;
+    return s->regs && s->digits && s->tuples && s->path && s->planes && s->codes && s->outliers;
 }
 
 void cllm_tile_scratch_free(cllm_tile_scratch *s) {
     cllm_free(s->regs);
     cllm_free(s->digits);
     cllm_free(s->tuples);
+    cllm_free(s->path);
     cllm_free(s->planes);
     cllm_free(s->codes);
     cllm_free(s->outliers);
@@ -45,16 +47,18 @@ static void load_row16(const int16_t *row, uint32_t valid, uint32_t width, int16
 }
 
 /* A folded integer without its sign: hi of the magnitude. */
-static inline int8_t unsigned_hi(int8_t q, int planes) { return (int8_t)((q ^ q >> 7) >> planes); }
+static inline int8_t unsigned_hi(int8_t q, int low_bits) {
+    return (int8_t)((q ^ q >> 7) >> low_bits);
+}
 
 /* Digits of all elements, 0 for those outside of the alphabet; tells whether any was. */
 static bool find_digits_folded(const cllm_header *h, const uint32_t *regs, size_t words, uint32_t *digits) {
     const int8_t *q = (const int8_t *)regs;
     int8_t *out = (int8_t *)digits;
-    const int planes = h->planes;
+    const int low_bits = cllm_low_bits(h);
     int8_t outside = 0;
     for (size_t i = 0; i < 4 * words; i++) {
-        int8_t hi = unsigned_hi(q[i], planes), digit = hi < CLLM_FOLD_LEVELS ? hi : 0;
+        int8_t hi = unsigned_hi(q[i], low_bits), digit = hi < CLLM_FOLD_LEVELS ? hi : 0;
         outside |= (int8_t)(hi ^ digit);
         out[i] = digit;
     }
@@ -66,11 +70,11 @@ static bool find_digits8(const cllm_header *h, const uint32_t *regs, size_t word
     const int8_t *q = (const int8_t *)regs;
     uint8_t *out = (uint8_t *)digits;
     const int8_t low = (int8_t)h->hi_min, high = (int8_t)(h->hi_min + h->levels - 1);
-    const int planes = h->planes;
+    const int low_bits = cllm_low_bits(h);
     const int8_t stand_in = (int8_t)(low + h->stand_in);
     uint8_t outside = 0;
     for (size_t i = 0; i < 4 * words; i++) {
-        int8_t hi = (int8_t)(q[i] >> planes), coded = hi < low || hi > high ? stand_in : hi;
+        int8_t hi = (int8_t)(q[i] >> low_bits), coded = hi < low || hi > high ? stand_in : hi;
         outside |= (uint8_t)(hi ^ coded);
         out[i] = (uint8_t)(coded - low);
     }
@@ -82,7 +86,7 @@ static bool find_digits16(const cllm_header *h, const uint32_t *regs, size_t wor
     uint16_t *out = (uint16_t *)digits;
     const int16_t low = (int16_t)h->hi_min, high = (int16_t)(h->hi_min + h->levels - 1);
     const bool lossless = h->mode == CLLM_MODE_LOSSLESS;
-    const int shift = !lossless ? h->planes : h->dtype == CLLM_DTYPE_BF16 ? 7 : 10;
+    const int shift = !lossless ? cllm_low_bits(h) : h->dtype == CLLM_DTYPE_BF16 ? 7 : 10;
     const int16_t field = !lossless ? -1 : h->dtype == CLLM_DTYPE_BF16 ? 255 : 31;
     const int16_t stand_in = (int16_t)(low + h->stand_in);
     uint16_t outside = 0;
@@ -114,7 +118,8 @@ static void find_tuples(const cllm_header *h, uint32_t width, const uint32_t *di
     if (h->tuple == 3) {
         triples(h, width, digits, tuples);
     } else if (h->layout == 16) {
-        for (size_t i = 0; i < registers * CLLM_LANES; i++) tuples[i] = (uint16_t)((digits[i] & 0xffff) + m * (digits[i] >> 16));
+        for (size_t i = 0; i < registers * CLLM_LANES; i++)
+            tuples[i] = (uint16_t)((digits[i] & 0xffff) + m * (digits[i] >> 16));
     } else if (h->tuple == 4) {
         for (size_t i = 0; i < registers * CLLM_LANES; i++) {
             uint32_t d = digits[i];
@@ -130,14 +135,26 @@ static void find_tuples(const cllm_header *h, uint32_t width, const uint32_t *di
     }
 }
 
-bool cllm_tile_load(const cllm_header *h, const int16_t *elements, size_t stride, uint32_t valid_rows, uint32_t valid, uint32_t width,
-                    int16_t pad, cllm_tile_scratch *s) {
+void cllm_tile_load(const cllm_header *h, const int16_t *elements, size_t stride, uint32_t valid_rows, uint32_t valid,
+                    uint32_t width, int16_t pad, cllm_tile_scratch *s) {
     for (uint32_t row = 0; row < CLLM_TILE_ROWS; row++) {
         uint32_t *to = s->regs + (row & 7) * 4 + (row >= 8 ? CLLM_LANES : 0), columns = row < valid_rows ? valid : 0;
         const int16_t *from = elements + (row < valid_rows ? row : 0) * stride;
-        if (h->layout == 8) load_row8(from, columns, width, pad, to);
-        else load_row16(from, columns, width, pad, to);
+        if (h->layout == 8)
+            load_row8(from, columns, width, pad, to);
+        else
+            load_row16(from, columns, width, pad, to);
     }
+}
+
+void cllm_tile_unload(const cllm_header *h, const uint32_t *regs, uint32_t row, uint32_t valid, int16_t *out) {
+    const uint32_t *from = regs + (row & 7) * 4 + (row >= 8 ? CLLM_LANES : 0), apart = h->layout == 8 ? 16 : 8;
+    for (uint32_t c = 0; c < valid; c += apart, from += 2 * CLLM_LANES)
+        for (uint32_t i = 0; i < apart && c + i < valid; i++)
+            out[c + i] = h->layout == 8 ? ((const int8_t *)from)[i] : ((const int16_t *)from)[i];
+}
+
+bool cllm_tile_split(const cllm_header *h, uint32_t width, cllm_tile_scratch *s) {
     size_t words = (size_t)cllm_tile_registers(h, width) * CLLM_LANES;
     bool outside = h->fold          ? find_digits_folded(h, s->regs, words, s->digits)
                    : h->layout == 8 ? find_digits8(h, s->regs, words, s->digits)
@@ -160,7 +177,8 @@ static size_t write_signs(uint32_t registers, const uint32_t *regs, uint32_t *ou
             const uint32_t *r = regs + (size_t)(first + j) * CLLM_LANES;
             for (int l = 0; l < CLLM_LANES; l++) {
                 /* bits 7, 15, 23, 31 to 2, 6, 10, 14 */
-                uint32_t s = (r[l] >> 5 & 0x0004) | (r[l] >> 9 & 0x0040) | (r[l] >> 13 & 0x0400) | (r[l] >> 17 & 0x4000);
+                uint32_t s =
+                    (r[l] >> 5 & 0x0004) | (r[l] >> 9 & 0x0040) | (r[l] >> 13 & 0x0400) | (r[l] >> 17 & 0x4000);
                 out[at + (size_t)l] |= cllm_rotr(s, -cllm_sign_turn(j));
             }
         }
@@ -169,8 +187,9 @@ static size_t write_signs(uint32_t registers, const uint32_t *regs, uint32_t *ou
 }
 
 /* Sub-planes of FORMAT.md 1.6; returns words. */
-static size_t write_planes(const cllm_header *h, uint32_t registers, const uint32_t *regs, uint32_t *out) {
-    cllm_subplane sub[3];
+static size_t write_planes(const cllm_header *h, uint32_t registers, const uint32_t *regs, const uint32_t *path,
+                           uint32_t *out) {
+    cllm_subplane sub[CLLM_SUBPLANES];
     int n = cllm_subplanes(h, sub);
     size_t at = 0;
     for (int i = 0; i < n; i++) {
@@ -179,9 +198,15 @@ static size_t write_planes(const cllm_header *h, uint32_t registers, const uint3
             memset(out + at, 0, CLLM_LANES * sizeof *out);
             for (uint32_t j = 0; j < group && first + j < registers; j++) {
                 const uint32_t *r = regs + (size_t)(first + j) * CLLM_LANES;
-                for (int l = 0; l < CLLM_LANES; l++) out[at + (size_t)l] |= cllm_rotr(r[l] & sub[i].mask, -(int)j * sub[i].bits);
+                for (int l = 0; l < CLLM_LANES; l++)
+                    out[at + (size_t)l] |= cllm_rotr(r[l] & sub[i].mask, -(int)j * sub[i].bits);
             }
         }
+    }
+    if (h->trellis) {
+        const size_t words = (size_t)cllm_path_words(h, registers) * CLLM_LANES;
+        memcpy(out + at, path, words * sizeof *out);
+        at += words;
     }
     if (h->fold) at += write_signs(registers, regs, out + at);
     return at;
@@ -205,9 +230,11 @@ static inline void put_bits(bit_writer *w, uint32_t code, unsigned length) {
 }
 
 /* Puts the digits of the tuple that stands in for one without a code where the outlier list will compare them. */
-static void replace_digits(const cllm_header *h, uint32_t index, size_t tuple, size_t lane, uint32_t width, uint32_t *digits) {
+static void replace_digits(const cllm_header *h, uint32_t index, size_t tuple, size_t lane, uint32_t width,
+                           uint32_t *digits) {
     const size_t in_register = 32 / (size_t)h->layout;
-    for (size_t e = tuple * (size_t)h->tuple; e < (tuple + 1) * (size_t)h->tuple && e < width / 2; e++, index /= (uint32_t)h->levels) {
+    for (size_t e = tuple * (size_t)h->tuple; e < (tuple + 1) * (size_t)h->tuple && e < width / 2;
+         e++, index /= (uint32_t)h->levels) {
         size_t shift = e % in_register * (size_t)h->layout;
         uint32_t *word = &digits[e / in_register * CLLM_LANES + lane], field = h->layout == 8 ? 0xff : 0xffff;
         *word = (*word & ~(field << shift)) | index % (uint32_t)h->levels << shift;
@@ -215,8 +242,8 @@ static void replace_digits(const cllm_header *h, uint32_t index, size_t tuple, s
 }
 
 /* All lanes' codes; lane lengths in bits to length[]. Tells whether a tuple had none and was replaced. */
-static bool write_codes(const cllm_header *h, const cllm_codebook *book, uint32_t width, cllm_tile_scratch *s, bit_writer *out,
-                        uint32_t length[CLLM_LANES]) {
+static bool write_codes(const cllm_header *h, const cllm_codebook *book, uint32_t width, cllm_tile_scratch *s,
+                        bit_writer *out, uint32_t length[CLLM_LANES]) {
     const size_t tuples = cllm_tile_tuples(h, width);
     bool replaced = false;
     bit_writer w = *out;
@@ -261,10 +288,10 @@ static int by_position(const void *a, const void *b) {
 static bool differs8(const cllm_header *h, const int8_t *q, const int8_t *digits) {
     uint8_t any = 0;
     if (h->fold) {
-        for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)(unsigned_hi(q[i], h->planes) ^ digits[i]);
+        for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)(unsigned_hi(q[i], cllm_low_bits(h)) ^ digits[i]);
         return any;
     }
-    for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)((q[i] >> h->planes) - h->hi_min - digits[i]);
+    for (int i = 0; i < 4 * CLLM_LANES; i++) any |= (uint8_t)((q[i] >> cllm_low_bits(h)) - h->hi_min - digits[i]);
     return any;
 }
 
@@ -274,7 +301,7 @@ static int difference(const cllm_header *h, uint32_t word, uint32_t digits, uint
     int16_t element = h->layout == 8 ? (int8_t)(word >> shift) : (int16_t)(word >> shift);
     int digit = (int)(digits >> shift & (h->layout == 8 ? 0xffu : 0xffffu));
     int coded = h->fold && element < 0 ? ~digit : h->hi_min + digit;
-    return cllm_element_hi(h->mode, h->dtype, h->planes, element) - coded;
+    return cllm_element_hi(h->mode, h->dtype, cllm_low_bits(h), element) - coded;
 }
 
 /* Collects the elements of one register that differ; padding never does, whatever was coded for it. */
@@ -293,8 +320,8 @@ static size_t collect(const cllm_header *h, uint32_t reg, uint32_t valid_rows, u
 }
 
 /* Compares every element with what was coded and lists the differences in row-major order. */
-static bool write_outliers(const cllm_header *h, uint32_t valid_rows, uint32_t valid, uint32_t width, const cllm_tile_scratch *s,
-                           cllm_buf *out, uint32_t *outliers) {
+static bool write_outliers(const cllm_header *h, uint32_t valid_rows, uint32_t valid, uint32_t width,
+                           const cllm_tile_scratch *s, cllm_buf *out, uint32_t *outliers) {
     int64_t previous = -1;
     size_t n = 0;
     for (uint32_t reg = 0; reg < cllm_tile_registers(h, width); reg++) {
@@ -320,27 +347,32 @@ static bool write_head(const uint32_t length[CLLM_LANES], cllm_buf *out) {
     uint8_t head[CLLM_TILE_WIDE_HEAD_BYTES] = {0};
     cllm_store16(head, (uint16_t)(shortest | (wide ? CLLM_TILE_WIDE_FLAG : 0)));
     for (int l = 0; l < CLLM_LANES; l++) {
-        if (wide) cllm_store16(head + 4 + 2 * l, (uint16_t)(length[l] - shortest));
-        else head[4 + l] = (uint8_t)(length[l] - shortest);
+        if (wide)
+            cllm_store16(head + 4 + 2 * l, (uint16_t)(length[l] - shortest));
+        else
+            head[4 + l] = (uint8_t)(length[l] - shortest);
     }
     return cllm_buf_append(out, head, wide ? CLLM_TILE_WIDE_HEAD_BYTES : CLLM_TILE_HEAD_BYTES);
 }
 
-cllm_tile_result cllm_tile_write(const cllm_header *h, const cllm_codebook *book, uint32_t valid_rows, uint32_t valid, uint32_t width,
-                                 bool outside, cllm_tile_scratch *s, cllm_buf *out, uint32_t *outliers) {
+cllm_tile_result cllm_tile_write(const cllm_header *h, const cllm_codebook *book, uint32_t valid_rows, uint32_t valid,
+                                 uint32_t width, bool outside, cllm_tile_scratch *s, cllm_buf *out,
+                                 uint32_t *outliers) {
     const uint32_t registers = cllm_tile_registers(h, width);
     uint32_t length[CLLM_LANES];
     bit_writer w = {.out = s->codes};
     bool replaced = write_codes(h, book, width, s, &w, length);
     if (w.count) w.out[w.words++] = (uint32_t)w.bits;
-    size_t plane_words = write_planes(h, registers, s->regs, s->planes), at = out->size;
+    size_t plane_words = write_planes(h, registers, s->regs, s->path, s->planes), at = out->size;
     if (!write_head(length, out) || !cllm_buf_append(out, s->codes, 4 * w.words)) return CLLM_TILE_NO_MEMORY;
     size_t list = out->size;
-    if ((outside || replaced) && !write_outliers(h, valid_rows, valid, width, s, out, outliers)) return CLLM_TILE_NO_MEMORY;
+    if ((outside || replaced) && !write_outliers(h, valid_rows, valid, width, s, out, outliers))
+        return CLLM_TILE_NO_MEMORY;
     size_t entries = (out->size - list) / 2, padding = -(out->size - at) % CLLM_TILE_ALIGN;
     if (entries > UINT16_MAX) return CLLM_TILE_TOO_MANY_OUTLIERS;
     cllm_store16(out->data + at + 2, (uint16_t)entries);
     static const uint8_t zeros[CLLM_TILE_ALIGN];
-    if (!cllm_buf_append(out, zeros, padding) || !cllm_buf_append(out, s->planes, 4 * plane_words)) return CLLM_TILE_NO_MEMORY;
+    if (!cllm_buf_append(out, zeros, padding) || !cllm_buf_append(out, s->planes, 4 * plane_words))
+        return CLLM_TILE_NO_MEMORY;
     return CLLM_TILE_WRITTEN;
 }

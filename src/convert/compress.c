@@ -112,6 +112,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
         item->params.mode = job->p->mode;
         item->params.profile = job->p->profile == CLLM_PROFILE_SMALL ? CLLM_PROFILE_SMALL : CLLM_PROFILE_FAST;
         item->params.threads = job->p->threads;
+        if (job->p->no_trellis) item->params.trellis = 0;
         if (item->coded) item->params.rows_together = rows_together(job->dir, item->entry);
         job->progress.total += item->entry->bytes;
         if (!item->coded && item->entry->type == CLLM_DTYPE_F32 && item->entry->ndim == 2) kept += item->entry->bytes;
@@ -148,9 +149,9 @@ static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *e
 }
 
 static void describe_params(const cllm_compress_params *p, char out[256]) {
-    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d convert-f32=%d", cllm_version(),
+    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d no-trellis=%d convert-f32=%d", cllm_version(),
              mode_name(p->mode), profile_name(p->profile),
-             p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->convert_f32);
+             p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->no_trellis, p->convert_f32);
 }
 
 static cllm_status open_journal(cllm_job *job, cllm_error *err) {

@@ -41,7 +41,9 @@ static uint64_t hash_params(const cllm_plan_item *item) {
                           p->col_weight ? cllm_hash(p->col_weight, (size_t)e->shape[1] * sizeof(float)) : 0,
                           p->row_weight ? cllm_hash(p->row_weight, (size_t)e->shape[0] * sizeof(float)) : 0,
                           (p->col_weight != NULL) * 2u + (p->row_weight != NULL),
-                          cllm_is_converted(item)};
+                          cllm_is_converted(item),
+                          (uint64_t)(uint32_t)p->trellis,
+                          p->hessian ? cllm_hash(p->hessian, (size_t)e->shape[1] * (size_t)e->shape[1] * sizeof(float)) : 0};
     return cllm_hash(words, sizeof words);
 }
 

@@ -157,6 +157,7 @@ cllm_status cllm_cuda_tensor_place(cllm_cuda *c, const cllm_tensor *t, bool tile
     tensor_memory m;
     *out = NULL;
     if (t->h.mode == CLLM_MODE_RAW) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "an uncoded tensor needs no decoding on the GPU");
+    if (t->h.trellis) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, 50, "the GPU backend cannot decode a trellis yet: compress with --no-trellis");
     if (!plan_memory(t, tiles, &m)) return cllm_fail_memory(err, SIZE_MAX, "a tensor on the GPU");
     cllm_cuda_tensor *d = (cllm_cuda_tensor *)cllm_alloc_zero(1, sizeof *d);
     float *scales = NULL;

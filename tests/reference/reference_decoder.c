@@ -51,7 +51,7 @@ static int check_zero(decoder *d, uint64_t from, uint64_t to) {
 
 /* 1.1: the element from its hi (or exponent field) and its raw bits. */
 static int32_t element(const ref_tensor *t, int32_t hi, uint32_t raw) {
-    if (t->mode != 3) return hi * (1 << t->planes) + (int32_t)raw;
+    if (t->mode != 3) return hi * (1 << (t->planes + t->trellis)) + (int32_t)raw;
     return (int32_t)(raw | (t->dtype == 1 ? ((uint32_t)hi & 255) << 7 : ((uint32_t)hi & 31) << 10));
 }
 
@@ -62,7 +62,7 @@ static int in_range(const ref_tensor *t, int32_t q) {
 
 /* 1.2, mode raw: every field that describes coding is zero. */
 static int check_raw(decoder *d) {
-    if (d->stand_in) return fail(d, 49, "a coding field of a raw blob is not zero");
+    if (d->stand_in || d->out->trellis) return fail(d, d->stand_in ? 49 : 50, "a coding field of a raw blob is not zero");
     for (uint32_t at = 6; at < 48; at++) {
         if (at == 16 || at == 32) at += 8; /* rows, cols; total_bytes */
         if (u8(d, at)) return fail(d, at, "a coding field of a raw blob is not zero");
@@ -91,6 +91,8 @@ static int check_coded(decoder *d) {
     int low = lossless ? (fp16 ? 11 : 8) : t->layout == 8 ? 0 : 4;
     int high = lossless ? low : t->layout == 8 ? 4 + t->fold : 8;
     if (t->planes < low || t->planes > high) return fail(d, 10, "planes");
+    if (t->trellis && t->mode != 2) return fail(d, 50, "trellis of a mode other than rd");
+    if (t->trellis && t->planes == 0) return fail(d, 10, "planes of a trellis");
     int32_t first = element(t, d->hi_min, 0), last = element(t, d->hi_min + t->levels, 0) - 1;
     if (!lossless && (!in_range(t, first) || !in_range(t, last))) return fail(d, 9, "alphabet out of range");
     if (d->max_length < 1 || d->max_length > 12) return fail(d, 11, "max_length");
@@ -113,12 +115,13 @@ static int check_header(decoder *d) {
     d->row_scale = (int)u8(d, 14), d->col_scale = (int)u8(d, 15), t->rows = u32(d, 16), t->cols = u32(d, 20);
     d->scale = f32(u32(d, 24)), d->table_bytes = u32(d, 28), d->total = u32(d, 32) | (uint64_t)u32(d, 36) << 32;
     d->tiles = u32(d, 40), d->outliers = u32(d, 44), t->fold = (int)u8(d, 48);
-    d->stand_in = (int)u8(d, 49);
+    d->stand_in = (int)u8(d, 49), t->trellis = (int)u8(d, 50);
     if (t->mode > 3) return fail(d, 4, "mode");
     if (t->dtype < 1 || t->dtype > 3) return fail(d, 5, "dtype");
     if (t->rows == 0 || t->cols == 0) return fail(d, t->rows ? 20 : 16, "rows, cols");
     if (t->fold > (t->mode != 0)) return fail(d, 48, "fold");
-    if (!check_zero(d, 50, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
+    if (t->trellis > 1) return fail(d, 50, "trellis");
+    if (!check_zero(d, 51, 64) || !(t->mode == 0 ? check_raw(d) : check_coded(d))) return 0;
     return d->total <= d->bytes ? 1 : fail(d, 32, "total_bytes is more than there is");
 }
 
@@ -197,21 +200,24 @@ static uint32_t read_symbol(const decoder *d, uint64_t codes_at, uint64_t *bit, 
     return UINT32_MAX;
 }
 
-/* 1.6: word position of sub-plane p; the sub-planes lie one after the other in the order 8, 4, 2, 1. */
+/* 1.6: raw bits that are stored as they are: all but the path of a trellis. */
+static uint32_t plain_planes(const ref_tensor *t) { return (uint32_t)(t->planes - t->trellis); }
+
+/* 1.6: bytes of sub-plane p; the sub-planes lie one after the other in the order 8, 4, 2, 1. */
 static uint64_t plane_bytes(const decoder *d, int p, uint32_t registers) {
     uint32_t group = (uint32_t)(d->out->layout / p);
-    return d->out->planes & p ? 128 * (uint64_t)((registers + group - 1) / group) : 0;
+    return plain_planes(d->out) & (uint32_t)p ? 128 * (uint64_t)((registers + group - 1) / group) : 0;
 }
 static uint32_t plane_mask(const ref_tensor *t, int p) {
     if (t->mode == 3) return p == 8 ? 0x807F807F : p == 2 ? 0x01800180 : 0x02000200;
-    uint32_t larger = (uint32_t)t->planes & ~(2 * (uint32_t)p - 1); /* raw bits in larger sub-planes lie below */
-    return (((1u << p) - 1) << larger) * (t->layout == 8 ? 0x01010101u : 0x00010001u);
+    uint32_t larger = plain_planes(t) & ~(2 * (uint32_t)p - 1); /* raw bits in larger sub-planes lie below */
+    return (((1u << p) - 1) << larger << (t->trellis ? 2 : 0)) * (t->layout == 8 ? 0x01010101u : 0x00010001u);
 }
 
 static uint32_t image(const decoder *d, uint64_t planes_at, uint32_t registers, uint32_t lane, uint32_t i) {
     uint32_t result = 0;
     for (int p = 8; p >= 1; p /= 2) {
-        if (!(d->out->planes & p)) continue;
+        if (!(plain_planes(d->out) & (uint32_t)p)) continue;
         uint32_t group = (uint32_t)(d->out->layout / p), turn = (uint32_t)p * (i % group);
         uint32_t word = u32(d, planes_at + 4 * (uint64_t)(i / group * 32 + lane));
         result |= (word >> turn | word << (32 - turn) % 32) & plane_mask(d->out, p);
@@ -220,9 +226,34 @@ static uint32_t image(const decoder *d, uint64_t planes_at, uint32_t registers, 
     return result;
 }
 
+/* 1.6: bytes of the path, and where it begins. */
+static uint64_t path_bytes(const decoder *d, uint32_t registers) {
+    uint32_t group = (uint32_t)d->out->layout;
+    return d->out->trellis ? 128 * (uint64_t)((registers + group - 1) / group) : 0;
+}
+static uint64_t path_begin(const decoder *d, uint64_t planes_at, uint32_t registers) {
+    for (int p = 8; p >= 1; p /= 2) planes_at += plane_bytes(d, p, registers);
+    return planes_at;
+}
+
+/* 1.6: w[n] of a lane. */
+static uint32_t path(const decoder *d, uint64_t path_at, uint32_t lane, int64_t n) {
+    return n < 0 ? 0 : u32(d, path_at + 4 * (uint64_t)(n / 32 * 32 + lane)) >> n % 32 & 1;
+}
+
+/* 1.6: the two lowest bits of element b of register i with a trellis, else nothing. */
+static uint32_t path_bits(const decoder *d, uint64_t planes_at, uint32_t registers, uint32_t lane, uint32_t i, uint32_t b) {
+    if (!d->out->trellis) return 0;
+    uint64_t at = path_begin(d, planes_at, registers);
+    uint32_t group = (uint32_t)d->out->layout;
+    int64_t n = 32 * (int64_t)(i / group) + group * b + i % group;
+    uint32_t p = path(d, at, lane, n) ^ path(d, at, lane, n - 1) ^ path(d, at, lane, n - 3), s = path(d, at, lane, n - 2);
+    return 2 * p + s;
+}
+
 /* 1.6, with fold: 1 if element b of register i is negative; the signs lie behind the other sub-planes. */
 static int sign(const decoder *d, uint64_t planes_at, uint32_t registers, uint32_t lane, uint32_t i, uint32_t b) {
-    for (int p = 8; p >= 1; p /= 2) planes_at += plane_bytes(d, p, registers);
+    planes_at = path_begin(d, planes_at, registers) + path_bytes(d, registers);
     uint32_t word = u32(d, planes_at + 4 * (uint64_t)(i / 8 * 32 + lane)), j = i % 8;
     return (int)(word >> (4 * b + 2 + j % 4 + 16 * (j / 4)) % 32 & 1);
 }
@@ -243,6 +274,7 @@ static int read_lane(decoder *d, uint32_t lane, uint32_t W, uint64_t planes_at, 
         if (t->fold && sign(d, planes_at, registers, lane, reg, b)) d->hi[row * W + column] = -1 - digit;
         d->raw[row * W + column] = image(d, planes_at, registers, lane, reg) >> (b * (uint32_t)t->layout) &
                                    (t->layout == 8 ? 0xFFu : 0xFFFFu);
+        d->raw[row * W + column] |= path_bits(d, planes_at, registers, lane, reg, b);
         index /= (uint32_t)t->levels;
     }
     return bit == end ? 1 : fail(d, codes_at + bit / 8, "codes end before the lane's length");
@@ -292,7 +324,7 @@ static int read_tile(decoder *d, uint32_t tile) {
     uint64_t codes_at = at + (wide ? 68 : 36), outliers_at = codes_at + (bits + 31) / 32 * 4;
     uint64_t outliers_end = outliers_at + 2 * (uint64_t)entries, planes_at = at + align(outliers_end - at, 16);
     uint64_t planes_end = planes_at + (t->fold ? 128 * (uint64_t)((registers + 7) / 8) : 0);
-    for (int p = 8; p >= 1; p /= 2) planes_end += plane_bytes(d, p, registers);
+    planes_end = path_begin(d, planes_end, registers) + path_bytes(d, registers);
     if (planes_end != end) return fail(d, at, "parts do not fill the tile exactly");
     for (uint32_t lane = 0; lane < 32; bit += length[lane++])
         if (!read_lane(d, lane, W, planes_at, codes_at, bit, bit + length[lane])) return 0;

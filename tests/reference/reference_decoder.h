@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef struct ref_tensor {
-    int mode, dtype, layout, tuple, levels, planes, fold; /* as in the header (FORMAT.md 1.2) */
+    int mode, dtype, layout, tuple, levels, planes, fold, trellis; /* as in the header (FORMAT.md 1.2) */
     uint32_t rows, cols, tile_cols;
     int32_t *
         elements; /* rows x cols integers q or 16-bit patterns; NULL for mode raw (the source bytes are at blob + 64) */

@@ -1,0 +1,138 @@
+/* The elements of a matrix whose lowest bit is a trellis': a search for each tile (trellis.h), kept until they are
+ * coded, since searching twice would cost more than the memory, one byte a weight (two with layout 16). */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "codec/encode.h"
+#include "codec/lut.h"
+#include "codec/trellis.h"
+
+typedef struct search_worker {
+    float *source; /* 16 x cols weights */
+    float *x;      /* 16 x cols, in half steps */
+    int16_t *row;  /* cols */
+    cllm_trellis_scratch trellis;
+} search_worker;
+
+typedef struct search_job {
+    cllm_encoder *e;
+    search_worker *workers;
+    cllm_fit *fits; /* of each row block */
+} search_job;
+
+void cllm_fit_add(cllm_fit *f, const cllm_quantizer *q, uint32_t row, const float *w, const int16_t *elements) {
+    float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
+    double xq = 0, qq = 0;
+    for (uint32_t c = 0; c < q->cols; c++) {
+        float e = (float)elements[c], x = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
+        xq += (double)(x * e);
+        qq += (double)(e * e);
+    }
+    f->xq += xq;
+    f->qq += qq;
+}
+
+static uint32_t *tile_words(const cllm_encoder *e, size_t block, uint32_t col_block) {
+    return e->found.words + block * e->found.block_words + col_block * e->found.tile_words;
+}
+
+/* Words of a tile's registers and of its path. */
+static size_t words_of(const cllm_header *h, uint32_t width) {
+    const uint32_t registers = cllm_tile_registers(h, width);
+    return (size_t)(registers + cllm_path_words(h, registers)) * CLLM_LANES;
+}
+
+void cllm_found_tile(const cllm_encoder *e, size_t block, uint32_t col_block, cllm_tile_scratch *s) {
+    const uint32_t registers = cllm_tile_registers(&e->h, cllm_tile_width(&e->h, col_block));
+    const uint32_t *from = tile_words(e, block, col_block);
+    memcpy(s->regs, from, (size_t)registers * CLLM_LANES * sizeof *from);
+    memcpy(s->path, from + (size_t)registers * CLLM_LANES,
+           (size_t)cllm_path_words(&e->h, registers) * CLLM_LANES * sizeof *from);
+}
+
+void cllm_found_row(const cllm_encoder *e, uint32_t row, int16_t *out) {
+    const cllm_header *h = &e->h;
+    for (uint32_t cb = 0; cb < e->col_blocks; cb++) {
+        const uint32_t col0 = cb * (uint32_t)h->tile_cols, width = cllm_tile_width(h, cb);
+        cllm_tile_unload(h, tile_words(e, row / CLLM_TILE_ROWS, cb), row % CLLM_TILE_ROWS,
+                         h->cols - col0 < width ? h->cols - col0 : width, out + col0);
+    }
+}
+
+/* Weights of a row in half steps. */
+static void scale_row(const cllm_quantizer *q, uint32_t row, const float *w, float *x) {
+    const float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
+    for (uint32_t c = 0; c < q->cols; c++) x[c] = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
+}
+
+static void search_block(void *ctx, size_t index, int worker) {
+    search_job *j = ctx;
+    cllm_encoder *e = j->e;
+    const cllm_header *h = &e->h;
+    search_worker *w = &j->workers[worker];
+    const uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS,
+                   n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
+    for (uint32_t r = 0; r < n; r++) {
+        cllm_source_row(&e->q, row0 + r, w->source + (size_t)r * h->cols);
+        scale_row(&e->q, row0 + r, w->source + (size_t)r * h->cols, w->x + (size_t)r * h->cols);
+    }
+    for (uint32_t cb = 0; cb < e->col_blocks; cb++) {
+        const uint32_t col0 = cb * (uint32_t)h->tile_cols, width = cllm_tile_width(h, cb),
+                       registers = cllm_tile_registers(h, width);
+        const uint32_t valid = h->cols - col0 < width ? h->cols - col0 : width;
+        uint32_t *to = tile_words(e, index, cb);
+        cllm_trellis_search(h, w->x + col0, h->cols, n, valid, width, &w->trellis, to,
+                            to + (size_t)registers * CLLM_LANES);
+    }
+    for (uint32_t r = 0; r < n; r++) {
+        cllm_found_row(e, row0 + r, w->row);
+        cllm_fit_add(&j->fits[index], &e->q, row0 + r, w->source + (size_t)r * h->cols, w->row);
+    }
+}
+
+static void free_workers(search_worker *w, size_t n) {
+    for (size_t i = 0; w && i < n; i++) {
+        cllm_free(w[i].source);
+        cllm_free(w[i].x);
+        cllm_free(w[i].row);
+        cllm_trellis_scratch_free(&w[i].trellis);
+    }
+    cllm_free(w);
+}
+
+static search_worker *new_workers(const cllm_encoder *e, size_t n) {
+    search_worker *w = cllm_alloc_zero(n, sizeof *w);
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        w[i].source = cllm_alloc((size_t)CLLM_TILE_ROWS * e->h.cols, sizeof *w[i].source);
+        w[i].x = cllm_alloc((size_t)CLLM_TILE_ROWS * e->h.cols, sizeof *w[i].x);
+        w[i].row = cllm_alloc(e->h.cols, sizeof *w[i].row);
+        ok = cllm_trellis_scratch_new(&e->h, &w[i].trellis) && w[i].source && w[i].x && w[i].row;
+    }
+    if (ok) return w;
+    free_workers(w, n);
+    return NULL;
+}
+
+cllm_status cllm_encoder_search(cllm_encoder *e, const cllm_encode_params *p, cllm_pool *pool, cllm_error *err) {
+    const size_t workers = (size_t)cllm_pool_threads(pool);
+    cllm_found *f = &e->found;
+    (void)p;
+    f->tile_words = words_of(&e->h, (uint32_t)e->h.tile_cols);
+    f->block_words = (e->col_blocks - 1) * f->tile_words + words_of(&e->h, cllm_tile_width(&e->h, e->col_blocks - 1));
+    size_t words;
+    if (cllm_mul(e->row_blocks, f->block_words, &words)) f->words = cllm_alloc(words, sizeof *f->words);
+    search_job j = {.e = e, .workers = new_workers(e, workers), .fits = cllm_alloc_zero(e->row_blocks, sizeof *j.fits)};
+    cllm_status s = CLLM_OK;
+    if (!f->words || !j.workers || !j.fits)
+        s = cllm_fail_memory(err, e->row_blocks * f->block_words * sizeof *f->words, "the search of a trellis");
+    if (s == CLLM_OK) cllm_pool_run(pool, e->row_blocks, search_block, &j);
+    for (size_t b = 0; s == CLLM_OK && b < e->row_blocks; b++) {
+        f->fit.xq += j.fits[b].xq;
+        f->fit.qq += j.fits[b].qq;
+    }
+    free_workers(j.workers, workers);
+    cllm_free(j.fits);
+    return s;
+}
