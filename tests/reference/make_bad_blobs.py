@@ -14,7 +14,7 @@ FIELDS = {'magic': (0, 4), 'mode': (4, 1), 'dtype': (5, 1), 'layout': (6, 1), 't
           'planes': (10, 1), 'max_length': (11, 1), 'tile_cols': (12, 2), 'row_scale': (14, 1), 'col_scale': (15,
               1), 'rows': (16, 4),
           'cols': (20, 4), 'scale': (24, 4), 'table_bytes': (28, 4), 'total_bytes': (32, 8), 'tiles': (40,
-              4), 'outliers': (44, 4), 'fold': (48, 1), 'stand_in': (49, 1)}
+              4), 'outliers': (44, 4), 'fold': (48, 1), 'stand_in': (49, 1), 'trellis': (50, 1)}
 
 
 def base(kind, rng):
@@ -35,12 +35,17 @@ def base(kind, rng):
             'rd4': ref.Spec(levels=4, hi_min=-2, tuple=4), 'cols': ref.Spec(levels=8, hi_min=-4, row_scale=3,
                                                                             scale=2.0, col_scale=1),
             'rd16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5),
-            'fold': ref.Spec(levels=4, hi_min=0, tuple=4, planes=1, fold=1)}[kind]
+            'fold': ref.Spec(levels=4, hi_min=0, tuple=4, planes=1, fold=1),
+            'trellis': ref.Spec(levels=8, hi_min=-4, planes=2, trellis=1),
+            'trellis16': ref.Spec(levels=8, hi_min=-4, layout=16, planes=5, trellis=1),
+            'trellis-fold': ref.Spec(levels=4, hi_min=0, tuple=4, planes=1, fold=1, trellis=1)}[kind]
     spec.stand_in = -spec.hi_min
     rows, cols = (37, 139) if kind == 'cols' else (5, 30)
     spec.tile_cols = 128
-    m = ref.integers(rows, cols, 40 if kind == 'rd16' else 2, *((-2048, 2047) if kind == 'rd16' else (-128, 127)),
-                     rng, 0.03)
+    spread = (40 if spec.layout == 16 else 2) * (1 + 2 * spec.trellis)
+    m = ref.integers(rows, cols, spread, *((-2048, 2047) if spec.layout == 16 else (-128, 127)), rng, 0.03)
+    if spec.trellis:
+        ref.follow_paths(spec, m, rng)
     ref.scales(spec, rows, cols, rng)
     return spec, m
 
@@ -116,13 +121,29 @@ def header_cases():
     yield 'fold-rd8', field('rd8', 'fold', 1, ANY)
     for kind in ('rd16', 'bf16', 'fp16'):
         yield 'fold-' + kind, field(kind, 'fold', 1)
+    for kind in ('trellis', 'trellis16', 'rd8', 'raw'):
+        for v in (2, 255):
+            yield '%s-trellis-%d' % (kind, v), field(kind, 'trellis', v)
+    for kind in ('int8', 'bf16', 'fp16'):
+        yield 'trellis-of-' + kind, field(kind, 'trellis', 1)
+    yield 'trellis-planes-0', field('trellis', 'planes', 0)
+    yield 'trellis-fold-planes-0', field('trellis-fold', 'planes', 0)
+    yield 'trellis-rd3', field('rd3', 'trellis', 1, FIELDS['planes'][:1] * 2)  # which has no planes
+    yield 'trellis16-planes-3', field('trellis16', 'planes', 3)
+    yield 'trellis-planes-5', field('trellis', 'planes', 5)
+    yield 'trellis-missing', field('trellis', 'trellis', 0, ANY)
+    # what the bit more leaves of the alphabet's range: all of these are good without a trellis
+    for kind, low, high in (('trellis', -17, 9), ('trellis16', -33, 25)):
+        yield kind + '-alphabet-low', field(kind, 'hi_min', low)
+        yield kind + '-alphabet-high', field(kind, 'hi_min', high)
+    yield 'trellis-fold-alphabet', field('trellis-fold', 'planes', 5, FIELDS['hi_min'][:1] * 2)
     for v in (2, 3):
         yield 'fold-tuple-%d' % v, field('fold', 'tuple', v)
     for v in (2, 3, 5, 8):
         yield 'fold-levels-%d' % v, field('fold', 'levels', v)
     for kind, v in (('fold', 1), ('fold', 4), ('rd8', 8), ('rd3', 5), ('rd16', 255), ('bf16', 8), ('int8', 16)):
         yield 'stand-in-%s-%d' % (kind, v), field(kind, 'stand_in', v)
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'trellis', 'trellis16'):
         yield 'stand-in-other-' + kind, plus(kind, 'stand_in', -1, ANY)
     for v in (-4, -1, 1):
         yield 'fold-hi-min-%d' % v, field('fold', 'hi_min', v)
@@ -153,16 +174,16 @@ def header_cases():
     yield 'total-bytes-huge', field('rd8', 'total_bytes', 2 ** 64 - 16, ANY)
     yield 'tiles-less', plus('cols', 'tiles', -1, ANY)
     yield 'tiles-more', plus('cols', 'tiles', 1, ANY)
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'fold', 'bf16', 'fp16', 'cols'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'fold', 'bf16', 'fp16', 'cols', 'trellis', 'trellis16'):
         yield 'outliers-less-' + kind, plus(kind, 'outliers', -1, (44, 47))
         yield 'outliers-more-' + kind, plus(kind, 'outliers', 1, (44, 47))
     yield 'outliers-huge', field('cols', 'outliers', 0xFFFFFFFF, (44, 47))
-    for n in range(14):
-        r = bytes(1 if i == n else 0 for i in range(14))
-        yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (50 + n, 50 + n))
-    yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 14})), (50, 63))
+    for n in range(13):
+        r = bytes(1 if i == n else 0 for i in range(13))
+        yield 'reserved-%d' % n, (build('rd8', hook_of(header=lambda h, r=r: {**h, 'reserved': r})), (51 + n, 51 + n))
+    yield 'raw-reserved', (build('raw', hook_of(header=lambda h: {**h, 'reserved': b'\1' * 13})), (51, 63))
     for name in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale table_bytes tiles '
-                 'outliers fold stand_in').split():
+                 'outliers fold stand_in trellis').split():
         yield 'raw-' + name.replace('_', '-'), field('raw', name, 1)
     yield 'raw-scale', field('raw', 'scale', 1.0)
     yield 'raw-total-less', plus('raw', 'total_bytes', -1, ANY)
@@ -274,7 +295,7 @@ def tile_cases():
             f(parts)
             return parts
         return build(kind, hook_of(tile_0=change, header=lambda h: {**h, 'outliers': h['outliers'] + fixes}), **kw), ANY
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold', 'trellis', 'trellis16'):
         def longer(p):
             p['lanes'][3] += 1
             p['lanes'][4] -= 1
@@ -309,6 +330,9 @@ def tile_cases():
     yield 'codes-spare-bit', tile('rd8', spare_bit)
     yield 'codes-spare-bit-16', tile('rd16', spare_bit)
     yield 'planes-missing', tile('rd8', lambda p: p.update(planes=p['planes'][:-16]))
+    for kind in ('trellis', 'trellis16', 'trellis-fold'):
+        yield 'planes-missing-path-' + kind, tile(kind, lambda p: p.update(planes=p['planes'][:-128]))
+        yield 'planes-extra-path-' + kind, tile(kind, lambda p: p.update(planes=p['planes'] + bytes(128)))
     yield 'planes-missing-signs', tile('fold', lambda p: p.update(planes=p['planes'][:-128]))
     yield 'planes-extra', tile('bf16', lambda p: p.update(planes=p['planes'] + bytes(128)))
 
@@ -318,7 +342,7 @@ def tile_cases():
         return f
     # one outlier list in place of the real one; the matrix is 5 x 30, W = 32
     count = {}
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'bf16', 'fp16', 'int8', 'fold'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'bf16', 'fp16', 'int8', 'fold', 'trellis', 'trellis16', 'trellis-fold'):
         def see(parts, kind=kind):
             count[kind] = parts['fixes']
             return parts
@@ -327,7 +351,7 @@ def tile_cases():
     def listed(kind, *entries):
         n = sum(a < 255 for a, _ in entries)
         return header_fix(kind, only(*entries), n - count[kind])
-    for kind in ('rd8', 'rd16', 'bf16', 'fold'):
+    for kind in ('rd8', 'rd16', 'bf16', 'fold', 'trellis', 'trellis16'):
         yield 'outlier-beyond-tile-' + kind, listed(kind, (254, 1), (254, 1), (1, 1), (0, 1))
         yield 'outlier-beyond-tile-skip-' + kind, listed(kind, (255, 1), (2, 1))
         yield 'outlier-far-skip-' + kind, listed(kind, (255, 255), (0, 1))
@@ -345,15 +369,20 @@ def tile_cases():
                         row, column = order[n * spec.tuple + i]
                         if d == digit and row * 32 + column < 255:
                             yield row * 32 + column
-    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold'):
+    for kind in ('rd8', 'rd3', 'rd4', 'rd16', 'int8', 'bf16', 'fp16', 'fold', 'trellis', 'trellis16', 'trellis-fold'):
         right = base(kind, np.random.default_rng(7))[0].stand_in
         for digit in range(8):
             at = min(positions(kind, digit), default=None)
             if digit != right and at is not None:
                 yield 'outlier-digit-%d-%s' % (digit, kind), listed(kind, (at, 1))
-        if kind in ('rd8', 'rd16', 'int8', 'fold'):
+        if kind in ('rd8', 'rd16', 'int8', 'fold', 'trellis', 'trellis16', 'trellis-fold'):
             yield 'outlier-above-range-' + kind, listed(kind, (min(positions(kind, right)), 127))
             yield 'outlier-below-range-' + kind, listed(kind, (min(positions(kind, right)), 128))
+        if kind in ('trellis', 'trellis16'):  # the first hi on either side that is out of range, from hi 0
+            spec = base(kind, np.random.default_rng(7))[0]
+            end = (128 if spec.layout == 8 else 2048) >> spec.low_bits()
+            yield 'outlier-next-above-range-' + kind, listed(kind, (min(positions(kind, right)), end))
+            yield 'outlier-next-below-range-' + kind, listed(kind, (min(positions(kind, right)), 255 - end))
     # skips of 255 * 256 that take the position past 2^31
     yield 'outlier-position-wraps', listed('rd8', *([(255, 255)] * 33001 + [(0, 1)]))
 

@@ -4,9 +4,8 @@ vectors with it.
 
     reference_encoder.py   prints the worked example of FORMAT.md 1.10
 
-It makes every choice that the format leaves open at random (padding, runs of the code table,
-                                                             skips), so that a decoder cannot
-depend on the habits of one encoder."""
+It makes every choice that the format leaves open at random (padding, runs of the code table, skips, the path of a
+trellis), so that a decoder cannot depend on the habits of one encoder."""
 import heapq
 import itertools
 import os
@@ -21,7 +20,7 @@ BF16, FP16, F32 = 1, 2, 3
 MASKS = {  # FORMAT.md 1.6: (bits an element, mask), in the order stored
     (8, 0): [], (8, 1): [(1, 0x01010101)], (8, 2): [(2, 0x03030303)], (8, 3): [(2, 0x03030303), (1, 0x04040404)],
     (8, 4): [(4, 0x0F0F0F0F)], (8, 5): [(4, 0x0F0F0F0F), (1, 0x10101010)],
-    (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2,
+    (16, 3): [(2, 0x00030003), (1, 0x00040004)], (16, 4): [(4, 0x000F000F)], (16, 5): [(4, 0x000F000F), (1, 0x00100010)], (16, 6): [(4, 0x000F000F), (2,
                                                                                                          0x00300030)],
     (16, 7): [(4, 0x000F000F), (2, 0x00300030), (1, 0x00400040)], (16, 8): [(8, 0x00FF00FF)],
     'bf16': [(8, 0x807F807F)], 'fp16': [(8, 0x807F807F), (2, 0x01800180), (1, 0x02000200)],
@@ -49,6 +48,8 @@ class Spec:
         self.hi_min, self.planes, self.max_length, self.tile_cols = -8, 0, 12, 128
         self.row_scale, self.col_scale, self.scale = 1, 0, 0.25
         self.fold = 0
+        self.trellis = 0
+        self.paths = None    # with a trellis, the words of each tile: follow_paths
         self.stand_in = 0    # the digit of outliers
         self.rows = self.cols = 0
         self.drop = 0        # how many of the tuples that occur get no code
@@ -69,8 +70,13 @@ class Spec:
     def stand_ins(self):
         return (self.stand_in,) * self.tuple
 
+    def low_bits(self):
+        return self.planes + self.trellis
+
     def masks(self):
-        return MASKS[('', 'bf16', 'fp16')[self.dtype] if self.mode == LOSSLESS else (self.layout, self.planes)]
+        if self.mode == LOSSLESS:
+            return MASKS[('', 'bf16', 'fp16')[self.dtype]]
+        return [(p, mask << 2 * self.trellis) for p, mask in MASKS[self.layout, self.planes - self.trellis]]
 
 
 def lane_order(spec, lane, W):
@@ -91,7 +97,7 @@ def split(spec, e):
     """element -> (hi or exponent field, raw bits in place)"""
     e = int(e)
     if spec.mode != LOSSLESS:  # the sign of a folded integer is added to its raw bits where they are stored
-        return e >> spec.planes, e & ((1 << spec.planes) - 1)
+        return e >> spec.low_bits(), e & ((1 << spec.low_bits()) - 1)
     return ((e >> 7) & 255, e & 0x807F) if spec.dtype == BF16 else ((e >> 10) & 31, e & 0x83FF)
 
 
@@ -179,6 +185,31 @@ def tiles_of(spec):
                 spec.tile_cols if cb + 1 < nk else align(cols, 32)
 
 
+def path_lows(spec, words):
+    """The lowest two bits of every element that the words of one lane's path have a bit for, as (register, element) -> bits."""
+    w = [0] * 3 + [int(word) >> bit & 1 for word in words for bit in range(32)]
+    lows = {}
+    for n in range(32 * len(words)):
+        p, s = w[n + 3] ^ w[n + 2] ^ w[n], w[n + 1]
+        lows[n // 32 * spec.layout + n % spec.layout, n % 32 // spec.layout] = 2 * p + s
+    return lows
+
+
+def follow_paths(spec, m, rng):
+    """Draws the path of every lane and gives each integer the lowest two bits that its path says."""
+    spec.rows, spec.cols = m.shape
+    spec.paths, per = [], 32 // spec.layout
+    for row0, col0, rows, cols, W in tiles_of(spec):
+        registers = W * spec.layout // 64
+        path = rng.integers(0, 1 << 32, (-(-registers // spec.layout), 32), np.uint64)
+        spec.paths.append(path)
+        for lane in range(32):
+            lows = path_lows(spec, path[:, lane])
+            for n, (r, c) in enumerate(lane_order(spec, lane, W)):
+                if r < rows and c < cols:
+                    m[row0 + r, col0 + c] = m[row0 + r, col0 + c] & ~3 | lows[n // per, n % per]
+
+
 def wanted_tuples(spec, m, tile):
     """For each lane the tuples of digits wanted: None = padding, an int perhaps outside of the alphabet otherwise."""
     row0, col0, rows, cols, W = tile
@@ -237,7 +268,7 @@ def choose(spec, want, coded, digits, lengths):
     return best
 
 
-def encode_tile(spec, m, tile, codes, rng):
+def encode_tile(spec, m, tile, codes, rng, path=None):
     row0, col0, rows, cols, W = tile
     coded = sorted(codes, key=lambda i: (codes[i][1], i))
     digits = np.array([spec.digits_of(i) for i in coded])
@@ -296,6 +327,8 @@ def encode_tile(spec, m, tile, codes, rng):
                         word |= (x << (p * j) | x >> (32 - p * j)) & 0xFFFFFFFF
                 sub[w * 32 + lane] = word
         planes += sub.astype('<u4').tobytes()
+    if spec.trellis:
+        planes += path.astype('<u4').tobytes()
     if spec.fold:
         words = -(-registers // 8)
         sub = np.zeros(words * 32, np.uint64)
@@ -338,8 +371,8 @@ def tile_bytes(parts):
 
 def header_bytes(h):
     order = ('magic mode dtype layout tuple levels hi_min planes max_length tile_cols row_scale col_scale rows cols'
-             ' scale table_bytes total_bytes tiles outliers fold stand_in reserved').split()
-    return struct.pack('<4sBBBBBBBBHBBIIfIQIIBB14s', *(h[k] & 255 if k == 'hi_min' else h[k] for k in order))
+             ' scale table_bytes total_bytes tiles outliers fold stand_in trellis reserved').split()
+    return struct.pack('<4sBBBBBBBBHBBIIfIQIIBBB13s', *(h[k] & 255 if k == 'hi_min' else h[k] for k in order))
 
 
 def encode(spec, m, rng, hook=None):
@@ -348,11 +381,11 @@ def encode(spec, m, rng, hook=None):
     spec.rows, spec.cols = m.shape
     h = {k: getattr(spec,
                     k) for k in 'mode dtype layout tuple levels hi_min planes max_length tile_cols rows cols fold '
-         'stand_in'.split()}
-    h.update(magic=b'CLT1', reserved=bytes(14), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
+         'stand_in trellis'.split()}
+    h.update(magic=b'CLT1', reserved=bytes(13), row_scale=spec.row_scale, col_scale=spec.col_scale, scale=spec.scale)
     if spec.mode == RAW:
         for k in ('layout tuple levels hi_min planes max_length tile_cols row_scale col_scale scale table_bytes tiles '
-                  'outliers fold stand_in').split():
+                  'outliers fold stand_in trellis').split():
             h[k] = 0
         h['total_bytes'] = 64 + m.size * m.dtype.itemsize
         return header_bytes(hook('header', h)) + m.tobytes(), {}
@@ -375,7 +408,7 @@ def encode(spec, m, rng, hook=None):
         section('col_scales', np.asarray(spec.col_values).astype('<u2').tobytes())
     tiles, fixes = [], 0
     for n, tile in enumerate(tiles_of(spec)):
-        parts = encode_tile(spec, m, tile, codes, rng)
+        parts = encode_tile(spec, m, tile, codes, rng, spec.paths[n] if spec.trellis else None)
         fixes += parts['fixes']
         parts = hook('tile %d' % n, parts)
         tiles.append(tile_bytes(parts))
@@ -456,6 +489,8 @@ def golden_list():
         else:
             low, high = (-127, 127) if spec.mode == INT8 else (-128, 127) if spec.layout == 8 else (-2048, 2047)
             m = integers(*shape, spread, low, high, rng, wild)
+            if spec.trellis:
+                follow_paths(spec, m, rng)
         if not spec.fold and spec.mode != RAW:  # any digit, where a correction can then say every hi
             spec.stand_in = -spec.hi_min if spec.planes in (0, spec.layout - 12) else fnv(name.encode()) % spec.levels
         spec.rows, spec.cols = shape
@@ -512,6 +547,46 @@ def golden_list():
                dtype=FP16)
     yield item('rd16-r7', (4, 200), 300, row_scale=4, scale=1e-3, layout=16, levels=16, hi_min=-8, planes=7, dtype=F32)
     yield item('rd16-r8', (19, 31), 500, row_scale=1, layout=16, levels=15, hi_min=-8, planes=8, drop=5)
+    # a trellis; last tiles whose width is an odd multiple of 32 have bits of the path that belong to no register
+    path = dict(trellis=1)
+    yield item('rd8-trellis-n2-r1', (33, 97), 12, row_scale=1, levels=24, hi_min=-12, planes=1, **path)
+    yield item('rd8-trellis-n3-r1', (18, 31), 6, row_scale=2, scale=2.5, tuple=3, levels=8, hi_min=-4, planes=1,
+               **path, drop=20)
+    yield item('rd8-trellis-n4-r1', (16, 160), 5, row_scale=4, scale=1.0, tuple=4, levels=6, hi_min=-3, planes=1,
+               col_scale=1, dtype=F32, **path, extra=200)
+    yield item('rd8-trellis-n2-r2', (40, 700), 16, row_scale=2, scale=7.5, levels=32, hi_min=-16, planes=2,
+               tile_cols=256, col_scale=1, **path, wild=0.004)
+    yield item('rd8-trellis-n3-r2', (17, 33), 20, row_scale=1, scale=-0.125, tuple=3, levels=16, hi_min=-8, planes=2,
+               **path)
+    yield item('rd8-trellis-n4-r2', (5, 1050), 12, row_scale=3, scale=1.5, tuple=4, levels=8, hi_min=-4, planes=2,
+               tile_cols=1024, dtype=FP16, **path, near_padding=True)
+    yield item('rd8-trellis-n2-r3', (20, 130), 40, row_scale=1, levels=16, hi_min=-8, planes=3, **path, wide=True)
+    yield item('rd8-trellis-n3-r3', (1, 1), 30, row_scale=1, tuple=3, levels=6, hi_min=-3, planes=3, **path)
+    yield item('rd8-trellis-n4-r3', (19, 96), 25, row_scale=2, scale=3.0, tuple=4, levels=4, hi_min=-2, planes=3,
+               **path, wild=0.03, drop=9)
+    yield item('rd8-trellis-n2-r4', (31, 289), 40, row_scale=1, levels=8, hi_min=-4, planes=4, **path, extra=64)
+    yield item('rd8-trellis-n3-r4', (16, 224), 25, row_scale=1, tuple=3, levels=3, hi_min=-1, planes=4, **path,
+               wild=0.03)
+    yield item('rd8-trellis-n4-r4', (34, 65), 30, row_scale=1, tuple=4, levels=2, hi_min=-1, planes=4, **path,
+               max_length=4)
+    yield item('rd8-trellis-wide-skips', (2, 1024), 1.5, row_scale=2, scale=2.0, tuple=4, levels=3, hi_min=-1, planes=1,
+               tile_cols=1024, **path, wild=0.002, short_skips=True)
+    yield item('rd8-trellis-fold-r1', (33, 97), 6, row_scale=2, scale=2.0, **fold, planes=1, col_scale=1, **path,
+               drop=20)
+    yield item('rd8-trellis-fold-r2', (16, 260), 12, row_scale=3, scale=1.5, **fold, planes=2, tile_cols=256,
+               dtype=FP16, **path, extra=256)
+    yield item('rd8-trellis-fold-r3', (5, 1100), 20, row_scale=1, **fold, planes=3, tile_cols=1024, **path,
+               near_padding=True)
+    yield item('rd8-trellis-fold-r4', (17, 33), 40, row_scale=1, **fold, planes=4, **path, wide=True)
+    yield item('rd16-trellis-r4', (17, 65), 120, row_scale=1, layout=16, levels=40, hi_min=-20, planes=4, **path,
+               wild=0.004)
+    yield item('rd16-trellis-r5', (16, 48), 300, row_scale=2, scale=1.5, layout=16, levels=32, hi_min=-16, planes=5,
+               col_scale=1, **path)
+    yield item('rd16-trellis-r6', (30, 300), 400, row_scale=3, scale=0.5, layout=16, levels=20, hi_min=-8, planes=6,
+               dtype=FP16, tile_cols=256, **path, wild=0.02)
+    yield item('rd16-trellis-r7', (4, 200), 600, row_scale=4, scale=1e-3, layout=16, levels=12, hi_min=-5, planes=7,
+               dtype=F32, **path)
+    yield item('rd16-trellis-r8', (19, 31), 800, row_scale=1, layout=16, levels=7, hi_min=-4, planes=8, **path, drop=5)
     far = dict(mode=LOSSLESS, row_scale=0, scale=0.0, layout=16)
     yield item('bf16', (33, 100), dtype=BF16, **far, levels=12, hi_min=114, planes=8)
     yield item('bf16-wrap', (16, 40), dtype=BF16, **far, levels=60, hi_min=250, planes=8, wild=1.0, extra=3000)
@@ -554,8 +629,8 @@ def write_valid(folder):
         open(os.path.join(folder, name + '.elem'), 'wb').write(m.astype('<' + kind).tobytes())
         entries.append({'file': 'valid/%s.blob' % name, 'mode': ('raw', 'int8', 'rd', 'lossless')[spec.mode],
                         'dtype': ('', 'BF16', 'FP16', 'F32')[spec.dtype],
-                        'layout': spec.layout if spec.mode != RAW else 0, 'fold': spec.fold, 'rows': spec.rows,
-                        'cols': spec.cols, 'elements': 'valid/%s.elem' % name,
+                        'layout': spec.layout if spec.mode != RAW else 0, 'fold': spec.fold, 'trellis': spec.trellis,
+                        'rows': spec.rows, 'cols': spec.cols, 'elements': 'valid/%s.elem' % name,
                         'elements_type': {'i1': 'i8', 'i2': 'i16', 'u2': 'u16', 'f4': 'f32'}[kind],
                         'weights_fnv1a64': '%016x' % fnv(w.tobytes())})
     return entries
@@ -570,7 +645,7 @@ def print_worked():
     notes = {0: '"CLT1"', 4: 'rd, BF16, layout 8, tuples of 2', 8: '3 levels, hi_min -1, 1 raw bit, longest code 4',
              12: 'tile_cols 128', 14: 'row scales BF16, no column multipliers', 16: 'rows 2', 20: 'cols 8',
              24: 'scale 4.0: the divisor', 28: 'table_bytes 5', 32: 'total_bytes 304', 40: 'tiles 1',
-             44: 'outliers 2', 48: 'not folded', 49: 'stand-in: digit 1, hi 0', 50: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble', 69: 'padding',
+             44: 'outliers 2', 48: 'not folded', 49: 'stand-in: digit 1, hi 0', 50: 'no trellis', 51: 'reserved', 64: 'lengths 0 3 0 4 1 3 0 3 4, spare nibble', 69: 'padding',
              72: 'row scales 0.5 and 3.0', 76: 'tile offsets 0 and 13: 208 bytes', 84: 'padding',
              tile: 'base length 8', tile + 2: 'outlier entries 2', tile + 4: 'lanes 0 to 15: 10, 10, 8, 8, 11, 8, ... bits',
              tile + 20: 'lanes 16 to 31: 8 bits each', planes: 'sub-plane of 1 bit: words of lanes 0 to 3',
