@@ -19,7 +19,7 @@ static const double DISTANCE[POINTS] = {-0.8, 0.0, 0.8};
 /* Share of the asked bits that tuples of two have to save for profile auto to take them: at 3.5 bits they cost a GPU a tenth of its speed. */
 static const double PAIRS_GAIN = 0.04;
 
-typedef struct curve {
+typedef struct cllm_curve {
     double log_step[POINTS], bits[POINTS]; /* steps rise, bits fall */
     double weights;
 } curve;
@@ -123,18 +123,34 @@ static void force_tuple(cllm_plan_item *items, size_t n, int tuple) {
 static cllm_status try_pairs(const cllm_compress_params *p, cllm_plan_item *items, size_t n, double budget, double guess, curve *curves,
                              double *shift, cllm_error *err) {
     double pairs;
+    curve *paired = cllm_alloc_zero(n, sizeof *paired);
+    if (!paired) return cllm_fail_memory(err, n * sizeof *paired, "rate curves");
     force_tuple(items, n, 2);
-    cllm_status s = find_shift(p, items, n, budget, guess, curves, &pairs, err);
-    if (s != CLLM_OK) return s;
+    cllm_status s = find_shift(p, items, n, budget, guess, paired, &pairs, err);
+    if (s != CLLM_OK) {
+        cllm_free(paired);
+        return s;
+    }
     const double saved = *shift - pairs;
     const bool better = saved > PAIRS_GAIN * p->bpw;
     cllm_log(CLLM_LOG_INFO, "profile auto: tuples of two alone would save %.3f bits a weight: %s", saved, better ? "taken" : "not taken");
-    if (better) *shift = pairs;
-    else force_tuple(items, n, 0);
+    if (better) {
+        *shift = pairs;
+        memcpy(curves, paired, n * sizeof *curves);
+    } else {
+        force_tuple(items, n, 0);
+    }
+    cllm_free(paired);
     return CLLM_OK;
 }
 
-cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
+void cllm_rate_plan_free(cllm_rate_plan *plan) {
+    cllm_free(plan->curves);
+    *plan = (cllm_rate_plan){0};
+}
+
+cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_rate_plan *plan,
+                             cllm_error *err) {
     double weights = 0, coded = 0, kept_bits = 0;
     for (size_t i = 0; i < n; i++) {
         double count = (double)cllm_entry_count(items[i].entry);
@@ -153,8 +169,48 @@ cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *item
     s = find_shift(p, items, n, budget, guess, curves, &shift, err);
     if (s == CLLM_OK && p->profile == CLLM_PROFILE_AUTO) s = try_pairs(p, items, n, budget, guess, curves, &shift, err);
     if (s == CLLM_OK) cllm_allocate_shift(items, n, shift);
-    cllm_free(curves);
+    if (s == CLLM_OK && plan)
+        *plan = (cllm_rate_plan){curves, budget};
+    else
+        cllm_free(curves);
     return s;
+}
+
+/* Bits that the plan expects of an item with the step it has now, times 2^shift. */
+static double expected_bits(const curve *c, const cllm_plan_item *item, double shift) {
+    return c->weights * interpolate(c, log2((double)item->params.step) + shift);
+}
+
+void cllm_allocate_rest(const cllm_rate_plan *plan, cllm_plan_item *items, size_t n, const double *done_bits) {
+    /* The most by which steps may be changed for others' sake; a file is then rather a little too large or small. */
+    static const double limit = 0.5;
+    double left = plan->budget, missed = 0, learned = 0, rest = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!plan->curves[i].weights) continue;
+        if (done_bits[i] < 0) {
+            rest += plan->curves[i].weights;
+            continue;
+        }
+        left -= done_bits[i];
+        if (!items[i].calibrated || !items[i].coded) continue;
+        missed += done_bits[i] - expected_bits(&plan->curves[i], &items[i], 0);
+        learned += plan->curves[i].weights;
+    }
+    if (learned > 0) left -= rest * missed / learned;
+    double low = -limit, high = limit;
+    for (int k = 0; k < 50; k++) {
+        const double middle = (low + high) / 2;
+        double sum = 0;
+        for (size_t i = 0; i < n; i++)
+            if (plan->curves[i].weights && done_bits[i] < 0) sum += expected_bits(&plan->curves[i], &items[i], middle);
+        if (sum > left)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (plan->curves[i].weights && done_bits[i] < 0)
+            items[i].params.step = cllm_usable_step(items[i].params.step * exp2((low + high) / 2));
 }
 
 void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits) {
