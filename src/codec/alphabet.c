@@ -39,6 +39,11 @@ static int by_count_falling(const void *a, const void *b) {
  * excess) for that. */
 static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, int max_length, size_t *coded) {
     double best = INFINITY, ideal = 0, excess = 0, log_sum = 0, inside = 0;
+    /* No code is shorter than a bit: where one tuple is most of them, the others pay a whole bit to differ from it. */
+    const double most_common = total ? (double)sorted[0] / (double)total : 0;
+    const double whole_bit = most_common > 0.5 && most_common < 1
+                                 ? 1 + most_common * log2(most_common) + (1 - most_common) * log2(1 - most_common)
+                                 : 0;
     const double shortest = ldexp(1.0, -max_length);
     const size_t most = (size_t)1 << max_length;
     *coded = n < most ? n : most;
@@ -51,7 +56,8 @@ static double codebook_bits(const uint64_t *sorted, size_t n, uint64_t total, in
         if (excess > 0.5) break;
         if (k < 1) continue;
         double out = (double)total - inside;
-        ideal = inside * log2(inside) - log_sum - inside * log2(1.0 - excess) + out * (OUTLIER_BITS + 8);
+        ideal = inside * log2(inside) - log_sum - inside * log2(1.0 - excess) + out * (OUTLIER_BITS + 8) +
+                whole_bit * (double)total;
         if (ideal < best) {
             best = ideal;
             *coded = k + 1;
@@ -262,6 +268,27 @@ bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alph
     cllm_free(s.digits);
     cllm_free(h);
     return ok;
+}
+
+/* The digit of an element, or -1 where it lies outside of the alphabet. */
+static int digit_of(const cllm_alphabet *a, int16_t element) {
+    int d = (element >> low_bits(a)) - a->hi_min;
+    if (a->fold && d < 0) d = ~d;
+    return d >= 0 && d < a->levels ? d : -1;
+}
+
+void cllm_alphabet_rates(const int16_t *elements, size_t count, const cllm_alphabet *a, float rate[256]) {
+    double met[64], sum = 0; /* a digit that the sample does not have may come, too */
+    for (int d = 0; d < a->levels; d++) met[d] = 0.5;
+    for (size_t i = 0; i < count; i++) {
+        const int d = digit_of(a, elements[i]);
+        if (d >= 0) met[d]++;
+    }
+    for (int d = 0; d < a->levels; d++) sum += met[d];
+    for (int v = -128; v < 128; v++) {
+        const int d = digit_of(a, (int16_t)v);
+        rate[v + 128] = (float)(d < 0 ? OUTLIER_BITS - log2(met[a->stand_in] / sum) : -log2(met[d] / sum));
+    }
 }
 
 /* A tuple of stand-in digits alone. */

@@ -9,7 +9,7 @@ typedef struct cllm_alphabet {
     bool fold;
     int stand_in; /* the digit of outliers */
     bool trellis; /* elements have one low bit more than planes */
-    double bits; /* estimated bits per weight, look-up cost not included */
+    double bits;  /* estimated bits per weight, look-up cost not included */
 } cllm_alphabet;
 
 /* What the encoder may choose; 0 (planes, fold: -1) = free. */
@@ -23,8 +23,14 @@ typedef struct cllm_alphabet_limits {
     bool trellis;
 } cllm_alphabet_limits;
 
-/* Chooses from `count` sampled elements (count a multiple of 12, consecutive ones are neighbours in a row). False: no memory. */
-bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits, cllm_alphabet *best);
+/* Chooses from `count` sampled elements (count a multiple of 12, consecutive ones are neighbours in a row). False: no
+ * memory. */
+bool cllm_alphabet_choose(const int16_t *elements, size_t count, const cllm_alphabet_limits *limits,
+                          cllm_alphabet *best);
+
+/* Bits that an 8-bit integer v takes beside its raw ones, in rate[v + 128], by how often the digits are met among
+ * `elements`. */
+void cllm_alphabet_rates(const int16_t *elements, size_t count, const cllm_alphabet *a, float rate[256]);
 
 /* The longest code that codebooks of these limits may have. */
 int cllm_code_limit(const cllm_alphabet_limits *limits, bool fold);
@@ -42,7 +48,8 @@ typedef struct cllm_codebook {
     int max_length;
 } cllm_codebook;
 
-/* Builds the codebook for full counts of tuples: which get a code, and of what length, max_length at most. False: no memory. */
+/* Builds the codebook for full counts of tuples: which get a code, and of what length, max_length at most. False: no
+ * memory. */
 bool cllm_codebook_build(const uint64_t *counts, const cllm_alphabet *a, int max_length, cllm_codebook *book);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/threads.h"
 #include "codec/quantize.h"
+#include "codec/rate.h"
 #include "codec/tile_encode.h"
 
 /* Sums for the scale that fits the integers best: x is what became q. */
@@ -27,6 +28,7 @@ typedef struct cllm_encoder {
     uint16_t *col_stored; /* column multipliers as the blob stores them, or NULL */
     size_t row_blocks;
     uint32_t col_blocks;
+    cllm_trellis_plan plan;
     cllm_found found;
 } cllm_encoder;
 

@@ -155,17 +155,15 @@ static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float
         scratch ? set_up_columns(e, p->col_weight, err) : cllm_fail_memory(err, e->h.cols * sizeof *scratch, "a row");
     if (s == CLLM_OK) s = row_maxima(&e->q, &max, err);
     uint64_t beyond = 0;
-    double loss = 0;
     for (uint32_t r = 0; s == CLLM_OK && r < e->h.rows; r++) {
         float row_step = step / (p->row_weight ? p->row_weight[r] : 1.0f), reach = max[r] / row_step;
         if (reach > NARROW_LIMIT + 0.49f) beyond += count_beyond(&e->q, r, row_step, scratch);
         largest = reach > largest ? reach : largest;
-        loss += cllm_rows_loss(&max[r], 1, row_step, NARROW_LIMIT) / e->h.rows;
     }
     cllm_free(scratch);
     if (s != CLLM_OK) return s;
     const int low_bits = p->planes + e->h.trellis;
-    bool wide = cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols, e->h.trellis ? loss : 0) ||
+    bool wide = (e->h.trellis ? e->plan.wide : cllm_needs_wide(beyond, (uint64_t)e->h.rows * e->h.cols)) ||
                 (p->planes >= 0 && low_bits > CLLM_FOLD_MAX_PLANES) ||
                 (p->planes == CLLM_FOLD_MAX_PLANES && p->fold != 1);
     e->h.layout = wide ? 16 : 8;
@@ -182,10 +180,9 @@ static cllm_status set_up_rd(cllm_encoder *e, const cllm_encode_params *p, float
 /* The same with a trellis where one is wanted: its integers count half steps. */
 static cllm_status set_up_trellis(cllm_encoder *e, const cllm_encode_params *p, float step, int *max_abs,
                                   cllm_error *err) {
-    bool wanted = p->trellis == 1;
-    cllm_status s = p->trellis < 0 && p->planes ? cllm_wants_trellis(&e->q, p, step, &wanted, err) : CLLM_OK;
-    e->h.trellis = wanted;
-    return s == CLLM_OK ? set_up_rd(e, p, wanted ? step / 2 : step, max_abs, err) : s;
+    cllm_status s = p->trellis && p->planes ? cllm_plan_trellis(&e->q, p, step, &e->plan, err) : CLLM_OK;
+    e->h.trellis = e->plan.wanted;
+    return s == CLLM_OK ? set_up_rd(e, p, e->plan.wanted ? step / 2 : step, max_abs, err) : s;
 }
 
 static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
@@ -216,10 +213,13 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
     if (s != CLLM_OK) return s;
     *step = sample.max_abs > 0 ? sample.max_abs / 16 : 1.0f;
     for (int i = 0; i < 12; i++) {
-        double rate = cllm_sample_rate(&sample, rows, cols, *step, p);
-        if (rate < 0) s = cllm_fail_memory(err, sample.count, "estimating a rate");
-        if (rate < 0 || fabs(rate - p->bpw) < RATE_TOLERANCE * p->bpw) break;
-        double change = rate - p->bpw;
+        cllm_rate rate;
+        if (!cllm_sample_rate(&sample, rows, cols, *step, p, &rate)) {
+            s = cllm_fail_memory(err, sample.count, "estimating a rate");
+            break;
+        }
+        if (fabs(rate.bits - p->bpw) < RATE_TOLERANCE * p->bpw) break;
+        double change = rate.bits - p->bpw;
         *step *= (float)exp2(change > 3 ? 3 : change < -3 ? -3 : change);
     }
     cllm_sample_free(&sample);

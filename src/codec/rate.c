@@ -9,11 +9,14 @@
 #include "codec/encode.h"
 
 enum { TRELLIS_SAMPLE = 12288, NARROW_LIMIT = 127, WIDE_LIMIT = 2047 };
-/* A trellis leaves about a decibel less error, which is worth so many bits a weight; but it needs a plane of raw bits,
- * which a coarse step has no use for. */
-static const double TRELLIS_GAIN = 0.15;
-/* Deviations that are so many steps have one in any case. */
+/* What a bit is worth, in squared half steps: the slope of error over bits of the sums that a trellis leaves, about 2
+ * ln 2 of the mean error. */
+static const float BIT_COST = 0.3f;
+/* Deviations that are so many steps have a trellis in any case; smaller ones may have no use for the plane of raw bits
+ * that it needs. */
 static const double SURELY_TRELLIS = 2.5;
+/* Bits a row that coarser steps may cost without a second look. */
+static const double SMALL_LOSS = 0.005;
 
 void cllm_sample_free(cllm_sample *s) {
     cllm_free(s->values);
@@ -73,34 +76,30 @@ static uint64_t quantize_sample(const cllm_sample *s, float step, int limit, siz
     return beyond;
 }
 
-double cllm_rows_loss(const float *row_max, size_t rows, float step, int limit) {
+/* Mean bits a row of the sample loses where its step must be coarser, so that no integer is larger than `limit`. */
+static double rows_loss(const cllm_sample *s, uint32_t cols, float step, int limit) {
     const float reach = step * ((float)limit + 0.49f);
     double sum = 0;
-    for (size_t r = 0; r < rows; r++)
-        if (row_max[r] > reach) sum += log2((double)row_max[r] / (double)reach);
-    return rows ? sum / (double)rows : 0;
-}
-
-/* The same of a sample. */
-static double rows_loss(const cllm_sample *s, uint32_t cols, float step, int limit) {
-    double sum = 0;
     for (size_t at = 0; at + cols <= s->count; at += cols) {
-        float max = 0;
+        float max = reach;
         for (size_t c = 0; c < cols; c++) max = fabsf(s->values[at + c]) > max ? fabsf(s->values[at + c]) : max;
-        sum += cllm_rows_loss(&max, 1, step, limit);
+        sum += log2((double)max / (double)reach);
     }
     return s->count ? sum / (double)(s->count / cols) : 0;
 }
 
-/* Estimated bits of the sample at a step of its integers, which count half steps with a trellis; *loss: what coarser
- * rows lose. Negative: out of memory. */
-static double estimate(const cllm_sample *s, size_t count, uint32_t cols, float step, bool trellis,
-                       const cllm_encode_params *p, int16_t *q, double *loss) {
-    *loss = rows_loss(s, cols, step, NARROW_LIMIT);
-    uint64_t beyond = quantize_sample(s, step, WIDE_LIMIT, count, q);
-    int limit = cllm_needs_wide(beyond, count, trellis ? *loss : 0) ? WIDE_LIMIT : NARROW_LIMIT;
-    if (limit == WIDE_LIMIT) *loss = rows_loss(s, cols, step, WIDE_LIMIT);
-    if (beyond && limit == NARROW_LIMIT) quantize_sample(s, step, NARROW_LIMIT, count, q);
+/* What a sample comes to at a step of its integers. */
+typedef struct estimate {
+    double bits;  /* of a weight; negative: out of memory */
+    double error; /* mean square, with the scale that fits best */
+    double loss;  /* bits lost to coarser rows */
+    bool wide;    /* integers of 16 bits */
+    bool has_rates;
+    float rates[CLLM_RATES];
+} estimate;
+
+static bool choose(const cllm_sample *s, size_t count, float step, int limit, bool trellis, const cllm_encode_params *p,
+                   const int16_t *q, cllm_alphabet *best) {
     cllm_alphabet_limits l = {.mode = CLLM_MODE_RD,
                               .dtype = CLLM_DTYPE_BF16,
                               .layout = limit == WIDE_LIMIT ? 16 : 8,
@@ -112,8 +111,89 @@ static double estimate(const cllm_sample *s, size_t count, uint32_t cols, float 
     if (limit == NARROW_LIMIT || p->tuple == 2) l.tuple = p->tuple; /* wide integers have tuples of two alone */
     float reach = s->max_abs / step + 1;
     if (reach < (float)limit) l.max_abs = (int)reach;
+    return cllm_alphabet_choose(q, count, &l, best) && best->tuple;
+}
+
+/* Without what lies beyond the limit, which coarser rows take in. */
+static double mean_error(const cllm_sample *s, size_t count, float step, int limit, const int16_t *q) {
+    const float reach = (float)limit + 0.5f;
+    double xx = 0, xq = 0, qq = 0;
+    for (size_t i = 0; i < count; i++) {
+        const float y = s->values[i] / step;
+        if (fabsf(y) > reach) continue;
+        const double x = (double)y, e = q[i];
+        xx += x * x;
+        xq += x * e;
+        qq += e * e;
+    }
+    return (xx - (qq > 0 ? xq * xq / qq : 0)) * (double)step * (double)step / (double)count;
+}
+
+/* Searches the sample's rows as the encoder will search the matrix. */
+static bool search_sample(const cllm_sample *s, uint32_t cols, uint32_t tile_cols, float step, bool wide,
+                          const float *rates, int16_t *q) {
+    const cllm_header h = {.mode = CLLM_MODE_RD, .layout = wide ? 16 : 8, .tile_cols = (int)tile_cols, .cols = cols};
+    const size_t rows = s->count / cols, words = cllm_tile_max_words(&h);
+    cllm_trellis_scratch scratch = {0};
+    float *x = cllm_alloc((size_t)CLLM_TILE_ROWS * cols, sizeof *x);
+    uint32_t *regs = cllm_alloc(2 * words, sizeof *regs); /* and the path */
+    const bool ok = cllm_trellis_scratch_new(&h, &scratch) && x && regs;
+    for (size_t row0 = 0; ok && row0 < rows; row0 += CLLM_TILE_ROWS) {
+        const uint32_t n = rows - row0 < CLLM_TILE_ROWS ? (uint32_t)(rows - row0) : CLLM_TILE_ROWS;
+        for (size_t i = 0; i < (size_t)n * cols; i++) x[i] = s->values[row0 * cols + i] / step;
+        for (uint32_t cb = 0; cb * (uint32_t)h.tile_cols < cols; cb++) {
+            const uint32_t col0 = cb * (uint32_t)h.tile_cols, width = cllm_tile_width(&h, cb),
+                           valid = cols - col0 < width ? cols - col0 : width;
+            const cllm_trellis_tile tile = {.h = &h,
+                                            .x = x + col0,
+                                            .stride = cols,
+                                            .valid_rows = n,
+                                            .valid = valid,
+                                            .width = width,
+                                            .rate = rates,
+                                            .scratch = &scratch,
+                                            .regs = regs,
+                                            .path = regs + words};
+            cllm_trellis_search(&tile);
+            for (uint32_t r = 0; r < n; r++) cllm_tile_unload(&h, regs, r, valid, q + (row0 + r) * cols + col0);
+        }
+    }
+    cllm_trellis_scratch_free(&scratch);
+    cllm_free(x);
+    cllm_free(regs);
+    return ok;
+}
+
+/* Estimates with integers that count half steps, of 8 or of 16 bits. */
+static void estimate_layout(const cllm_sample *s, size_t count, uint32_t cols, uint32_t tile_cols, float half,
+                            bool wide, const cllm_encode_params *p, int16_t *q, estimate *e) {
     cllm_alphabet best;
-    return cllm_alphabet_choose(q, count, &l, &best) && best.tuple ? best.bits : -1;
+    const int limit = wide ? WIDE_LIMIT : NARROW_LIMIT;
+    *e = (estimate){.bits = -1, .loss = rows_loss(s, cols, half, limit), .wide = wide, .has_rates = !wide};
+    quantize_sample(s, half, limit, count, q);
+    if (!wide) {
+        if (!choose(s, count, half, limit, true, p, q, &best)) return;
+        cllm_alphabet_rates(q, count, &best, e->rates);
+        for (int i = 0; i < CLLM_RATES; i++) e->rates[i] *= BIT_COST;
+    }
+    if (!search_sample(s, cols, tile_cols, half, wide, wide ? NULL : e->rates, q) ||
+        !choose(s, count, half, limit, true, p, q, &best))
+        return;
+    e->bits = best.bits;
+    e->error = mean_error(s, count, half, limit, q);
+}
+
+static void estimate_plain(const cllm_sample *s, size_t count, uint32_t cols, float step, const cllm_encode_params *p,
+                           int16_t *q, estimate *e) {
+    cllm_alphabet best;
+    const uint64_t beyond = quantize_sample(s, step, WIDE_LIMIT, count, q);
+    const int limit = cllm_needs_wide(beyond, count) ? WIDE_LIMIT : NARROW_LIMIT;
+    if (beyond && limit == NARROW_LIMIT) quantize_sample(s, step, NARROW_LIMIT, count, q);
+    e->wide = limit == WIDE_LIMIT;
+    e->loss = rows_loss(s, cols, step, limit);
+    e->bits = choose(s, count, step, limit, false, p, q, &best) ? best.bits : -1;
+    e->error = mean_error(s, count, step, limit, q);
+    e->has_rates = false;
 }
 
 /* Root mean square of a sample. */
@@ -123,47 +203,67 @@ static double deviation(const cllm_sample *s) {
     return s->count ? sqrt(sum / (double)s->count) : 0;
 }
 
-/* Bits with the better of a trellis and none. */
-static double better_of(const cllm_sample *s, size_t count, uint32_t cols, float step, const cllm_encode_params *p,
-                        int16_t *q, bool *trellis) {
-    const float half = step / 2;
-    double lost = 0, lost_with = 0;
-    *trellis = p->trellis != 0;
-    if (p->trellis >= 0 ||
-        (deviation(s) > SURELY_TRELLIS * (double)step && rows_loss(s, cols, half, NARROW_LIMIT) == 0))
-        return estimate(s, count, cols, *trellis ? half : step, *trellis, p, q, &lost);
-    const double plain = estimate(s, count, cols, step, false, p, q, &lost);
-    const double with = plain < 0 ? plain : estimate(s, count, cols, half, true, p, q, &lost_with);
-    *trellis = with >= 0 && with + lost_with < plain + lost + TRELLIS_GAIN;
-    return *trellis || with < 0 ? with : plain;
+/* Bits that the same error would take: a halved error is a bit for two. */
+static double cost(const estimate *e) {
+    return e->bits + e->loss + 0.5 * log2(e->error > 1e-60 ? e->error : 1e-60);
 }
 
-static double sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, const cllm_encode_params *p,
-                          bool *trellis) {
+/* With 8 bits, or with 16 where rows would lose too much and those cost less. */
+static void estimate_trellis(const cllm_sample *s, size_t count, uint32_t cols, uint32_t tile_cols, float half,
+                             const cllm_encode_params *p, int16_t *q, estimate *out) {
+    estimate wide;
+    estimate_layout(s, count, cols, tile_cols, half, false, p, q, out);
+    if (out->bits < 0 || out->loss < SMALL_LOSS) return;
+    estimate_layout(s, count, cols, tile_cols, half, true, p, q, &wide);
+    if (wide.bits >= 0 && cost(&wide) < cost(out)) *out = wide;
+}
+
+/* The better of a trellis and none. */
+static void estimate_better(const cllm_sample *s, size_t count, uint32_t rows, uint32_t cols, float step,
+                            const cllm_encode_params *p, int16_t *q, estimate *out, bool *trellis) {
+    *trellis = p->trellis != 0;
+    if (*trellis) estimate_trellis(s, count, cols, cllm_tile_cols_of(rows, cols, p), step / 2, p, q, out);
+    if (p->trellis == 1 || (*trellis && out->bits < 0)) return;
+    if (*trellis && deviation(s) > SURELY_TRELLIS * (double)step && out->loss < SMALL_LOSS) return;
+    estimate plain;
+    estimate_plain(s, count, cols, step, p, q, &plain);
+    *trellis = *trellis && (plain.bits < 0 || cost(out) < cost(&plain));
+    if (!*trellis) *out = plain;
+}
+
+static cllm_status estimate_sample(const cllm_sample *s, uint32_t rows, uint32_t cols, float step,
+                                   const cllm_encode_params *p, estimate *e, bool *trellis, cllm_error *err) {
     const size_t count = s->count / 12 * 12;
     *trellis = p->trellis == 1;
-    if (!count) return 16;
+    *e = (estimate){.bits = 16};
+    if (!count) return CLLM_OK;
     int16_t *q = cllm_alloc(s->count, sizeof *q);
-    if (!q) return -1;
-    double bits = better_of(s, count, cols, step, p, q, trellis);
-    if (bits >= 0) bits += overhead_bits(rows, cols, p);
+    e->bits = -1;
+    if (q) estimate_better(s, count, rows, cols, step, p, q, e, trellis);
     cllm_free(q);
-    return bits;
+    return e->bits < 0 ? cllm_fail_memory(err, s->count, "estimating a rate") : CLLM_OK;
 }
 
-double cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, const cllm_encode_params *p) {
-    bool trellis;
-    return sample_rate(s, rows, cols, step, p, &trellis);
+bool cllm_sample_rate(const cllm_sample *s, uint32_t rows, uint32_t cols, float step, const cllm_encode_params *p,
+                      cllm_rate *out) {
+    estimate e;
+    if (estimate_sample(s, rows, cols, step, p, &e, &out->trellis, NULL) != CLLM_OK) return false;
+    out->bits = e.bits + overhead_bits(rows, cols, p);
+    out->error = e.error;
+    return true;
 }
 
-cllm_status cllm_wants_trellis(const cllm_quantizer *q, const cllm_encode_params *p, float step, bool *wanted,
-                               cllm_error *err) {
+cllm_status cllm_plan_trellis(const cllm_quantizer *q, const cllm_encode_params *p, float step, cllm_trellis_plan *plan,
+                              cllm_error *err) {
     cllm_sample sample;
     cllm_status s = cllm_sample_take(q->src, q->dtype, q->rows, q->cols, p->col_weight, p->row_weight, TRELLIS_SAMPLE,
                                      &sample, err);
     if (s != CLLM_OK) return s;
-    if (sample_rate(&sample, q->rows, q->cols, step, p, wanted) < 0)
-        s = cllm_fail_memory(err, sample.count, "estimating a rate");
+    estimate e;
+    s = estimate_sample(&sample, q->rows, q->cols, step, p, &e, &plan->wanted, err);
+    plan->wide = e.wide;
+    plan->has_rates = plan->wanted && e.has_rates;
+    memcpy(plan->rates, e.rates, sizeof plan->rates);
     cllm_sample_free(&sample);
     return s;
 }

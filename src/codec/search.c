@@ -71,6 +71,7 @@ static void search_block(void *ctx, size_t index, int worker) {
     cllm_encoder *e = j->e;
     const cllm_header *h = &e->h;
     search_worker *w = &j->workers[worker];
+    const float *rate = e->plan.has_rates && h->layout == 8 ? e->plan.rates : NULL;
     const uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS,
                    n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
     for (uint32_t r = 0; r < n; r++) {
@@ -82,8 +83,17 @@ static void search_block(void *ctx, size_t index, int worker) {
                        registers = cllm_tile_registers(h, width);
         const uint32_t valid = h->cols - col0 < width ? h->cols - col0 : width;
         uint32_t *to = tile_words(e, index, cb);
-        cllm_trellis_search(h, w->x + col0, h->cols, n, valid, width, &w->trellis, to,
-                            to + (size_t)registers * CLLM_LANES);
+        const cllm_trellis_tile tile = {.h = h,
+                                        .x = w->x + col0,
+                                        .stride = h->cols,
+                                        .valid_rows = n,
+                                        .valid = valid,
+                                        .width = width,
+                                        .rate = rate,
+                                        .scratch = &w->trellis,
+                                        .regs = to,
+                                        .path = to + (size_t)registers * CLLM_LANES};
+        cllm_trellis_search(&tile);
     }
     for (uint32_t r = 0; r < n; r++) {
         cllm_found_row(e, row0 + r, w->row);

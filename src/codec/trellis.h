@@ -8,9 +8,9 @@
 #ifndef CLLM_CODEC_TRELLIS_H
 #define CLLM_CODEC_TRELLIS_H
 
-#include "codec/codec.h"
+#include "codec/lut.h"
 
-enum { CLLM_TRELLIS_STATES = 8 };
+enum { CLLM_TRELLIS_STATES = 8, CLLM_TRELLIS_CLASSES = 4 };
 
 /* Where the element at position n of a lane's path stands: its register and element there, its row (for lane group 0, 0
  * or 8) and its column (for the first lane of a group) in the tile. False for bits that belong to no register. */
@@ -30,6 +30,11 @@ static inline uint32_t cllm_lane_columns(const cllm_header *h) {
     return 32 / (uint32_t)h->layout;
 }
 
+/* Positions of a lane's path, those of registers that are not there among them. */
+static inline uint32_t cllm_path_positions(const cllm_header *h, uint32_t registers) {
+    return 32 * cllm_path_words(h, registers);
+}
+
 /* What the two bits below come to in state (w[n-1] | w[n-2] << 1 | w[n-3] << 2) with w[n] = w. */
 static inline unsigned cllm_trellis_low(unsigned state, unsigned w) {
     return 2 * ((w ^ state ^ state >> 2) & 1) + (state >> 1 & 1);
@@ -37,19 +42,33 @@ static inline unsigned cllm_trellis_low(unsigned state, unsigned w) {
 
 /* Scratch of one worker, for tiles of up to h->tile_cols columns. */
 typedef struct cllm_trellis_scratch {
-    float *targets;  /* [position][lane] */
-    int16_t *values; /* [position][lane][class]: the best element of each class */
-    uint8_t
+    int16_t *values; /* [position][class][lane]: the best element of each class */
+    uint32_t
         *choices; /* [position][lane]: bit s: the better way into state s comes from the state whose oldest w is 1 */
 } cllm_trellis_scratch;
 
 bool cllm_trellis_scratch_new(const cllm_header *h, cllm_trellis_scratch *s);
 void cllm_trellis_scratch_free(cllm_trellis_scratch *s);
 
-/* x: 16 rows of a tile's weights in half steps, row stride `stride`, of which `valid_rows` and `valid` columns are
- * there. regs gets the elements in fragment order (registers * 32 words), path the words of w as the tile stores them
- * (cllm_path_words * 32). */
-void cllm_trellis_search(const cllm_header *h, const float *x, size_t stride, uint32_t valid_rows, uint32_t valid,
-                         uint32_t width, cllm_trellis_scratch *s, uint32_t *regs, uint32_t *path);
+/* What elements cost beside their error, in squared half steps: rate[v + CLLM_RATE_ZERO] for layout 8. */
+enum { CLLM_RATES = 256, CLLM_RATE_ZERO = 128 };
+
+/* A tile to search. */
+typedef struct cllm_trellis_tile {
+    const cllm_header *h; /* layout and tile_cols count */
+    const float *x;       /* 16 rows of weights in half steps, `stride` apart */
+    size_t stride;
+    uint32_t valid_rows, valid, width; /* rows and columns that are there; the tile's own width */
+    const float *rate;                 /* CLLM_RATES costs, or NULL for none (and with layout 16) */
+    cllm_trellis_scratch *scratch;
+    uint32_t *regs; /* out: the elements in fragment order, registers * 32 words */
+    uint32_t *path; /* out: the words of w as the tile stores them, cllm_path_words * 32 */
+} cllm_trellis_tile;
+
+void cllm_trellis_search(const cllm_trellis_tile *t);
+#if defined(__x86_64__)
+void cllm_trellis_search_avx2(const cllm_trellis_tile *t);
+void cllm_trellis_search_avx512(const cllm_trellis_tile *t);
+#endif
 
 #endif
