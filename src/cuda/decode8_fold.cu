@@ -21,6 +21,10 @@ template <int OUT> static const void *choose_alike(int planes) {
     case 2: return (const void *)decode8_alike<2, OUT>;
     case 3: return (const void *)decode8_alike<3, OUT>;
     case 4: return (const void *)decode8_alike<4, OUT>;
+    case CLLM_CUDA_TRELLIS + 1: return (const void *)decode8_alike<CLLM_CUDA_TRELLIS + 1, OUT>;
+    case CLLM_CUDA_TRELLIS + 2: return (const void *)decode8_alike<CLLM_CUDA_TRELLIS + 2, OUT>;
+    case CLLM_CUDA_TRELLIS + 3: return (const void *)decode8_alike<CLLM_CUDA_TRELLIS + 3, OUT>;
+    case CLLM_CUDA_TRELLIS + 4: return (const void *)decode8_alike<CLLM_CUDA_TRELLIS + 4, OUT>;
     default: return (const void *)decode8_alike<5, OUT>;
     }
 }

@@ -19,6 +19,7 @@ enum {
     CLLM_CUDA_LISTED = 512,         /* most entries of a tile's outliers that are listed beside them at a time; a multiple of 64 */
     CLLM_CUDA_TABLE = 1 << 14, /* bytes of a look-up table in shared memory, all copies together; see table_shift in lanes.cuh */
     CLLM_CUDA_BEHIND = 4096,   /* readable bytes behind a tensor: the last group of raw bits may be incomplete */
+    CLLM_CUDA_TRELLIS = 8,     /* in a view's planes: the last of them is the path of a trellis */
     CLLM_CUDA_SPARE = 4096,    /* bytes that a lane of a corrupt tile may read behind its stage; see reader in lanes.cuh */
 };
 
@@ -34,7 +35,8 @@ typedef struct cllm_cuda_view {
     uint32_t rows, cols, tile_cols, last_width, col_blocks;
     uint32_t tile0, tiles_apart; /* of the whole tensor's tiles: the number of the first one of these, and from one row block's to the next's */
     uint32_t plane_bytes, last_plane_bytes; /* raw bits of a tile, and of one in the last column block */
-    int hi_min, planes, max_length;
+    int hi_min, max_length;
+    int planes;   /* raw bits of an element; CLLM_CUDA_TRELLIS more if one of an integer's is the path of a trellis */
     int stand_in; /* the digit that outliers have in the stream */
 } cllm_cuda_view;
 

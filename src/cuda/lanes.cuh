@@ -85,14 +85,41 @@ template <typename Entry> CLLM_INLINE bool ends_after(reader r, uint32_t look_up
     return ends_at(r, end);
 }
 
+/* Bits of a where the mask has ones, of b elsewhere: written so that it is one instruction. */
+CLLM_INLINE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return ((a ^ b) & mask) ^ b; }
+
+/* ---- trellis ---- */
+
+/* The lowest two bits of elements whose paths are `path`, `before` being the word before it (FORMAT.md 1.6): of an element whose path is at the even
+ * bit n at bits n + 1 and n of even, of one at the odd bit n at bits n and n - 1 of odd. */
+typedef struct path_fields {
+    uint32_t even, odd;
+} path_fields;
+
+CLLM_INLINE path_fields fields_of_path(uint32_t path, uint32_t before) {
+    const uint32_t s1 = __funnelshift_l(before, path, 1), s2 = __funnelshift_l(before, path, 2), s3 = __funnelshift_l(before, path, 3), s4 = __funnelshift_l(before, path, 4);
+    return {choose_bits(0xaaaaaaaau, s1 ^ s2 ^ s4, s2), choose_bits(0xaaaaaaaau, path ^ s1 ^ s3, s1)};
+}
+
 /* ---- layout 8 ---- */
+
+/* R of the templates below, which is `planes` of a view: raw bits that are stored, and those below hi that come of them. */
+template <int R> struct raw_bits {
+    enum {
+        trellis = R >= CLLM_CUDA_TRELLIS,
+        stored = R % CLLM_CUDA_TRELLIS,
+        plain = stored - trellis, /* stored as they are; at bit 2 and above where the path has those below */
+        low = stored + trellis,
+        plain_at = trellis ? 2 : 0
+    };
+};
 
 /* How the integers of layout 8 are coded: tuples of 2, 3 or 4 signed digits, or of 4 folded ones with signs among the raw bits, whose
  * codes have at most 9 bits or (LONG) more. */
 enum { CODING_2 = 2, CODING_3 = 3, CODING_4 = 4, CODING_FOLD = 5, CODING_FOLD_LONG = 6 };
 template <int N> struct tuple_elements { enum { value = N < 4 ? N : 4 }; };
 
-/* What the eight selectors of tuples of four mean: bytes of hi << R, or further left in registers of rows g + 8 (index 1). Folded ones are
+/* What the eight selectors of tuples of four mean: bytes of hi << low bits, or further left in registers of rows g + 8 (index 1). Folded ones are
  * 0..3 and, with the sign, -1..-4. */
 typedef struct digit_bytes {
     uint32_t low[2], high[2];
@@ -104,21 +131,21 @@ template <int N, int R, int ODD> CLLM_INLINE digit_bytes digit_values(int hi_min
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const int row = i / 4, low = N >= CODING_FOLD ? i % 4 : hi_min + i % 4, high = N >= CODING_FOLD ? -1 - i % 4 : hi_min + 4 + i % 4;
-        d.low[row] |= ((uint32_t)low << (R + row * ODD) & 255) << 8 * (i % 4);
-        d.high[row] |= ((uint32_t)high << (R + row * ODD) & 255) << 8 * (i % 4);
+        d.low[row] |= ((uint32_t)low << (raw_bits<R>::low + row * ODD) & 255) << 8 * (i % 4);
+        d.high[row] |= ((uint32_t)high << (raw_bits<R>::low + row * ODD) & 255) << 8 * (i % 4);
     }
     return d;
 }
 
-/* Words of the sub-planes of low bits of a lane. */
-template <int R> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
-    return (R & 4 ? (registers + 1) / 2 : 0) + (R & 2 ? (registers + 3) / 4 : 0) + (R & 1 ? (registers + 7) / 8 : 0);
+/* Words of a lane's sub-planes of so many bits that are stored as they are. */
+template <int PLAIN> CLLM_INLINE uint32_t plane_words(uint32_t registers) {
+    return (PLAIN & 4 ? (registers + 1) / 2 : 0) + (PLAIN & 2 ? (registers + 3) / 4 : 0) + (PLAIN & 1 ? (registers + 7) / 8 : 0);
 }
 
 /* Steps after which the pattern of look-ups and raw words repeats, and enough of them to hide the bookkeeping; fewer where their raw words
  * would not leave a product registers for two tiles. */
 template <int N, int R> struct step_group {
-    enum { steps = N == CODING_3 ? 6 : R >= 3 ? 2 : 4 };
+    enum { steps = N == CODING_3 ? 6 : raw_bits<R>::stored >= 3 ? 2 : 4 };
 };
 
 /* Raw words of the group under way. Either (AHEAD) a used one is replaced at once by that of the next group, which may be the first one of the warp's next
@@ -127,12 +154,16 @@ template <int N, int R> struct step_group {
 template <int N, int R> struct raw_reader {
     enum {
         group = step_group<N, R>::steps,
-        wide = R & 4 ? 2 * group : R & 2 ? group : 0,
-        ones = R & 1 ? group / 2 : 0,
+        plain = raw_bits<R>::plain,
+        wide = plain & 4 ? 2 * group : plain & 2 ? group : 0,
+        ones = plain & 1 ? group / 2 : 0,
+        paths = raw_bits<R>::trellis ? group / 2 : 0,
         signs = N >= CODING_FOLD ? group / 2 : 0
     };
-    uint32_t at, one_at, sign_at; /* of the next group, in units of 16 bytes from the first tile */
-    uint32_t word[wide ? wide : 1], one[ones ? ones : 1], sign[signs ? signs : 1];
+    uint32_t at, one_at, path_at, sign_at; /* of the next group, in units of 16 bytes from the first tile */
+    uint32_t word[wide ? wide : 1], one[ones ? ones : 1], path[paths ? paths : 1], sign[signs ? signs : 1];
+    uint32_t before;  /* the word of the path before the next one */
+    uint32_t made[4]; /* low bits of two steps, see make_fields */
 };
 
 /* Word i of a lane's at `at`; base: the lane's word of the first tile's first 128 bytes. Raw bits are read once: they go past L1, which is all shared
@@ -141,16 +172,22 @@ CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return
 
 /* The next group is the first one of the tile whose planes begin there. */
 template <int N, int R> CLLM_INLINE void raw_point(raw_reader<N, R> &p, uint32_t planes, uint32_t width) {
+    enum { plain = raw_bits<R>::plain };
     const uint32_t registers = width / 8;
     p.at = planes;
-    p.one_at = planes + 8 * plane_words<R & 6>(registers);
-    p.sign_at = planes + 8 * plane_words<R>(registers);
+    p.one_at = planes + 8 * plane_words<plain & 6>(registers);
+    p.path_at = planes + 8 * plane_words<plain>(registers);
+    p.sign_at = p.path_at + 8 * plane_words<raw_bits<R>::trellis>(registers);
 }
 template <int N, int R> CLLM_INLINE void raw_advance(raw_reader<N, R> &p) {
     p.at += 8 * raw_reader<N, R>::wide;
     p.one_at += 8 * raw_reader<N, R>::ones;
+    p.path_at += 8 * raw_reader<N, R>::paths;
     p.sign_at += 8 * raw_reader<N, R>::signs;
 }
+
+/* Before a tile's first step is decoded. */
+template <int N, int R> CLLM_INLINE void raw_tile_begins(raw_reader<N, R> &p) { p.before = 0; }
 
 /* Loads the group that raw_point chose. */
 template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uint32_t *base) {
@@ -159,6 +196,8 @@ template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uin
     for (int i = 0; i < raw::wide; i++) p.word[i] = load_raw(base, p.at, i);
 #pragma unroll
     for (int i = 0; i < raw::ones; i++) p.one[i] = load_raw(base, p.one_at, i);
+#pragma unroll
+    for (int i = 0; i < raw::paths; i++) p.path[i] = load_raw(base, p.path_at, i);
 #pragma unroll
     for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(base, p.sign_at, i);
 }
@@ -172,8 +211,22 @@ template <int N, int R> CLLM_INLINE void raw_next(raw_reader<N, R> &p, const uin
     raw_advance(p);
 }
 
+/* Low bits of steps k and k + 1, k being even: nibbles of word j have those of register j of step k, and of register j of step k + 1 above them. The one plane that a trellis
+ * with two has beside the path goes along, so that it costs hardly more than a plane of two bits. */
+template <int N, int R> CLLM_INLINE void make_fields(raw_reader<N, R> &p, int k) {
+    const path_fields f = fields_of_path(p.path[k / 2], p.before);
+    p.before = p.path[k / 2];
+    p.made[0] = f.even;
+    p.made[1] = f.odd;
+    p.made[2] = f.even >> 2;
+    p.made[3] = f.odd >> 2;
+    if (raw_bits<R>::plain == 1)
+#pragma unroll
+        for (int j = 0; j < 4; j++) p.made[j] = choose_bits(0x33333333u, p.made[j], rotate_right(p.one[k / 2], j));
+}
+
 /* Low bits of step k of the group to its four registers. */
-template <int N, int R, int ODD, bool AHEAD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
+template <int N, int R, int ODD> CLLM_INLINE void add_low_bits(raw_reader<N, R> &p, int k, uint32_t a[4]) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const int left = j & 1 ? ODD : 0;
@@ -182,13 +235,32 @@ template <int N, int R, int ODD, bool AHEAD> CLLM_INLINE void add_raw(raw_reader
         if (R & 1 && !(R & 6)) a[j] |= p.one[k / 2] >> (4 * (k & 1) + j - left) & 0x01010101u << left;
         if (R & 1 && R & 6) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x01010101u << (R & 6);
     }
+}
+
+/* The same with a trellis. */
+template <int N, int R> CLLM_INLINE void add_trellis_bits(raw_reader<N, R> &p, int k, uint32_t a[4]) {
+    enum { plain = raw_bits<R>::plain, fields = plain == 1 ? 0x07070707 : 0x03030303 };
+    if (!(k & 1)) make_fields(p, k);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        a[j] |= p.made[j] >> 4 * (k & 1) & fields;
+        if (plain & 2) a[j] |= rotate_right(p.word[k], 2 * j) & 0x0c0c0c0cu;
+        if (plain == 3) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x10101010u;
+    }
+}
+
+template <int N, int R, int ODD, bool AHEAD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
+    enum { plain = raw_bits<R>::plain };
+    if constexpr (raw_bits<R>::trellis) add_trellis_bits(p, k, a);
+    else add_low_bits<N, R, ODD>(p, k, a);
     if (!AHEAD) return;
-    if (R & 4) {
+    if (plain & 4) {
         p.word[2 * k] = load_raw(base, p.at, 2 * k);
         p.word[2 * k + 1] = load_raw(base, p.at, 2 * k + 1);
     }
-    if (R & 2) p.word[k] = load_raw(base, p.at, k);
-    if (R & 1 && k & 1) p.one[k / 2] = load_raw(base, p.one_at, k / 2);
+    if (plain & 2) p.word[k] = load_raw(base, p.at, k);
+    if (plain & 1 && k & 1) p.one[k / 2] = load_raw(base, p.one_at, k / 2);
+    if (raw_bits<R>::trellis && k & 1) p.path[k / 2] = load_raw(base, p.path_at, k / 2);
     if (N >= CODING_FOLD && k & 1) p.sign[k / 2] = load_raw(base, p.sign_at, k / 2);
 }
 

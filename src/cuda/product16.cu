@@ -143,6 +143,8 @@ CLLM_INLINE bool multiply_pair(const pair_job &t, const pair_walk &k, const tile
     reader r[2];
     bool ok = true;
     readers_begin(t, parts, r, end);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) raw_tile_begins(raw[tile]);
     const uint2 *x = (const uint2 *)job.x.fragments + (size_t)step0 * step_x + (t.lane >> 2 & (columns < 8 ? columns - 1 : 7)) * 4 + (t.lane & 3);
     for (; left; x += group * step_x) {
         if (left <= group) {
@@ -199,6 +201,11 @@ template <int K, bool SHORT, int NB> struct multiply_job {
         case 5: return multiply_pairs<5, SHORT, NB>(t, k, s);
         case 6: return multiply_pairs<6, SHORT, NB>(t, k, s);
         case 7: return multiply_pairs<7, SHORT, NB>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 4: return multiply_pairs<KIND_TRELLIS + 4, SHORT, NB>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 5: return multiply_pairs<KIND_TRELLIS + 5, SHORT, NB>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 6: return multiply_pairs<KIND_TRELLIS + 6, SHORT, NB>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 7: return multiply_pairs<KIND_TRELLIS + 7, SHORT, NB>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 8: return multiply_pairs<KIND_TRELLIS + 8, SHORT, NB>(t, k, s);
         default: return multiply_pairs<8, SHORT, NB>(t, k, s);
         }
     }

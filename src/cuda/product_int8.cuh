@@ -11,7 +11,7 @@
 
 /* How far left the integers of rows g + 8 stand in the accumulators (see digit_values). Those of the stream are at most 16 with two raw bits and 8
  * with one, so that they stay in a byte and their sums in int32; outliers may be larger, and are added to what has been shifted back. */
-template <int N, int R> struct odd_rows { enum { left = N >= CODING_FOLD && (R == 1 || R == 2) ? R : 0 }; };
+template <int N, int R> struct odd_rows { enum { left = N >= CODING_FOLD && (R == 1 || R == 2) ? R : 0 }; }; /* not with a trellis, whose low bits are no words */
 
 template <int NB> struct accumulators {
     int c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
@@ -46,7 +46,7 @@ template <int N, int R, int NB> CLLM_INLINE void finish_chunk(const pair_job &t,
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 int *c = s.acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> i * odd_rows<N, R>::left; /* a multiple of that power */
-                if (s.outliers) v += (int)(load_shared(s.at + 4 * (tile * s.tile_words + (g + 8 * i) * NB + batch_of<NB>(t.lane, half))) << R);
+                if (s.outliers) v += (int)(load_shared(s.at + 4 * (tile * s.tile_words + (g + 8 * i) * NB + batch_of<NB>(t.lane, half))) << raw_bits<R>::low);
                 s.rows.y[tile][half][i] += s.scale[half] * (float)v;
                 c[2 * i] = c[2 * i + 1] = 0;
             }
@@ -143,7 +143,7 @@ CLLM_INLINE void multiply_group(const pair_job &t, const uint2 *x, uint32_t step
 /* What a warp has of its first group in a kernel before x is there: as many steps as registers hold, which is none where a kernel has cases for several
  * numbers of planes. */
 template <int N, int R, bool ALIKE> struct ahead_steps {
-    enum { MOST = R < 5 ? 2 : 1, COUNT = N >= CODING_FOLD && ALIKE ? MOST : 0 };
+    enum { MOST = raw_bits<R>::stored < 5 ? 2 : 1, COUNT = N >= CODING_FOLD && ALIKE ? MOST : 0 };
     bool any;
     uint32_t a[MOST][2][4];
 };
@@ -207,6 +207,8 @@ CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts
     uint32_t left = steps, end[2];
     readers_begin(t, parts, p.r, end);
     raw_choose(t, k, parts, p.raw);
+#pragma unroll
+    for (int tile = 0; tile < 2; tile++) raw_tile_begins(p.raw[tile]);
     s.chunk = step0 / 8;
     s.left = 8 - step0 % 8;
     s.at = own_words(t);
@@ -260,6 +262,10 @@ template <int N, int NB> struct multiply_job {
         case 2: return multiply_pairs<N, 2, NB, false>(t, k, s);
         case 3: return multiply_pairs<N, 3, NB, false>(t, k, s);
         case 4: return multiply_pairs<N, 4, NB, false>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 1: return multiply_pairs<N, CLLM_CUDA_TRELLIS + 1, NB, false>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 2: return multiply_pairs<N, CLLM_CUDA_TRELLIS + 2, NB, false>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 3: return multiply_pairs<N, CLLM_CUDA_TRELLIS + 3, NB, false>(t, k, s);
+        case CLLM_CUDA_TRELLIS + 4: return multiply_pairs<N, CLLM_CUDA_TRELLIS + 4, NB, false>(t, k, s);
         default:
             if (N >= CODING_FOLD) multiply_pairs<N, N >= CODING_FOLD ? 5 : 4, NB, false>(t, k, s);
         }
@@ -287,6 +293,10 @@ template <int N> static const void *choose_alike(int planes) {
     case 2: return (const void *)product_alike<N, 2>;
     case 3: return (const void *)product_alike<N, 3>;
     case 4: return (const void *)product_alike<N, 4>;
+    case CLLM_CUDA_TRELLIS + 1: return (const void *)product_alike<N, CLLM_CUDA_TRELLIS + 1>;
+    case CLLM_CUDA_TRELLIS + 2: return (const void *)product_alike<N, CLLM_CUDA_TRELLIS + 2>;
+    case CLLM_CUDA_TRELLIS + 3: return (const void *)product_alike<N, CLLM_CUDA_TRELLIS + 3>;
+    case CLLM_CUDA_TRELLIS + 4: return (const void *)product_alike<N, CLLM_CUDA_TRELLIS + 4>;
     default: return (const void *)product_alike<N, N >= CODING_FOLD ? 5 : 4>;
     }
 }

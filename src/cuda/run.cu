@@ -213,12 +213,12 @@ cllm_status cllm_cuda_product(cllm_cuda *c, const cllm_cuda_product_job *jobs, u
         const uint32_t batch = jobs[i].x->padded_batch;
         const cllm_cuda_tensor *first = jobs[i].tensor;
         const void *kernel = shared_kernel(jobs + i);
-        int planes = first->h.planes;
+        int planes = first->view.planes;
         cllm_cuda_launch p = {};
         p.shape.tiles = 2;
         for (; i < count && p.shape.jobs < CLLM_CUDA_MAX_JOBS && shared_kernel(jobs + i) == kernel; i++) {
             const cllm_cuda_tensor *u = jobs[i].tensor;
-            if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
+            if (u->view.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
             if (jobs[i].x->cols != u->h.cols || jobs[i].x->padded_batch != batch)
                 return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "product %u: x has another shape than the matrix or the batch", i);
             cllm_cuda_job job = {};
@@ -278,7 +278,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
     for (uint32_t first = 0; s == CLLM_OK && first < count; first++) {
         if (done[first]) continue;
         const void *kernel = decode_kernel(jobs[first].tensor, as, CLLM_CUDA_PLANES_DIFFER);
-        int planes = jobs[first].tensor->h.planes;
+        int planes = jobs[first].tensor->view.planes;
         memset(&p->shape, 0, sizeof p->shape);
         p->shape.tiles = 1;
         p->shape.early = early;
@@ -288,7 +288,7 @@ cllm_status cllm_cuda_decode(cllm_cuda *c, const cllm_cuda_decode_job *jobs, uin
             const cllm_cuda_tensor *u = j->tensor;
             if (done[i] || decode_kernel(u, as, CLLM_CUDA_PLANES_DIFFER) != kernel) continue;
             done[i] = 1;
-            if (u->h.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
+            if (u->view.planes != planes) planes = CLLM_CUDA_PLANES_DIFFER;
             if (j->row0 > u->h.rows || j->nrows > u->h.rows - j->row0)
                 s = cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "rows %u to %u of a matrix of %u", j->row0, j->row0 + j->nrows, u->h.rows);
             if (j->col_block0 > u->view.col_blocks || j->col_blocks > u->view.col_blocks - j->col_block0)

@@ -39,9 +39,10 @@ template <int K> CLLM_INLINE bool correct_number(const cllm_cuda_view &w, uint32
         *number = (uint16_t)((old & ~field) | (old + lacks * (1 << place) & field));
         return (old & field) == (coded << place & field);
     }
-    const int q = (int16_t)old + lacks * (1 << K);
+    enum { low = integer_bits<K>::low };
+    const int q = (int16_t)old + lacks * (1 << low);
     *number = (uint16_t)q;
-    return (int16_t)old >> K == coded && q >= -2048 && q < 2048;
+    return (int16_t)old >> low == coded && q >= -2048 && q < 2048;
 }
 
 template <int K, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw16<K> &raw) {
@@ -52,6 +53,7 @@ template <int K, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const
     reader r;
     uint32_t end;
     readers_begin(t, &part, &r, &end);
+    raw_tile_begins(raw);
     const uint32_t ragged = width / 16 % group;
     bool ok = true;
     for (uint32_t left = width / 16, step = 0; left; step += group) {
@@ -104,6 +106,11 @@ template <int K, int OUT> CLLM_INLINE void store_kind(single_job &t, const pair_
     case 5: return store_tiles<5, OUT>(t, k, s);
     case 6: return store_tiles<6, OUT>(t, k, s);
     case 7: return store_tiles<7, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 4: return store_tiles<KIND_TRELLIS + 4, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 5: return store_tiles<KIND_TRELLIS + 5, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 6: return store_tiles<KIND_TRELLIS + 6, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 7: return store_tiles<KIND_TRELLIS + 7, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 8: return store_tiles<KIND_TRELLIS + 8, OUT>(t, k, s);
     default: return store_tiles<8, OUT>(t, k, s);
     }
 }

@@ -38,7 +38,8 @@ template <int OUT> CLLM_INLINE void write_integer(const cllm_cuda_job &job, uint
 
 /* An outlier gets what its digit lacks; false if the digit is not the stand-in, or the sum is none of the integers. */
 template <int N, int R> CLLM_INLINE bool correct_integer(const cllm_cuda_view &w, uint32_t at, int lacks) {
-    const int old = (int8_t)load_shared8(at), hi = old >> R, q = old + lacks * (1 << R);
+    enum { low = raw_bits<R>::low };
+    const int old = (int8_t)load_shared8(at), hi = old >> low, q = old + lacks * (1 << low);
     shared_memory[at] = (uint8_t)q;
     return q == (int8_t)q && (hi == w.hi_min + w.stand_in || (N >= CODING_FOLD && hi == -1));
 }
@@ -54,6 +55,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t
     reader r;
     uint32_t end, carry = 0;
     readers_begin(t, &part, &r, &end);
+    raw_tile_begins(raw);
     const uint32_t ragged = N == CODING_3 ? 0 : width / 32 % group;
     bool ok = true;
     for (uint32_t left = width / 32, step = 0; left; step += group) {
@@ -107,6 +109,10 @@ template <int N, int OUT> CLLM_INLINE void store_planes(single_job &t, const pai
     case 2: return store_tiles<N, 2, OUT>(t, k, s);
     case 3: return store_tiles<N, 3, OUT>(t, k, s);
     case 4: return store_tiles<N, 4, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 1: return store_tiles<N, CLLM_CUDA_TRELLIS + 1, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 2: return store_tiles<N, CLLM_CUDA_TRELLIS + 2, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 3: return store_tiles<N, CLLM_CUDA_TRELLIS + 3, OUT>(t, k, s);
+    case CLLM_CUDA_TRELLIS + 4: return store_tiles<N, CLLM_CUDA_TRELLIS + 4, OUT>(t, k, s);
     default:
         if (N >= CODING_FOLD) store_tiles<N, N >= CODING_FOLD ? 5 : 4, OUT>(t, k, s);
     }

@@ -148,7 +148,7 @@ static void fill_view(cllm_cuda_tensor *d, const cllm_tensor *t, const tensor_me
     v->plane_bytes = plane_bytes(t, 0);
     v->last_plane_bytes = plane_bytes(t, t->col_blocks - 1);
     v->hi_min = t->h.hi_min;
-    v->planes = t->h.planes;
+    v->planes = t->h.planes + (t->h.trellis ? CLLM_CUDA_TRELLIS : 0);
     v->stand_in = t->h.stand_in;
     v->max_length = t->h.max_length;
 }
@@ -157,7 +157,6 @@ cllm_status cllm_cuda_tensor_place(cllm_cuda *c, const cllm_tensor *t, bool tile
     tensor_memory m;
     *out = NULL;
     if (t->h.mode == CLLM_MODE_RAW) return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "an uncoded tensor needs no decoding on the GPU");
-    if (t->h.trellis) return cllm_fail(err, CLLM_ERR_UNSUPPORTED, 50, "the GPU backend cannot decode a trellis yet: compress with --no-trellis");
     if (!plan_memory(t, tiles, &m)) return cllm_fail_memory(err, SIZE_MAX, "a tensor on the GPU");
     cllm_cuda_tensor *d = (cllm_cuda_tensor *)cllm_alloc_zero(1, sizeof *d);
     float *scales = NULL;

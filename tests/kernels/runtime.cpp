@@ -53,7 +53,8 @@ static void know_products() {
     static const int batches[] = {1, 4, 8};
     for (int batch : batches) {
         const int warps = batch == 1 ? MANY : FEW;
-        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= (batch == 1 ? 5 : CLLM_CUDA_PLANES_DIFFER); planes++) {
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= (batch == 1 ? CLLM_CUDA_TRELLIS + 4 : CLLM_CUDA_PLANES_DIFFER); planes++) {
+            if (planes > 5 && planes <= CLLM_CUDA_TRELLIS) continue;
             for (int is_long = 0; is_long < 2; is_long++) know(cllm_cuda_product_fold_kernel(is_long, batch, planes), call<cllm_cuda_launch>, warps);
             for (int tuple = 2; tuple <= 4; tuple++) know(cllm_cuda_product_tuples_kernel(tuple, batch, planes), call<cllm_cuda_launch>, warps);
         }
@@ -68,7 +69,7 @@ static void know_products() {
 static void know_decoders() {
     for (int out = CLLM_OUT_BITS; out <= CLLM_OUT_I8; out++) {
         const int warps = out == CLLM_OUT_I8 ? MANY : FEW;
-        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++) know(cllm_cuda_decode8_fold_kernel(false, out, planes), call<cllm_cuda_decode_launch>, warps);
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= CLLM_CUDA_TRELLIS + 4; planes++) know(cllm_cuda_decode8_fold_kernel(false, out, planes), call<cllm_cuda_decode_launch>, warps);
         know(cllm_cuda_decode8_fold_kernel(true, out, CLLM_CUDA_PLANES_DIFFER), call<cllm_cuda_decode_launch>, warps);
         for (int tuple = 2; tuple <= 4; tuple++) know(cllm_cuda_decode8_tuples_kernel(tuple, out), call<cllm_cuda_decode_launch>, warps);
     }

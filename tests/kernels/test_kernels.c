@@ -83,8 +83,8 @@ static bool code_tensor(coded *c, uint8_t *data, size_t bytes, const char *name)
     need(cllm_tensor_open(data, bytes, &c->t, &error), name);
     cllm_tensor_get_info(c->t, &c->info);
     const cllm_tensor_info *i = &c->info;
-    snprintf(c->name, sizeof c->name, "%s %ux%u N=%d r=%d L=%d tile=%d layout=%d fold=%d outliers=%u", name, i->rows, i->cols, i->tuple, i->planes, i->max_length, i->tile_cols,
-             i->layout, i->fold, (unsigned)i->outliers);
+    snprintf(c->name, sizeof c->name, "%s %ux%u N=%d r=%d L=%d tile=%d layout=%d fold=%d trellis=%d outliers=%u", name, i->rows, i->cols, i->tuple, i->planes, i->max_length, i->tile_cols,
+             i->layout, i->fold, i->trellis, (unsigned)i->outliers);
     if (i->mode == CLLM_MODE_RAW) return false;
     need(cllm_cuda_tensor_upload(wide, c->t, &c->d, &error), c->name);
     return true;
@@ -130,6 +130,7 @@ typedef struct coding {
     float bpw, step; /* of the two, the one that is not 0; step: in deviations of the weights */
     int tuple, levels, planes, fold, max_length; /* as cllm_encode_params has them */
     int freedom;                                 /* see draw; 0: 5 */
+    int trellis;
 } coding;
 
 /* False: the encoder cannot, or left it as it was. */
@@ -147,6 +148,7 @@ static bool encode(coded *c, const coding *k, uint32_t rows, uint32_t cols, int 
     p.planes = k->planes;
     p.fold = k->fold;
     p.max_length = k->max_length;
+    p.trellis = k->trellis;
     p.tile_cols = tile_cols;
     p.threads = 1;
     if (columns) {
@@ -332,11 +334,14 @@ static void check_products(const coded *c, bool flat) {
 
 /* How a tensor is coded, as one number: which kernel, and which of its cases. */
 enum { WIDE_KIND = 7, BF16_KIND, F16_KIND, KINDS };
-static bool seen[KINDS][9];
+enum { TRELLIS = 9 }; /* beside the planes */
+static bool seen[KINDS][TRELLIS + 9];
+static uint64_t corrected[KINDS]; /* outliers of those with a trellis */
 
 static void note(const cllm_tensor_info *i) {
-    if (i->mode == CLLM_MODE_LOSSLESS) seen[i->dtype == CLLM_DTYPE_BF16 ? BF16_KIND : F16_KIND][0] = true;
-    else seen[i->layout == 16 ? WIDE_KIND : !i->fold ? i->tuple : i->max_length <= 9 ? 5 : 6][i->planes] = true;
+    const int kind = i->mode == CLLM_MODE_LOSSLESS ? i->dtype == CLLM_DTYPE_BF16 ? BF16_KIND : F16_KIND : i->layout == 16 ? WIDE_KIND : !i->fold ? i->tuple : i->max_length <= 9 ? 5 : 6;
+    seen[kind][kind < BF16_KIND ? i->planes + (i->trellis ? TRELLIS : 0) : 0] = true;
+    if (i->trellis) corrected[kind] += i->outliers;
 }
 
 static const uint32_t SHAPES[][3] = {{16, 128, 128}, {35, 1001, 256}, {77, 1000, 640}, {48, 640, 640}, {33, 300, 128}}; /* rows, columns, tile */
@@ -360,7 +365,7 @@ static void test_tuples(void **state) {
     static const int levels[5] = {0, 0, 16, 8, 6};
     for (int tuple = 2, n = 0; tuple <= 4; tuple++)
         for (int planes = 0; planes <= 4; planes++, n++) {
-            const coding k = {"tuples", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, 0.7f / (float)(1 << planes), tuple, levels[tuple], planes, 0, 0, 0};
+            const coding k = {"tuples", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, 0.7f / (float)(1 << planes), tuple, levels[tuple], planes, 0, 0, 0, 0};
             check_coding(&k, n);
             assert_true(seen[tuple][planes]);
         }
@@ -370,25 +375,42 @@ static void test_folded(void **state) {
     (void)state;
     for (int is_long = 0; is_long < 2; is_long++)
         for (int planes = 0; planes <= 5; planes++) {
-            const coding k = {is_long ? "folded, long" : "folded", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, 0.9f / (float)(1 << planes), 0, 0, planes, 1, is_long ? 12 : 9, 0};
+            const coding k = {is_long ? "folded, long" : "folded", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, 0.9f / (float)(1 << planes), 0, 0, planes, 1, is_long ? 12 : 9, 0, 0};
             check_coding(&k, planes + is_long);
             assert_true(seen[5 + is_long][planes]);
         }
 }
 
+/* Steps are as fine as eight bits allow: half a step takes one of them. */
+static void test_trellis(void **state) {
+    (void)state;
+    static const int levels[5] = {0, 8, 8, 6, 4};
+    static const float steps[5] = {0, 0.7f, 0.8f, 1.6f, 3.4f};
+    for (int kind = 2; kind <= 6; kind++)
+        for (int planes = 1; planes <= 4; planes++) {
+            const bool fold = kind > 4;
+            const coding k = {"trellis", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, steps[planes] / (float)(1 << planes), fold ? 0 : kind, fold ? 0 : levels[planes], planes, fold, kind == 5 ? 9 : 12, 40, 1};
+            check_coding(&k, kind + planes);
+            if (!seen[kind][planes + TRELLIS]) fail_msg("kind %d, %d planes and a trellis: not made (%s)", kind, planes, error.message);
+            if (planes == 4 && !corrected[kind]) fail_msg("kind %d: no outliers", kind);
+        }
+}
+
 /* Matrices that differ in their raw bits share a launch, and a kernel that no matrix alone has. */
 static void check_mixed(cllm_cuda *cuda, int tuple, int fold, int levels) {
-    enum { MOST = 6, ROWS = 40, COLS = 700 };
-    const int count = fold ? MOST : 4; /* with the next one tuples might not fit int8 */
+    enum { MOST = 8, ROWS = 40, COLS = 700 };
+    const int plain = fold ? 6 : 4, count = plain + 2; /* with the next one tuples might not fit int8 */
     coded c[MOST] = {0};
     float *y[MOST], *x = draw_x(COLS, 1, false);
     cllm_cuda_vector *v;
     cllm_cuda_product_job jobs[MOST];
-    for (int planes = 0; planes < count; planes++) {
-        const coding k = {"mixed", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, (fold ? 0.9f : 0.7f) / (float)(1 << planes), tuple, levels, planes, fold, fold ? 9 : 0, 0};
-        if (!encode(&c[planes], &k, ROWS, COLS, 256, false)) fail_msg("tuples of %d, %d planes: %s", tuple, planes, error.message);
-        assert_int_equal(c[planes].info.planes, planes);
-        assert_int_equal(c[planes].info.layout, 8);
+    for (int i = 0; i < count; i++) {
+        const int trellis = i >= plain, planes = trellis ? 1 + i - plain : i;
+        const coding k = {"mixed", planes < 3 ? CLLM_MODE_RD : CLLM_MODE_INT8, CLLM_DTYPE_BF16, 0, (fold ? 0.9f : 0.7f) / (float)(1 << planes), tuple, levels, planes, fold, fold ? 9 : 0, trellis ? 40 : 0, trellis};
+        if (!encode(&c[i], &k, ROWS, COLS, 256, false)) fail_msg("tuples of %d, %d planes: %s", tuple, planes, error.message);
+        assert_int_equal(c[i].info.planes, planes);
+        assert_int_equal(c[i].info.trellis, trellis);
+        assert_int_equal(c[i].info.layout, 8);
     }
     need(cllm_cuda_vector_new(cuda, COLS, 1, &v, &error), "mixed");
     need(cllm_cuda_vector_set(v, c[0].d, x, COLS, NULL, &error), "mixed");
@@ -426,18 +448,20 @@ static void test_mixed(void **state) {
 
 static void test_wide_integers(void **state) {
     (void)state;
-    for (int planes = 4; planes <= 8; planes++) {
-        const coding k = {"wide", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 1.5f / (float)(1 << planes), 0, 0, planes, -1, 0, 0};
-        check_coding(&k, planes);
-        assert_true(seen[WIDE_KIND][planes]);
-    }
+    for (int trellis = 0; trellis < 2; trellis++)
+        for (int planes = 4; planes <= 8; planes++) {
+            const coding k = {"wide", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 1.5f / (float)(1 << planes), 0, 0, planes, -1, 0, 0, trellis};
+            check_coding(&k, planes + trellis);
+            if (!seen[WIDE_KIND][planes + trellis * TRELLIS]) fail_msg("wide, %d planes, trellis %d: not made (%s)", planes, trellis, error.message);
+        }
+    assert_true(corrected[WIDE_KIND]);
 }
 
 static void test_lossless(void **state) {
     (void)state;
     for (int max_length = 9; max_length <= 12; max_length += 3) {
-        const coding bf16 = {"lossless", CLLM_MODE_LOSSLESS, CLLM_DTYPE_BF16, 0, 0, 0, 0, -1, -1, max_length, 0};
-        const coding f16 = {"lossless", CLLM_MODE_LOSSLESS, CLLM_DTYPE_F16, 0, 0, 0, 0, -1, -1, max_length, 0};
+        const coding bf16 = {"lossless", CLLM_MODE_LOSSLESS, CLLM_DTYPE_BF16, 0, 0, 0, 0, -1, -1, max_length, 0, 0};
+        const coding f16 = {"lossless", CLLM_MODE_LOSSLESS, CLLM_DTYPE_F16, 0, 0, 0, 0, -1, -1, max_length, 0, 0};
         check_coding(&bf16, max_length);
         check_coding(&f16, max_length);
     }
@@ -449,7 +473,7 @@ static void test_many_outliers(void **state) {
     (void)state;
     static const int levels[5] = {0, 4, 8, 6, 5};
     for (int tuple = 1; tuple <= 4; tuple++) { /* 1: folded */
-        const coding k = {"heavy tails", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.8f, tuple > 1 ? tuple : 4, levels[tuple], 0, tuple == 1, 0, 3};
+        const coding k = {"heavy tails", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.8f, tuple > 1 ? tuple : 4, levels[tuple], 0, tuple == 1, 0, 3, 0};
         coded c = {0};
         if (!encode(&c, &k, 77, 1000, 640, false)) fail_msg("tuples of %d: %s", tuple, error.message);
         if (c.info.outliers < 64 * c.info.tiles) fail_msg("%s: too few outliers", c.name);
@@ -474,6 +498,7 @@ static void test_rows_of_outliers(void **state) {
     p.step = 1;
     p.planes = 2;
     p.fold = 1;
+    p.trellis = 0;
     p.tile_cols = COLS;
     need(cllm_encode(w, CLLM_DTYPE_BF16, ROWS, COLS, &p, &data, &bytes, &error), "rows of outliers");
     assert_true(code_tensor(&c, data, bytes, "rows of outliers"));
@@ -701,19 +726,44 @@ static void judge(const blob *b, const char *name, verdicts *v) {
     drop_tensor(&c);
 }
 
+enum { ROUNDS = 120 };
+
+static void damage(const blob *source, const char *name, verdicts *v) {
+    for (int n = 0; n < ROUNDS; n++) {
+        const blob b = damaged(source);
+        judge(&b, name, v);
+        free(b.data);
+    }
+}
+
+/* Blobs of a trellis as the encoder makes them. */
+static void damage_trellises(verdicts *v) {
+    static const coding CODINGS[] = {
+        {"folded", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.2f, 0, 0, 2, 1, 9, 40, 1},   {"folded", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.4f, 0, 0, 1, 1, 12, 40, 1},
+        {"tuples", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.2f, 3, 6, 3, 0, 12, 40, 1},  {"tuples", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.2f, 4, 4, 4, 0, 12, 40, 1},
+        {"wide", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.05f, 0, 0, 5, -1, 12, 5, 1}, {"wide", CLLM_MODE_RD, CLLM_DTYPE_BF16, 0, 0.006f, 0, 0, 8, -1, 12, 5, 1},
+    };
+    for (size_t i = 0; i < sizeof CODINGS / sizeof *CODINGS; i++) {
+        coded c = {0};
+        if (!encode(&c, &CODINGS[i], 40, 450, 256, i % 2)) fail_msg("%s, %d planes and a trellis: %s", CODINGS[i].name, CODINGS[i].planes, error.message);
+        const blob source = copy_of(c.data, (size_t)c.info.blob_bytes);
+        char name[sizeof c.name];
+        memcpy(name, c.name, sizeof name);
+        drop_tensor(&c);
+        damage(&source, name, v);
+        free(source.data);
+    }
+}
+
 static void test_damaged(void **state) {
     (void)state;
-    enum { ROUNDS = 120 };
     static verdicts v;
     for (int i = 0; i < BLOBS; i++) {
         const blob source = load(NAMES[i]);
-        for (int n = 0; n < ROUNDS; n++) {
-            const blob b = damaged(&source);
-            judge(&b, NAMES[i], &v);
-            free(b.data);
-        }
+        damage(&source, NAMES[i], &v);
         free(source.data);
     }
+    damage_trellises(&v);
     print_message("%d damaged blobs: %d decoded alike, %d refused by both, %d by the CPU alone; %d multiplied all the same\n", v.opened, v.decoded, v.refused, v.cpu_only, v.cpu_not_product);
     tell_reasons(&v.decoding, "decoded on the GPU");
     tell_reasons(&v.product, "multiplied on the GPU");
@@ -731,7 +781,7 @@ static void test_activations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),   cmocka_unit_test(test_outlier_count), cmocka_unit_test(test_tuples),
-        cmocka_unit_test(test_folded),   cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers),
+        cmocka_unit_test(test_folded),   cmocka_unit_test(test_trellis),       cmocka_unit_test(test_mixed),         cmocka_unit_test(test_wide_integers),
         cmocka_unit_test(test_lossless), cmocka_unit_test(test_many_outliers), cmocka_unit_test(test_rows_of_outliers),
         cmocka_unit_test(test_together), cmocka_unit_test(test_damaged),       cmocka_unit_test(test_activations),
     };
