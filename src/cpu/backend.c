@@ -88,6 +88,29 @@ static cllm_status load_matrices(cpu_model *m, const cllm_model_params *params, 
     return CLLM_OK;
 }
 
+static cllm_status reload(void *model, uint32_t layer, cllm_error *err) {
+    cpu_model *m = model;
+    if (m->max_ram)
+        return cllm_fail(err, CLLM_ERR_UNSUPPORTED, CLLM_NO_POSITION,
+                         "a model with a budget for memory keeps its weights");
+    cllm_pool *pool = cllm_pool_new(m->threads);
+    if (!pool) return cllm_fail_memory(err, 0, "a model's threads");
+    cllm_status s = CLLM_OK;
+    for (size_t i = 2 + (size_t)layer * PER_LAYER; !s && i < 2 + ((size_t)layer + 1) * PER_LAYER; i++) {
+        matrix_pair p = pair_at(m, i);
+        m->weight_bytes -= p.to->bytes;
+        m->read_per_token -= p.to->bytes;
+        cpu_matrix_release(p.to);
+        s = cpu_matrix_load(p.from, m->decoded, m->tier, pool, p.to, err);
+        if (s) break;
+        note_scratch(m, p.to);
+        m->weight_bytes += p.to->bytes;
+        m->read_per_token += p.to->bytes;
+    }
+    cllm_pool_free(pool);
+    return s;
+}
+
 static void model_free(void *model) {
     cpu_model *m = model;
     if (!m) return;
@@ -194,4 +217,8 @@ const cllm_backend cllm_cpu_backend = {
     .session_set_abort = cpu_session_set_abort,
     .forward = cpu_forward,
     .built_for = "x86-64 with scalar, AVX2 and AVX-512 code",
+    .embed = cpu_embed,
+    .layer = cpu_layer_step,
+    .logits = cpu_logits,
+    .reload = reload,
 };

@@ -112,7 +112,10 @@ typedef struct cpu_session {
     cpu_stream stream;
     uint64_t planned_bytes; /* of the model's room */
     /* the call in progress */
-    uint32_t position, tokens;
+    uint32_t tokens, blocks;
+    uint32_t at[CLLM_CPU_MAX_BATCH],
+        cache[CLLM_CPU_MAX_BATCH];          /* of a row: its position, and its sequence's first place in the cache */
+    uint32_t block[CLLM_CPU_MAX_BATCH + 1]; /* first rows of the blocks that attention takes at a time; the end */
     const int32_t *ids;
     /* who may stop it; asked by worker 0, which is the caller */
     cllm_abort_fn abort;
@@ -181,8 +184,8 @@ void cpu_product(cpu_session *s, const cpu_job *jobs, int n, uint32_t tokens);
 
 /* attention.c: RoPE, cache and attention of one layer for the batch in s->q, s->k, s->v; the result is in s->mixed. */
 void cpu_attention(cpu_session *s, uint32_t layer);
-/* Angles of every token of the batch. */
-void cpu_rope_angles(cpu_session *s);
+/* What rows the call in progress has, the blocks that attention takes them in, and the angles of each. */
+void cpu_set_rows(cpu_session *s, const cllm_rows *parts, uint32_t n_parts);
 
 /* forward.c */
 void cpu_session_set_abort(void *session, cllm_abort_fn abort, void *user);
@@ -190,6 +193,10 @@ void cpu_session_set_abort(void *session, cllm_abort_fn abort, void *user);
 bool cpu_aborted(cpu_session *s, int worker);
 cllm_status cpu_forward(void *session, uint32_t position, const int32_t *tokens, uint32_t n, cllm_logits want,
                         float *logits, cllm_error *err);
+cllm_status cpu_embed(void *session, const int32_t *tokens, uint32_t n, float *x, cllm_error *err);
+cllm_status cpu_layer_step(void *session, uint32_t layer, const cllm_rows *parts, uint32_t n_parts, float *x,
+                           const cllm_tap *tap, cllm_error *err);
+cllm_status cpu_logits(void *session, const float *x, uint32_t n, float *logits, cllm_error *err);
 
 /* session.c */
 cllm_status cpu_probe(int device, cllm_device_info *info, cllm_error *err);

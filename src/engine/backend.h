@@ -16,7 +16,7 @@
 #include "codecllm.h"
 #include "model/config.h"
 
-#define CLLM_BACKEND_ABI   4u
+#define CLLM_BACKEND_ABI   5u
 #define CLLM_BACKEND_ENTRY "cllm_backend_entry" /* const cllm_backend *cllm_backend_entry(void) */
 
 /* One weight matrix, y = W x with `rows` outputs: either `coded` (a validated blob) or row-major numbers of `dtype` at
@@ -82,6 +82,30 @@ typedef struct cllm_device_info {
 /* Which rows of logits `forward` writes. */
 typedef enum cllm_logits { CLLM_LOGITS_NONE, CLLM_LOGITS_LAST, CLLM_LOGITS_ALL } cllm_logits;
 
+/* Rows of a call that are tokens of one sequence: `rows` of them at positions from `position` on. The sequence's keys
+ * and values have places [cache, cache + position + rows) of the session's KV cache. */
+typedef struct cllm_rows {
+    uint32_t rows, position, cache;
+} cllm_rows;
+
+/* The inputs that the matrices of a layer are multiplied with, in the order of their use. */
+typedef enum cllm_layer_input {
+    CLLM_INPUT_QKV,
+    CLLM_INPUT_O,
+    CLLM_INPUT_GATE_UP,
+    CLLM_INPUT_DOWN,
+    CLLM_LAYER_INPUTS
+} cllm_layer_input;
+
+/* Gets `rows` inputs in float32, `ld` floats from one to the next; they are valid during the call. An error ends the
+ * call it comes from. */
+typedef cllm_status (*cllm_tap_fn)(void *user, cllm_layer_input which, const float *x, size_t ld, uint32_t rows,
+                                   cllm_error *err);
+typedef struct cllm_tap {
+    cllm_tap_fn fn;
+    void *user;
+} cllm_tap;
+
 typedef struct cllm_backend {
     uint32_t abi; /* CLLM_BACKEND_ABI; the engine refuses another */
     const char *name;
@@ -127,6 +151,21 @@ typedef struct cllm_backend {
     cllm_status (*greedy)(void *session, uint32_t position, int32_t token, uint32_t n, int32_t *out, cllm_error *err);
 
     const char *built_for; /* what the code was compiled for ("sm_75 sm_80", CLLM_CUDA_BUILT_FOR); may be NULL */
+
+    /* The network in steps, of several sequences at a time, for who goes through it layer by layer. Each call
+     * takes 1..max_batch rows, of hidden float32 numbers that lie one after another in host memory; the session may
+     * have more than config->max_context places, which sequences share, but none of their positions reaches it. The
+     * results are those of `forward`. All NULL where a backend cannot. */
+    cllm_status (*embed)(void *session, const int32_t *tokens, uint32_t n, float *x, cllm_error *err);
+    /* Takes the rows of x, those of parts[0] first, through one layer. tap NULL: x becomes the layer's output; else the
+     * tap gets the four inputs of the layer's matrices, x stays as it is, and the last matrix has nothing to do. */
+    cllm_status (*layer)(void *session, uint32_t layer, const cllm_rows *parts, uint32_t n_parts, float *x,
+                         const cllm_tap *tap, cllm_error *err);
+    /* n rows of vocab logits of the last layer's outputs. */
+    cllm_status (*logits)(void *session, const float *x, uint32_t n, float *logits, cllm_error *err);
+    /* The matrices of one layer are now others of the same shapes: takes them from the weight set again. No session may
+     * be left. After an error the layer is not usable. */
+    cllm_status (*reload)(void *model, uint32_t layer, cllm_error *err);
 } cllm_backend;
 
 extern const cllm_backend cllm_cpu_backend;
