@@ -47,6 +47,9 @@ const char *cli_bytes(uint64_t bytes);
  * code. */
 int cli_read_text(const char *path, char **text, size_t *bytes);
 
+/* A line with what the weights were calibrated on, after `before`; nothing where they were not. */
+void cli_print_calibration(const cllm_dir_info *info, const char *before);
+
 /* Prints the object with a newline and releases it. 0 or an exit code. */
 int cli_print_json(json_t *object);
 
@@ -56,11 +59,16 @@ bool cli_interrupted(void);
 /* True once: reports the flag and lowers it (a conversation goes on after an answer was cut short). */
 bool cli_interrupt_taken(void);
 
-/* A cllm_progress_fn: draws a bar on stderr where that is a terminal, and cancels on Ctrl-C. `user` is a cli_progress.
+/* A cllm_progress_fn: draws a bar with the time left on stderr where that is a terminal, and cancels on Ctrl-C. `user`
+ * is a cli_progress.
  */
 typedef struct cli_progress {
     bool terminal, drawn;
     double last;
+    /* what the time left is reckoned from: the beginning of this part of the work */
+    char what[64];
+    double start;
+    uint64_t first, done;
 } cli_progress;
 void cli_progress_init(cli_progress *p, bool quiet);
 bool cli_progress_show(const char *what, uint64_t done, uint64_t total, void *user);

@@ -2,17 +2,56 @@
 #include "cli.h"
 #include "json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const profile_names[] = {"auto", "small", "fast", NULL};
 
 typedef struct compress_options {
-    const char *out;
-    int mode, profile;
+    const char *out, *calibrate;
+    int mode, profile, tokens;
+    int64_t seed;
     double bpw;
-    bool json, bpw_given;
+    bool json, bpw_given, tokens_given, seed_given;
     cllm_compress_params params;
 } compress_options;
+
+static bool calibrates_on_self(const compress_options *o) {
+    return o->calibrate != NULL && strcmp(o->calibrate, "self") == 0;
+}
+
+static int check_calibration(compress_options *o) {
+    if (o->calibrate != NULL && o->params.mode != CLLM_MODE_RD)
+        return cli_fail(CLI_USAGE, "--calibrate belongs to --mode rd; the integers of %s follow from the weights",
+                        cli_mode_names[o->mode]);
+    if (o->calibrate == NULL && (o->tokens_given || o->seed_given))
+        return cli_fail(CLI_USAGE, "%s belongs to --calibrate", o->tokens_given ? "--calibrate-tokens" : "--seed");
+    if (o->seed_given && !calibrates_on_self(o))
+        return cli_fail(CLI_USAGE, "--seed belongs to --calibrate self; a text needs none");
+    if (o->seed < 0)
+        return cli_fail(CLI_USAGE, "--seed %lld: the seed of samples is a number from 0 up", (long long)o->seed);
+    o->params.calibration_tokens = (uint64_t)o->tokens;
+    o->params.calibration_seed = (uint64_t)o->seed;
+    return -1;
+}
+
+/* Says what to calibrate on; *text is the caller's to free. 0 or an exit code. */
+static int read_calibration(compress_options *o, char **text) {
+    *text = NULL;
+    if (o->calibrate == NULL) return CLI_OK;
+    o->params.calibrate = calibrates_on_self(o) ? CLLM_CALIBRATE_SELF : CLLM_CALIBRATE_TEXT;
+    if (calibrates_on_self(o)) return CLI_OK;
+    size_t bytes;
+    int code = cli_read_text(o->calibrate, text, &bytes);
+    if (code != CLI_OK) return code;
+    if (bytes == 0) {
+        free(*text);
+        return cli_fail(CLI_BAD_INPUT, "%s is empty: there is nothing to calibrate on", o->calibrate);
+    }
+    o->params.calibration_text = *text;
+    o->params.calibration_text_bytes = bytes;
+    return CLI_OK;
+}
 
 /* 0 = one thread per core, as everywhere. */
 static int parse(int argc, char **argv, compress_options *o, const char **in) {
@@ -21,7 +60,10 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
     o->mode = 1; /* rd */
     o->profile = 0;
     o->bpw = o->params.bpw;
-    o->json = o->bpw_given = false;
+    o->calibrate = NULL;
+    o->tokens = 0;
+    o->seed = 0;
+    o->json = o->bpw_given = o->tokens_given = o->seed_given = false;
     const arg_option options[] = {
         {.names = "-o, --output",
          .kind = ARG_STRING,
@@ -49,9 +91,36 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
          .target = &o->profile,
          .value = "P",
          .choices = profile_names,
-         .help = "auto (default): as fast, but in rd tuples of two in every matrix where they save more than 4 % of the bits (low rates); "
-                 "fast: what a GPU multiplies with fastest, up to 2.4 times as fast as small; small: fewest bytes (1 to 3 % less in "
-                 "lossless and int8; in rd what a twentieth to a tenth of the bits is worth where matrices are narrow)"},
+         .help =
+             "auto (default): as fast, but in rd tuples of two in every matrix where they save more than 4 % of the "
+             "bits (low rates); "
+             "fast: what a GPU multiplies with fastest, up to 2.4 times as fast as small; small: fewest bytes (1 to 3 "
+             "% less in "
+             "lossless and int8; in rd what a twentieth to a tenth of the bits is worth where matrices are narrow)"},
+        {.names = "--calibrate",
+         .kind = ARG_STRING,
+         .target = &o->calibrate,
+         .value = "WHAT",
+         .help = "rd: choose integers by what they do to products with inputs that occur. self: in text that the model "
+                 "writes itself; otherwise a "
+                 "file with text (- is standard input, ./self a file of that name). Less error at the same bytes, for "
+                 "minutes to hours of running "
+                 "the model on this machine's processor"},
+        {.names = "--calibrate-tokens",
+         .kind = ARG_INT,
+         .target = &o->tokens,
+         .value = "N",
+         .min = 1,
+         .max = 1 << 28,
+         .given = &o->tokens_given,
+         .help = "--calibrate: tokens to run on (default 65536; of a longer text windows are taken that are spread "
+                 "over all of it)"},
+        {.names = "-s, --seed",
+         .kind = ARG_SEED,
+         .target = &o->seed,
+         .value = "N",
+         .given = &o->seed_given,
+         .help = "--calibrate self: seed of the samples (default 0; the output depends on it)"},
         {.names = "--uniform",
          .kind = ARG_FLAG,
          .target = &o->params.uniform,
@@ -59,7 +128,8 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
         {.names = "--no-trellis",
          .kind = ARG_FLAG,
          .target = &o->params.no_trellis,
-         .help = "rd: without the trellis, which takes about a decibel of the error for no bits (for comparison, and for programs that do not know it)"},
+         .help = "rd: without the trellis, which takes about a decibel of the error for no bits (for comparison, and "
+                 "for programs that do not know it)"},
         {.names = "--convert-f32",
          .kind = ARG_FLAG,
          .target = &o->params.convert_f32,
@@ -99,6 +169,7 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
                        "renamed when it is\n"
                        "complete, so that a half-written model is never mistaken for a whole one.",
         .examples = "codecllm compress models/tiny -o tiny-4.5 --bpw 4.5\n"
+                    "codecllm compress models/tiny -o tiny-3 --bpw 3 --calibrate self\n"
                     "codecllm compress models/tiny -o tiny-exact --mode lossless",
         .min_positional = 1,
         .max_positional = 1,
@@ -115,6 +186,8 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
         return cli_fail(CLI_USAGE, "--bpw belongs to --mode rd; the size of %s follows from the weights",
                         cli_mode_names[o->mode]);
     o->params.bpw = o->bpw;
+    code = check_calibration(o);
+    if (code >= 0) return code;
     static const cllm_profile profiles[] = {CLLM_PROFILE_AUTO, CLLM_PROFILE_SMALL, CLLM_PROFILE_FAST};
     o->params.profile = profiles[o->profile];
     return -1;
@@ -125,6 +198,10 @@ int cmd_compress(int argc, char **argv) {
     const char *in;
     int code = parse(argc, argv, &o, &in);
     if (code >= 0) return code;
+
+    char *text;
+    code = read_calibration(&o, &text);
+    if (code != CLI_OK) return code;
 
     cli_progress progress;
     cli_progress_init(&progress, false);
@@ -137,6 +214,7 @@ int cmd_compress(int argc, char **argv) {
     cllm_status status = cllm_compress(in, o.out, &o.params, &info, &err);
     double seconds = cli_seconds() - start;
     cli_progress_end(&progress);
+    free(text);
     if (status != CLLM_OK) return cli_report(&err);
     if (cllm_dir_get_info(in, &source, &err) != CLLM_OK) return cli_report(&err);
 
@@ -153,6 +231,7 @@ int cmd_compress(int argc, char **argv) {
     printf("%s: %s -> %s (%.1f %%), %.3f bits per weight, mode %s\n", o.out, cli_bytes(source.bytes),
            cli_bytes(info.bytes), source.bytes > 0 ? 100.0 * (double)info.bytes / (double)source.bytes : 0.0,
            info.bits_per_weight, info.mode);
+    cli_print_calibration(&info, "calibrated on ");
     printf("%u tensors (%u compressed), %llu weights, %.2f s, %.1f MB/s of source\n", info.tensors,
            info.compressed_tensors, (unsigned long long)info.weights, seconds, (double)source.bytes / 1e6 / seconds);
     return CLI_OK;

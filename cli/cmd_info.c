@@ -280,6 +280,7 @@ int cmd_info(int argc, char **argv) {
            cli_bytes(info.bytes));
     printf("  bits per weight  %.4f\n  tensors          %u (%u compressed) in %u files\n", info.bits_per_weight,
            info.tensors, info.compressed_tensors, info.files);
+    cli_print_calibration(&info, "  calibrated on    ");
     if (!runs) printf("  run              will not take it: %s\n", why.message);
     if (o.compare != NULL)
         printf("  weight SNR       %.2f dB against %s (%llu weights)\n", cli_snr_db(&sums.snr), o.compare,

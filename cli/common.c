@@ -193,3 +193,12 @@ bool cli_interrupt_taken(void) {
     interrupts = 0;
     return was;
 }
+
+void cli_print_calibration(const cllm_dir_info *info, const char *before) {
+    if (info->calibrated == CLLM_CALIBRATE_SELF)
+        printf("%s%llu tokens that the model wrote itself, seed %llu\n", before,
+               (unsigned long long)info->calibration_tokens, (unsigned long long)info->calibration_seed);
+    if (info->calibrated == CLLM_CALIBRATE_TEXT)
+        printf("%s%llu tokens of a text whose XXH3 is %016llx\n", before, (unsigned long long)info->calibration_tokens,
+               (unsigned long long)info->calibration_xxh3);
+}

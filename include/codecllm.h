@@ -200,6 +200,14 @@ CLLM_API cllm_status cllm_tensor_col_scales(const cllm_tensor *tensor, float *ds
 
 /* ---------------------------------------------------------------- 3. directories --------------------------------------- */
 
+/* What mode rd measures the errors of weights by: by their own size, or by what they do to the products with inputs that occur. For these the model is
+ * run, layer by layer, on text. */
+typedef enum cllm_calibrate {
+    CLLM_CALIBRATE_NONE = 0, /* no data */
+    CLLM_CALIBRATE_SELF = 1, /* text that the model writes itself: every token is drawn with the probability that the model gives it */
+    CLLM_CALIBRATE_TEXT = 2  /* the caller's text */
+} cllm_calibrate;
+
 typedef struct cllm_compress_params {
     size_t struct_bytes; /* set by cllm_compress_params_default() */
     cllm_mode mode;       /* CLLM_MODE_RD */
@@ -214,6 +222,14 @@ typedef struct cllm_compress_params {
     bool no_trellis;      /* rd: integers count whole steps (cllm_encode_params.trellis 0); for comparison, and for readers from before the trellis */
     cllm_progress_fn progress;
     void *user;
+    cllm_calibrate calibrate; /* rd: CLLM_CALIBRATE_NONE; otherwise the engine has to know the architecture. It takes memory for the samples
+                               * (4 * tokens * hidden bytes), for one layer's second moments (4 * ffn^2 bytes and less for the other inputs, and
+                               * as much again for a matrix while it is encoded) and for a layer's weights; while samples are written also for
+                               * caches, at most a quarter of the free memory if that has room for one sequence of 512 tokens */
+    const char *calibration_text; /* CLLM_CALIBRATE_TEXT: UTF-8, not empty; borrowed for the call */
+    size_t calibration_text_bytes;
+    uint64_t calibration_tokens;  /* most tokens to run on; 0 = 65536. Of a longer text windows of 512 tokens are taken, spread over all of it */
+    uint64_t calibration_seed;    /* CLLM_CALIBRATE_SELF: other seeds, other samples */
 } cllm_compress_params;
 
 typedef struct cllm_dir_info {
@@ -223,6 +239,10 @@ typedef struct cllm_dir_info {
     uint64_t bytes;          /* tensor bytes: every byte of every tensor in every shard */
     double bits_per_weight;  /* 8 * bytes / weights */
     uint32_t tensors, compressed_tensors, files;
+    cllm_calibrate calibrated;     /* what config.json says it was calibrated on; NONE also where it says nothing */
+    uint64_t calibration_tokens;   /* how many tokens it was */
+    uint64_t calibration_seed;     /* SELF */
+    uint64_t calibration_xxh3;     /* TEXT: XXH3-64 of the text */
 } cllm_dir_info;
 
 /* `struct_bytes`: sizeof(*params) as the caller knows it. */

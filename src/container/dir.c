@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "codec/codec.h"
 #include "container/file.h"
+#include "container/hash.h"
 #include "container/index.h"
 #include "container/json.h"
 #include "container/safetensors.h"
@@ -43,6 +44,24 @@ static void copy_text(char *dst, size_t capacity, const json_t *v) {
     dst[n] = 0;
 }
 
+/* For people to read: what is not as it should be is left aside. */
+static void read_calibrated(const json_t *v, cllm_calibrated *out) {
+    const char *on = json_string_value(json_object_get(v, "on")), *hash = json_string_value(json_object_get(v, "xxh3"));
+    const json_int_t tokens = json_integer_value(json_object_get(v, "tokens")),
+                     seed = json_integer_value(json_object_get(v, "seed"));
+    cllm_calibrated c = {.tokens = (uint64_t)tokens};
+    if (!on || tokens < 1 || seed < 0) return;
+    if (!strcmp(on, "self")) {
+        c.on = CLLM_CALIBRATE_SELF;
+        c.seed = (uint64_t)seed;
+    } else if (!strcmp(on, "text") && hash && cllm_hash_parse(hash, &c.xxh3)) {
+        c.on = CLLM_CALIBRATE_TEXT;
+    } else {
+        return;
+    }
+    *out = c;
+}
+
 static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
     const json_t *type = json_object_get(root, "model_type");
     if (!json_is_string(type)) type = json_array_get(json_object_get(root, "architectures"), 0);
@@ -54,6 +73,7 @@ static cllm_status read_about(cllm_dir *d, json_t *root, cllm_error *err) {
     if (!*d->about.quant_method) snprintf(d->about.quant_method, sizeof d->about.quant_method, "unknown");
     if (strcmp(d->about.quant_method, "codecllm")) return CLLM_OK;
     copy_text(d->about.mode, sizeof d->about.mode, json_object_get(q, "mode"));
+    read_calibrated(json_object_get(q, "calibration"), &d->about.calibrated);
     const json_t *version = json_object_get(q, "format_version");
     if (!json_is_integer(version) || json_integer_value(version) < 1)
         return cllm_fail(err, CLLM_ERR_FORMAT, CLLM_NO_POSITION, "quantization_config has no format_version");

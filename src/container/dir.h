@@ -7,6 +7,7 @@
 #define CLLM_CONTAINER_DIR_H
 
 #include "codecllm.h"
+#include "container/manifest.h"
 
 #define CLLM_BLOB_SUFFIX   "_cllm"
 /* In a directory that is still being written. Hidden: compress copies no hidden file, so that none of a model's can have this name. */
@@ -66,6 +67,8 @@ typedef struct cllm_dir_about {
     char quant_method[64]; /* of quantization_config; "" if there is none, "codecllm" if this project made the directory
                             */
     char mode[16];         /* quantization_config.mode of our own directories, else "" */
+    cllm_calibrated
+        calibrated;        /* quantization_config.calibration of our own directories, where that is as it should be */
     bool tied;             /* tie_word_embeddings is true */
 } cllm_dir_about;
 const cllm_dir_about *cllm_dir_get_about(const cllm_dir *dir);

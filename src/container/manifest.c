@@ -52,6 +52,17 @@ bool cllm_append_bits(cllm_buf *b, double bits) {
     return cllm_buf_append(b, text, strlen(text));
 }
 
+bool cllm_append_calibrated(cllm_buf *b, const cllm_calibrated *c) {
+    if (c->on == CLLM_CALIBRATE_NONE) return true;
+    const bool self = c->on == CLLM_CALIBRATE_SELF;
+    char hash[CLLM_HASH_DIGITS + 1];
+    cllm_hash_text(c->xxh3, hash);
+    return cllm_json_append_format(b, ", \"calibration\": {\"on\": \"%s\", \"tokens\": %llu, ", self ? "self" : "text",
+                                   (unsigned long long)c->tokens) &&
+           (self ? cllm_json_append_format(b, "\"seed\": %llu}", (unsigned long long)c->seed)
+                 : cllm_json_append_format(b, "\"xxh3\": \"%s\"}", hash));
+}
+
 static bool append_list(cllm_buf *b, const char *title, const cllm_manifest_list *l, bool with_bytes) {
     bool ok = cllm_json_append_format(b, ",\n  \"%s\": {", title);
     for (size_t i = 0; ok && i < l->count; i++) {
@@ -73,8 +84,8 @@ static bool append_all(const cllm_manifest *m, cllm_buf *b, size_t *hash_at) {
               cllm_append_bits(b, m->bits_per_weight) &&
               cllm_json_append_format(b, ",\n  \"weights\": %llu,\n  \"bytes\": %llu", (unsigned long long)m->weights,
                                       (unsigned long long)m->bytes) &&
-              append_list(b, "files", &m->files, true) && append_list(b, "tensors", &m->tensors, false) &&
-              cllm_json_append_format(b, ",\n  \"manifest_xxh3\": ");
+              cllm_append_calibrated(b, &m->calibrated) && append_list(b, "files", &m->files, true) &&
+              append_list(b, "tensors", &m->tensors, false) && cllm_json_append_format(b, ",\n  \"manifest_xxh3\": ");
     *hash_at = b->size;
     return ok && cllm_json_append_format(b, "%s\n}\n", zeros);
 }

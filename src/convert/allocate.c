@@ -22,7 +22,7 @@ static const double DISTANCE[POINTS] = {-0.8, 0.0, 0.8};
  * them there, and at 3.5 bits a tenth slower (docs/QUALITY.md). */
 static const double PAIRS_BELOW = 3.25, PAIRS_GAIN = 0.02;
 
-typedef struct curve {
+typedef struct cllm_curve {
     double log_step[POINTS], bits[POINTS]; /* steps rise, bits fall */
     double log_error[POINTS];              /* log2 of the root mean square error */
     bool trellis[POINTS];
@@ -42,13 +42,16 @@ static double place(const curve *c, double log_factor) {
     return c->log_step[0] - DISTANCE[0] + log_factor;
 }
 
+/* Bits of a tensor at a place on its curve. */
+static double bits_at(const curve *c, double log_step) {
+    const double bits = interpolate(c, c->bits, log_step);
+    return c->weights * (bits > 0.05 ? bits : 0.05);
+}
+
 static double total_bits(const curve *c, const cllm_plan_item *items, size_t n, double log_factor) {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!items[i].coded) continue;
-        const double bits = interpolate(&c[i], c[i].bits, place(&c[i], log_factor));
-        sum += c[i].weights * (bits > 0.05 ? bits : 0.05);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (items[i].coded) sum += bits_at(&c[i], place(&c[i], log_factor));
     return sum;
 }
 
@@ -200,7 +203,13 @@ static void settle_trellis(cllm_plan_item *items, size_t n, const solution *s) {
     }
 }
 
-cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_error *err) {
+void cllm_rate_plan_free(cllm_rate_plan *plan) {
+    cllm_free(plan->curves);
+    *plan = (cllm_rate_plan){0};
+}
+
+cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *items, size_t n, cllm_rate_plan *plan,
+                             cllm_error *err) {
     double weights = 0, coded = 0, kept_bits = 0;
     for (size_t i = 0; i < n; i++) {
         double count = (double)cllm_entry_count(items[i].entry);
@@ -222,8 +231,49 @@ cllm_status cllm_allocate_rd(const cllm_compress_params *p, cllm_plan_item *item
         settle_trellis(items, n, &best);
         cllm_allocate_shift(items, n, best.shift);
     }
-    cllm_free(best.curves);
+    if (s == CLLM_OK && plan)
+        *plan = (cllm_rate_plan){best.curves, budget};
+    else
+        cllm_free(best.curves);
     return s;
+}
+
+/* Bits that the plan expects of an item with the step it has now, times 2^shift. */
+static double expected_bits(const curve *c, const cllm_plan_item *item, double shift) {
+    return bits_at(c, log2((double)item->params.step) + shift);
+}
+
+void cllm_allocate_rest(const cllm_rate_plan *plan, cllm_plan_item *items, size_t n, const double *done_bits) {
+    /* The most by which steps may be changed for others' sake; a file is then rather a little too large or small. */
+    static const double limit = 0.5;
+    double left = plan->budget, missed = 0, learned = 0, rest = 0;
+    if (!plan->curves) return; /* nothing is coded */
+    for (size_t i = 0; i < n; i++) {
+        if (!plan->curves[i].weights) continue;
+        if (done_bits[i] < 0) {
+            rest += plan->curves[i].weights;
+            continue;
+        }
+        left -= done_bits[i];
+        if (!items[i].calibrated || !items[i].coded) continue;
+        missed += done_bits[i] - expected_bits(&plan->curves[i], &items[i], 0);
+        learned += plan->curves[i].weights;
+    }
+    if (learned > 0) left -= rest * missed / learned;
+    double low = -limit, high = limit;
+    for (int k = 0; k < 50; k++) {
+        const double middle = (low + high) / 2;
+        double sum = 0;
+        for (size_t i = 0; i < n; i++)
+            if (plan->curves[i].weights && done_bits[i] < 0) sum += expected_bits(&plan->curves[i], &items[i], middle);
+        if (sum > left)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (plan->curves[i].weights && done_bits[i] < 0)
+            items[i].params.step = cllm_usable_step(items[i].params.step * exp2((low + high) / 2));
 }
 
 void cllm_allocate_shift(cllm_plan_item *items, size_t n, double bits) {

@@ -9,7 +9,7 @@
 #include "container/file.h"
 #include "container/hash.h"
 #include "container/json.h"
-#include "convert/encode.h"
+#include "convert/calibrate.h"
 #include "convert/output.h"
 
 enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
@@ -34,6 +34,19 @@ static const char *profile_name(cllm_profile profile) {
     return profile == CLLM_PROFILE_AUTO ? "auto" : profile == CLLM_PROFILE_FAST ? "fast" : "small";
 }
 
+static cllm_status check_calibration(const cllm_compress_params *p, cllm_error *err) {
+    if (p->calibrate == CLLM_CALIBRATE_NONE) return CLLM_OK;
+    if (p->mode != CLLM_MODE_RD)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "calibration belongs to mode rd: int8 and lossless follow from the weights");
+    if (p->calibrate == CLLM_CALIBRATE_TEXT && (!p->calibration_text || !p->calibration_text_bytes))
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the text to calibrate on is empty");
+    if (p->calibration_tokens > INT64_MAX || p->calibration_seed > INT64_MAX)
+        return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION,
+                         "tokens and seed of a calibration are numbers of at most 63 bits");
+    return CLLM_OK;
+}
+
 static cllm_status check_params(const cllm_compress_params *p, cllm_error *err) {
     if (p->mode != CLLM_MODE_INT8 && p->mode != CLLM_MODE_RD && p->mode != CLLM_MODE_LOSSLESS)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the mode must be int8, rd or lossless");
@@ -42,7 +55,7 @@ static cllm_status check_params(const cllm_compress_params *p, cllm_error *err) 
                          "%g bits per weight is impossible: ask for more than 0 and at most 32", p->bpw);
     if (!p->shard_bytes)
         return cllm_fail(err, CLLM_ERR_ARGUMENT, CLLM_NO_POSITION, "the shard size must be more than 0");
-    return CLLM_OK;
+    return check_calibration(p, err);
 }
 
 /* ---- plan ---- */
@@ -124,7 +137,7 @@ static cllm_status make_plan(cllm_job *job, cllm_error *err) {
             (unsigned long long)kept);
     if (job->p->mode == CLLM_MODE_LOSSLESS && job->p->convert_f32)
         cllm_log(CLLM_LOG_INFO, "F32 matrices are converted to BF16; decompress gives them back as BF16");
-    return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->p, job->items, n, err) : CLLM_OK;
+    return job->p->mode == CLLM_MODE_RD ? cllm_allocate_rd(job->p, job->items, n, &job->rate, err) : CLLM_OK;
 }
 
 /* ---- journal ---- */
@@ -148,17 +161,32 @@ static cllm_status hash_source(const cllm_dir *dir, uint64_t *out, cllm_error *e
     return CLLM_OK;
 }
 
-static void describe_params(const cllm_compress_params *p, char out[256]) {
-    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d no-trellis=%d convert-f32=%d", cllm_version(),
-             mode_name(p->mode), profile_name(p->profile),
-             p->mode == CLLM_MODE_RD ? p->bpw : 0, p->uniform, p->no_trellis, p->convert_f32);
+/* What it is calibrated on, as far as the caller says it. */
+static void describe_calibration(const cllm_job *job, char *out, size_t room) {
+    const cllm_compress_params *p = job->p;
+    *out = 0;
+    if (p->calibrate == CLLM_CALIBRATE_SELF)
+        snprintf(out, room, " calibrate=self tokens=%llu seed=%llu", (unsigned long long)p->calibration_tokens,
+                 (unsigned long long)p->calibration_seed);
+    if (p->calibrate == CLLM_CALIBRATE_TEXT)
+        snprintf(out, room, " calibrate=text tokens=%llu xxh3=%016llx", (unsigned long long)p->calibration_tokens,
+                 (unsigned long long)job->calibration->text_hash);
+}
+
+static void describe_params(const cllm_job *job, char out[256]) {
+    const cllm_compress_params *p = job->p;
+    char calibration[96];
+    describe_calibration(job, calibration, sizeof calibration);
+    snprintf(out, 256, "version=%s mode=%s profile=%s bpw=%.17g uniform=%d no-trellis=%d convert-f32=%d%s",
+             cllm_version(), mode_name(p->mode), profile_name(p->profile), p->mode == CLLM_MODE_RD ? p->bpw : 0,
+             p->uniform, p->no_trellis, p->convert_f32, calibration);
 }
 
 static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     uint64_t source = 0;
     char params[256];
     cllm_status status = hash_source(job->dir, &source, err);
-    describe_params(job->p, params);
+    describe_params(job, params);
     if (!status)
         status = cllm_journal_open(job->out.fd, job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
     if (!status && job->out.resumed) status = cllm_out_clear_files(&job->out, err);
@@ -275,6 +303,7 @@ static cllm_status write_config(const cllm_job *job, const cllm_output *o, cllm_
                                  "{\"quant_method\": \"codecllm\", \"format_version\": 1, \"mode\": \"%s\", \"bits\": ",
                                  o->manifest->mode) &&
          cllm_append_bits(&value, o->manifest->bits_per_weight) &&
+         cllm_append_calibrated(&value, &o->manifest->calibrated) &&
          cllm_buf_append(&value, "}", sizeof "}") && /* with its zero */
          cllm_json_insert(config, bytes, "quantization_config", (const char *)value.data, &text);
     cllm_status status =
@@ -287,6 +316,11 @@ static cllm_status write_config(const cllm_job *job, const cllm_output *o, cllm_
 
 static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
     snprintf(m->mode, sizeof m->mode, "%s", mode_name(job->p->mode));
+    if (job->calibration)
+        m->calibrated = (cllm_calibrated){.on = job->p->calibrate,
+                                          .tokens = job->calibration->samples.count,
+                                          .seed = job->p->calibration_seed,
+                                          .xxh3 = job->calibration->text_hash};
     for (size_t i = 0; i < job->count; i++) {
         m->weights += cllm_entry_count(job->items[i].entry);
         m->bytes += cllm_job_stored(job, i);
@@ -321,26 +355,32 @@ static double bits_off(const cllm_job *job) {
 }
 
 /* Encodes everything; in mode rd again with corrected steps while the estimate of the plan was not good enough. */
-static cllm_status encode_all(cllm_job *job, cllm_error *err) {
+static cllm_status encode_rounds(cllm_job *job, cllm_error *err) {
     size_t *all = cllm_alloc(job->count, sizeof *all);
     if (!all) return cllm_fail_memory(err, job->count * sizeof *all, "the plan");
     for (size_t i = 0; i < job->count; i++) all[i] = i;
     job->progress.what = "compress";
     cllm_status status = CLLM_OK;
-    double off = 0;
     for (int round = 0; !status && round < MAX_ROUNDS; round++) {
         job->progress.done = 0;
         status = cllm_encode_items(job, all, job->count, err);
-        off = status || job->p->mode != CLLM_MODE_RD ? 0 : bits_off(job);
+        const double off = status || job->p->mode != CLLM_MODE_RD ? 0 : bits_off(job);
         if (fabs(off) <= RATE_TOLERANCE * job->p->bpw) break;
         cllm_allocate_shift(job->items, job->count, off);
     }
     cllm_free(all);
+    return status;
+}
+
+static cllm_status encode_all(cllm_job *job, cllm_error *err) {
+    cllm_status status = job->calibration ? cllm_calibration_encode(job, err) : encode_rounds(job, err);
+    if (status) return status;
+    const double off = job->p->mode == CLLM_MODE_RD ? bits_off(job) : 0;
     /* Fewer bits than asked are no harm: then the weights have no more to say. */
-    if (!status && off > RATE_WARNING * job->p->bpw)
+    if (off > RATE_WARNING * job->p->bpw)
         cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each more than the %g that were asked for", off,
                  job->p->bpw);
-    return status ? status : cllm_encode_settle(job, err);
+    return cllm_encode_settle(job, err);
 }
 
 static cllm_status run(cllm_job *job, cllm_error *err) {
@@ -359,6 +399,7 @@ static void free_job(cllm_job *job) {
         cllm_free(job->items[i].col_weight);
         cllm_free(job->items[i].row_weight);
     }
+    cllm_rate_plan_free(&job->rate);
     cllm_journal_close(&job->journal);
     cllm_free(job->items);
     cllm_free(job->results);
@@ -385,11 +426,15 @@ static cllm_status compress_dir(const cllm_dir *dir, const char *out, const cllm
         job.count--;
         cllm_log(CLLM_LOG_INFO, CLLM_HEAD_NAME " is the embedding once more, and tied to it: it is stored once");
     }
+    cllm_calibration calibration = {0};
+    if (!status && p->calibrate != CLLM_CALIBRATE_NONE) status = cllm_calibration_open(&job, &calibration, err);
     if (!status) status = cllm_out_begin(cllm_dir_path(dir), out, p->force, p->resume, &job.out, err);
-    if (status) return status;
-    status = run(&job, err);
-    if (status) leave(&job, err);
-    free_job(&job);
+    if (!status) {
+        status = run(&job, err);
+        if (status) leave(&job, err);
+        free_job(&job);
+    }
+    cllm_calibration_close(&calibration);
     return status;
 }
 
@@ -403,6 +448,8 @@ cllm_status cllm_compress(const char *in, const char *out, const cllm_compress_p
         params ? cllm_params_take(&own, sizeof own, params, __func__, "cllm_compress_params_default", err) : CLLM_OK;
     if (status) return status;
     CLLM_REQUIRE_ENUM(own.profile, CLLM_PROFILE_SMALL, CLLM_PROFILE_AUTO, "params.profile");
+    CLLM_REQUIRE_ENUM(own.calibrate, CLLM_CALIBRATE_NONE, CLLM_CALIBRATE_TEXT, "params.calibrate");
+    if (!own.calibration_tokens) own.calibration_tokens = CLLM_SAMPLES_TOKENS;
     status = check_params(&own, err);
     cllm_dir *dir;
     if (!status) status = cllm_dir_open(in, &dir, err);

@@ -43,7 +43,8 @@ static uint64_t hash_params(const cllm_plan_item *item) {
                           (p->col_weight != NULL) * 2u + (p->row_weight != NULL),
                           cllm_is_converted(item),
                           (uint64_t)(uint32_t)p->trellis,
-                          p->hessian ? cllm_hash(p->hessian, (size_t)e->shape[1] * (size_t)e->shape[1] * sizeof(float)) : 0};
+                          item->calibrated,
+                          item->inputs};
     return cllm_hash(words, sizeof words);
 }
 
@@ -161,6 +162,11 @@ static bool part_is_sound(const cllm_job *job, size_t index, const cllm_result *
     return same;
 }
 
+bool cllm_encode_finished(const cllm_job *job, size_t index) {
+    const cllm_result *r = cllm_journal_find(&job->journal, index, hash_params(&job->items[index]));
+    return r && (!has_part(r) || part_is_sound(job, index, r));
+}
+
 static cllm_status do_item(cllm_job *job, size_t index, cllm_error *err) {
     cllm_plan_item *item = &job->items[index];
     cllm_result *r = &job->results[index];
@@ -176,7 +182,7 @@ static cllm_status do_item(cllm_job *job, size_t index, cllm_error *err) {
                          "tensor %s has changed since the interrupted run: use --force to start over",
                          cllm_show(item->entry->name).text);
     const cllm_result *old = cllm_journal_find(&job->journal, index, now.params_hash);
-    if (old) {
+    if (old && !item->params.hessian) {
         now = *old;
     } else {
         cllm_status status = encode_one(job, index, &now, err);
@@ -201,6 +207,10 @@ cllm_status cllm_encode_settle(cllm_job *job, cllm_error *err) {
     for (size_t i = 0; i < job->count; i++) {
         cllm_result *r = &job->results[i], now = *r;
         if (!has_part(r) || part_is_sound(job, i, r)) continue;
+        if (job->items[i].calibrated)
+            return cllm_fail(err, CLLM_ERR_IO, CLLM_NO_POSITION,
+                             "the part of tensor %s in %s was changed while this ran: go on with --resume",
+                             cllm_show(job->items[i].entry->name).text, job->parts);
         cllm_status status = encode_one(job, i, &now, err);
         if (status) return status;
         if (now.kind != r->kind || now.bytes != r->bytes || now.hash != r->hash)

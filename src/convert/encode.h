@@ -19,12 +19,17 @@ typedef struct cllm_job {
     int parts_fd;
     cllm_journal journal;
     cllm_progress progress;
+    cllm_rate_plan rate;                  /* rd */
+    struct cllm_calibration *calibration; /* NULL: none */
 } cllm_job;
 
 /* Encodes the items whose indices are listed, or takes what the journal knows of them. May be called again for some of
  * them after their params were changed. An item that holds NaN or infinity, which int8 and rd cannot say, becomes one
  * that is not coded. */
 cllm_status cllm_encode_items(cllm_job *job, const size_t *which, size_t n, cllm_error *err);
+/* Whether the journal knows of the item with these params, and the part is there and sound. A calibrated item is
+ * encoded where that is not so, and has to have its hessian then; with one it is encoded whatever the journal knows. */
+bool cllm_encode_finished(const cllm_job *job, size_t index);
 /* The journal outlives parts that were encoded again with other params: makes sure that every part is the one of
  * job->results. */
 cllm_status cllm_encode_settle(cllm_job *job, cllm_error *err);

@@ -17,6 +17,10 @@ cllm_status cllm_dir_get_info(const char *path, cllm_dir_info *info, cllm_error 
     const cllm_dir_about *about = cllm_dir_get_about(dir);
     snprintf(info->architecture, sizeof info->architecture, "%s", about->architecture);
     snprintf(info->mode, sizeof info->mode, "%s", *about->mode ? about->mode : "raw");
+    info->calibrated = about->calibrated.on;
+    info->calibration_tokens = about->calibrated.tokens;
+    info->calibration_seed = about->calibrated.seed;
+    info->calibration_xxh3 = about->calibrated.xxh3;
     info->tensors = (uint32_t)cllm_dir_count(dir);
     for (size_t i = 0; i < cllm_dir_count(dir); i++) {
         const cllm_entry *e = cllm_dir_at(dir, i);
