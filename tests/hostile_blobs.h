@@ -76,7 +76,7 @@ static uint32_t nasty(void) {
 }
 
 static void change_header(blob *b) {
-    size_t at = 4 + random_below(45);
+    size_t at = 4 + random_below(47);
     if (random_below(8) == 0) at = random_below(64);
     if (at >= 16 && at < 48 && random_below(2)) {
         put32(b, at / 4 * 4, random_below(2) ? nasty() : get32(b, at / 4 * 4) + random_below(9) - 4);

@@ -17,11 +17,15 @@ enum { LIMIT = 1 << 18 };
 
 /* One of every mode, layout and N, small enough to be decoded thousands of times. */
 static const char *const NAMES[] = {
-    "raw-bf16",         "raw-f32",        "int8-n2-r1",       "int8-n2-r4",      "int8-n3-r3",  "int8-n4-r3",
-    "rd8-n2-r0-tensor", "rd8-n2-r2-cols", "rd8-n3-r0",        "rd8-n4-r0",       "rd8-n4-two",  "rd16-r4",
-    "rd16-r5",          "rd16-r7",        "bf16-wrap",        "fp16-wrap",       "rd8-n3-full", "rd8-wide-skips",
-    "worked-example",   "rd8-wide-lanes", "rd8-ragged-lanes", "bf16-wide-lanes", "rd8-fold-r0", "rd8-fold-two",
-    "int8-fold-r3",     "int8-fold-r5",
+    "raw-bf16",          "raw-f32",           "int8-n2-r1",          "int8-n2-r4",
+    "int8-n3-r3",        "int8-n4-r3",        "rd8-n2-r0-tensor",    "rd8-n2-r2-cols",
+    "rd8-n3-r0",         "rd8-n4-r0",         "rd8-n4-two",          "rd16-r4",
+    "rd16-r5",           "rd16-r7",           "bf16-wrap",           "fp16-wrap",
+    "rd8-n3-full",       "rd8-wide-skips",    "worked-example",      "rd8-wide-lanes",
+    "rd8-ragged-lanes",  "bf16-wide-lanes",   "rd8-fold-r0",         "rd8-fold-two",
+    "int8-fold-r3",      "int8-fold-r5",      "rd8-trellis-n2-r1",   "rd8-trellis-n3-r2",
+    "rd8-trellis-n3-r3", "rd8-trellis-n4-r3", "rd8-trellis-fold-r1", "rd8-trellis-fold-r4",
+    "rd16-trellis-r5",   "rd16-trellis-r7",
 };
 enum { BLOBS = sizeof NAMES / sizeof *NAMES };
 
@@ -72,7 +76,7 @@ static void test_consistent_prefixes(void **state) {
 static void test_corruptions(void **state) {
     (void)state;
     static const cllm_dtype as[] = {CLLM_DTYPE_F32, CLLM_DTYPE_I8, CLLM_DTYPE_I16, CLLM_DTYPE_BF16, CLLM_DTYPE_F16};
-    enum { ROUNDS = 1200 };
+    enum { ROUNDS = 900 };
     blob blobs[BLOBS];
     int survived = 0, refused = 0;
     for (int i = 0; i < BLOBS; i++) blobs[i] = load(NAMES[i]);
@@ -162,7 +166,8 @@ static void test_no_memory_encode(void **state) {
     enum { ROWS = 40, COLS = 300 };
     static uint16_t source[ROWS * COLS];
     for (int i = 0; i < ROWS * COLS; i++) source[i] = diff_round(((float)random_below(2000) - 1000) * 1e-4f, 7, 127);
-    for (int mode = CLLM_MODE_RAW; mode <= CLLM_MODE_LOSSLESS; mode++) {
+    for (int m = CLLM_MODE_RAW; m <= CLLM_MODE_LOSSLESS + 1; m++) { /* rd twice: with a trellis and without */
+        const int mode = m > CLLM_MODE_LOSSLESS ? CLLM_MODE_RD : m;
         for (int threads = 1; threads <= 2; threads++) {
             cllm_status status = CLLM_ERR_MEMORY;
             for (long n = 0; status != CLLM_OK; n += n < 50 ? 1 : 1 + n / 20) {
@@ -173,6 +178,7 @@ static void test_no_memory_encode(void **state) {
                 cllm_encode_params_default(&p);
                 p.mode = (cllm_mode)mode;
                 p.step = 0.005f;
+                p.trellis = m > CLLM_MODE_LOSSLESS ? 1 : mode == CLLM_MODE_RD ? 0 : -1;
                 p.threads = threads;
                 cllm_alloc_fail_after(n);
                 status = cllm_encode(source, CLLM_DTYPE_BF16, ROWS, COLS, &p, &out, &bytes, &err);

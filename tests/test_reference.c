@@ -312,7 +312,7 @@ static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tens
             float q = step > 0 ? rintf(exact) : 0;
             if (r->mode == CLLM_MODE_RD) {
                 if (fabsf(q) >= (r->layout == 8 ? 127 : 2047)) continue; /* clamped */
-                const float most = r->trellis ? 2.5f : 0.75f; /* a trellis chooses among every fourth */
+                const float most = r->trellis ? 2.5f : 0.75f;            /* a trellis chooses among every fourth */
                 if (fabsf(exact - (float)r->elements[i]) < most + 0.02f * fabsf(exact)) continue;
             }
             if ((float)r->elements[i] != q)
@@ -419,6 +419,7 @@ static void test_encode_forced(void **state) {
         p.tuple = random_below(4) ? 2 + (int)random_below(3) : 0;
         p.levels = levels[random_below(9)];
         p.planes = (int)random_below(10) - 1;
+        p.trellis = p.mode == CLLM_MODE_RD && p.planes ? (int)random_below(3) - 1 : -1;
         if (random_below(3) == 0) { /* folded integers, most of them settings that exist */
             p.fold = 1;
             p.planes = (int)random_below(7) - 1;
@@ -435,6 +436,40 @@ static void test_encode_forced(void **state) {
     }
     for (int i = 0; i < 3; i++) free(m[i].data);
     assert_true(coded - folded > 50 && folded > 50);
+}
+
+/* A trellis with every split of the format, in sizes whose last word of the path belongs to registers in part or is
+ * shared with rows and columns that are not there. */
+static void test_encode_trellis(void **state) {
+    (void)state;
+    static const uint32_t shapes[][2] = {{1, 1}, {16, 32}, {17, 33}, {5, 4096}};
+    int coded = 0;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        for (int kind = 0; kind < 4; kind += kind ? 1 : 2) { /* a bell, all equal, zeros */
+            matrix m = random_matrix("trellis", CLLM_DTYPE_BF16, shapes[s][0], shapes[s][1], kind);
+            for (int planes = 1; planes <= 8; planes++) {
+                for (int tuple = 2; tuple <= 5; tuple++) { /* 5: folded */
+                    cllm_encode_params p;
+                    cllm_encode_params_default(&p);
+                    p.mode = CLLM_MODE_RD;
+                    p.trellis = 1;
+                    p.step = planes > 4 ? 0.002f : 0.03f;
+                    p.planes = planes;
+                    p.fold = tuple == 5;
+                    p.tuple = tuple == 5 ? 4 : tuple;
+                    p.tile_cols = planes % 2 ? 0 : 128;
+                    const bool exists = planes <= 4 || tuple == 2; /* wide ones have tuples of two */
+                    const int mode = encode_and_compare(&m, &p);
+                    coded += mode == CLLM_MODE_RD; /* the smallest are raw */
+                    if (exists != (mode != -1))
+                        fail_msg("%ux%u, kind %d, planes %d, tuple %d: mode %d", m.rows, m.cols, kind, planes, tuple,
+                                 mode);
+                }
+            }
+            free(m.data);
+        }
+    }
+    assert_true(coded > 120);
 }
 
 /* Scales per row and per column, rate-distortion rounding, a step chosen for a number of bits. */
@@ -531,11 +566,12 @@ static void test_gpt_neo(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_valid),         cmocka_unit_test(test_reject),
-        cmocka_unit_test(test_outlier_count), cmocka_unit_test(test_worked_example),
-        cmocka_unit_test(test_encode_shapes), cmocka_unit_test(test_encode_forced),
-        cmocka_unit_test(test_encode_rd),     cmocka_unit_test(test_encode_patterns),
-        cmocka_unit_test(test_tiny),          cmocka_unit_test(test_gpt_neo),
+        cmocka_unit_test(test_valid),           cmocka_unit_test(test_reject),
+        cmocka_unit_test(test_outlier_count),   cmocka_unit_test(test_worked_example),
+        cmocka_unit_test(test_encode_shapes),   cmocka_unit_test(test_encode_forced),
+        cmocka_unit_test(test_encode_trellis),  cmocka_unit_test(test_encode_rd),
+        cmocka_unit_test(test_encode_patterns), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_gpt_neo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,15 +66,15 @@ class Encoder:
             out = blob.write(blob.TILE, n.I8, *q.shape, encode_int8(q, scales, profile=self.profile, threads=self.threads))
         return out, q.nbytes / len(out)
 
-    def encode_weights(self, weights, *, mode: str = "rd", bpw: float = 4.5, dtype=None) -> tuple[bytes, float]:
+    def encode_weights(self, weights, *, mode: str = "rd", bpw: float = 4.5, dtype=None, trellis: bool = True) -> tuple[bytes, float]:
         """A rows x cols matrix of float32, float16, or bfloat16 (bits as uint16 and dtype="bfloat16") to (blob, ratio). Codec tile only.
 
-        mode: "rd" (bpw bits per weight), "int8" or "lossless". Raises Unsupported where coding does not shrink the matrix.
+        mode: "rd" (bpw bits per weight), "int8" or "lossless"; trellis: see encode. Raises Unsupported where coding does not shrink the matrix.
         """
         if self.codec != "tile":
             raise ArgumentError("codec zstd is for int8 matrices: encode_layer")
         weights = np.ascontiguousarray(weights)
-        coded = encode(weights, mode=mode, bpw=bpw, dtype=dtype, profile=self.profile, threads=self.threads)
+        coded = encode(weights, mode=mode, bpw=bpw, dtype=dtype, profile=self.profile, threads=self.threads, trellis=trellis)
         return self.wrap(coded, weights.nbytes)
 
     @staticmethod

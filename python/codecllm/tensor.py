@@ -38,7 +38,8 @@ def new_array(shape: tuple[int, int], dtype) -> np.ndarray:
 
 
 def encode_params(
-    *, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, rows_together=0, col_weight=None, row_weight=None
+    *, mode="int8", bpw=0.0, step=0.0, profile="small", threads=0, rows_together=0, col_weight=None, row_weight=None,
+    trellis=True
 ) -> n.EncodeParams:
     p = n.EncodeParams()
     n.lib().cllm_encode_params_init(ctypes.byref(p), ctypes.sizeof(p))
@@ -48,6 +49,8 @@ def encode_params(
         raise ArgumentError(f"'{profile}' is no profile; there are {', '.join(n.PROFILES)}")
     p.mode, p.profile, p.threads, p.bpw, p.step = n.MODES[mode], n.PROFILES[profile], threads, bpw, step
     p.rows_together = rows_together
+    if not trellis:
+        p.trellis = 0
     for name, values in (("col_weight", col_weight), ("row_weight", row_weight)):
         if values is not None:
             setattr(p, name, values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
@@ -62,12 +65,13 @@ def _matrix(array: np.ndarray) -> np.ndarray:
 
 def encode(
     array: np.ndarray, *, mode: str = "rd", bpw: float = 4.5, dtype=None, profile: str = "small", threads: int = 0,
-    rows_together: int = 0, col_weight=None,
+    rows_together: int = 0, col_weight=None, trellis: bool = True,
 ) -> bytes:
     """Encodes a rows x cols matrix of float32, float16, or bfloat16 (bits as uint16 and dtype="bfloat16") to a tile blob.
 
     mode: "rd" (bpw bits per weight), "int8" or "lossless". col_weight: `cols` importances above 0 (rd). threads: 0 = one per core.
     rows_together: of profile "fast", rows of all matrices that one vector is multiplied with at a time, these among them; 0 = these alone.
+    trellis: of mode "rd", one where it leaves less error for the bytes; False: none, for programs from before it.
     Falls back to mode "raw" where coding does not shrink. Raises ArgumentError for NaN, infinity and other types.
     """
     array = _matrix(array)
@@ -79,7 +83,8 @@ def encode(
         if col_weight.shape != array.shape[1:]:
             raise ArgumentError(f"col_weight has {col_weight.size} numbers for {array.shape[1]} columns")
     p = encode_params(
-        mode=mode, bpw=bpw if mode == "rd" else 0.0, profile=profile, threads=threads, rows_together=rows_together, col_weight=col_weight
+        mode=mode, bpw=bpw if mode == "rd" else 0.0, profile=profile, threads=threads, rows_together=rows_together, col_weight=col_weight,
+        trellis=trellis
     )
     out, size = ctypes.c_void_p(), ctypes.c_size_t()
     n.call("cllm_encode", array.ctypes.data, code, *array.shape, ctypes.byref(p), ctypes.byref(out), ctypes.byref(size))
@@ -107,7 +112,7 @@ class Tensor:
     """An open tile blob: validated, ready to decode. Immutable; may be shared by threads. Keeps `blob` alive and does not copy it.
 
     rows, cols; mode "int8", "rd", "lossless" or "raw"; source_dtype: what it was encoded from; layout: bits of an element (8, 16);
-    nbytes: of the blob; bits_per_weight.
+    nbytes: of the blob; bits_per_weight; trellis: whether the integers are of one (they count half steps then).
     """
 
     def __init__(self, blob):
@@ -123,6 +128,7 @@ class Tensor:
         self.source_dtype = n.DTYPE_NAMES[info.dtype]
         self.nbytes = info.blob_bytes
         self.bits_per_weight = info.bits_per_weight
+        self.trellis = info.trellis
 
     @property
     def natural_dtype(self) -> str:

@@ -4,6 +4,7 @@
 #include "base/params.h"
 #include "codec/encode.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -209,7 +210,7 @@ static void fit_scale(cllm_encoder *e, const encode_job *j) {
         sum.qq += j->blocks[b].fit.qq;
     }
     double factor = sum.qq > 0 ? sum.xq / sum.qq : 1;
-    if (!(factor > 0.5 && factor < 2)) return;
+    if (!(factor > 0.5 && factor < 2 && e->h.scale * factor <= FLT_MAX)) return;
     if (e->h.row_scale == CLLM_ROW_SCALE_TENSOR)
         e->h.scale = (float)(e->h.scale * factor);
     else

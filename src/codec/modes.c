@@ -120,6 +120,11 @@ static cllm_status set_up_columns(cllm_encoder *e, const float *col_weight, cllm
     return CLLM_OK;
 }
 
+/* The step nearest to this one that every kind of scale can say: neither zero nor infinite as BF16. */
+static float storable(float step) {
+    return step < 0x1p-133f ? 0x1p-133f : step > 0x1p127f ? 0x1p127f : step;
+}
+
 /* Steps of rows that differ: importances of rows, and rows whose largest weight would leave the range get a coarser
  * step. */
 static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const float *max, float step,
@@ -133,6 +138,7 @@ static cllm_status set_up_rows(cllm_encoder *e, const float *row_weight, const f
     for (uint32_t r = 0; r < rows; r++) {
         float s = row_weight ? step / row_weight[r] : step, least = max[r] / (float)e->q.limit;
         if (s < least) s = least * 1.005f; /* BF16 may round it down by up to 0.4 % */
+        s = storable(s);
         e->row_stored[r] = cllm_f32_to_bf16(s);
         e->q.row_scale[r] = cllm_bf16_to_f32((uint16_t)e->row_stored[r]);
     }
@@ -198,7 +204,7 @@ static cllm_status encode_once(const void *src, cllm_dtype dtype, uint32_t rows,
     else if (p->mode == CLLM_MODE_INT8)
         s = set_up_int8(&e, err);
     else
-        s = set_up_trellis(&e, p, step, &max_abs, err);
+        s = set_up_trellis(&e, p, storable(step), &max_abs, err);
     if (s == CLLM_OK) s = cllm_encoder_run(&e, p, max_abs, out, out_bytes, err);
     cllm_encoder_free(&e);
     return s;

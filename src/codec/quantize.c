@@ -61,11 +61,11 @@ static void divide_and_round(const float *w, size_t n, float s, float limit, int
     for (size_t i = 0; i < n; i++) out[i] = (int16_t)clamp(round_even(w[i] / s), limit);
 }
 
-static void nearest(const float *w, const float *inverse, size_t n, float scale, float limit, int16_t *out) {
+static void nearest(const float *w, const float *inverse, size_t n, cllm_inverse by, float limit, int16_t *out) {
     if (inverse)
-        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * inverse[i] * scale, limit));
+        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * by.lift * inverse[i] * by.scale, limit));
     else
-        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * scale, limit));
+        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * by.lift * by.scale, limit));
 }
 
 void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, int16_t *out) {
@@ -80,7 +80,7 @@ void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, in
     }
     cllm_source_row(q, row, scratch);
     if (q->mode == CLLM_MODE_INT8) divide_and_round(scratch, q->cols, s, (float)q->limit, out);
-    else nearest(scratch, q->col_inverse, q->cols, 1.0f / s, (float)q->limit, out);
+    else nearest(scratch, q->col_inverse, q->cols, cllm_inverse_of(s), (float)q->limit, out);
 }
 
 void cllm_quantizer_free(cllm_quantizer *q) {

@@ -25,4 +25,14 @@ uint64_t cllm_find_not_finite(const cllm_quantizer *q);
 float cllm_row_max(const cllm_quantizer *q, uint32_t row, float *scratch);
 void cllm_quantizer_free(cllm_quantizer *q);
 
+/* By what a weight is multiplied to count it in steps of s: first by `lift`, which is 1 but for steps so small that their inverse is
+ * no finite number, last by `scale`. Nothing is counted in steps that are not above 0. */
+typedef struct cllm_inverse {
+    float lift, scale;
+} cllm_inverse;
+static inline cllm_inverse cllm_inverse_of(float s) {
+    const float lift = s < 0x1p-100f ? 0x1p64f : 1.0f;
+    return (cllm_inverse){lift, s > 0 ? 1.0f / (s * lift) : 0};
+}
+
 #endif

@@ -22,10 +22,10 @@ typedef struct search_job {
 } search_job;
 
 void cllm_fit_add(cllm_fit *f, const cllm_quantizer *q, uint32_t row, const float *w, const int16_t *elements) {
-    float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
+    const cllm_inverse by = cllm_inverse_of(q->row_scale ? q->row_scale[row] : q->step);
     double xq = 0, qq = 0;
     for (uint32_t c = 0; c < q->cols; c++) {
-        float e = (float)elements[c], x = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
+        float e = (float)elements[c], x = w[c] * by.lift * (q->col_inverse ? q->col_inverse[c] : 1.0f) * by.scale;
         xq += (double)(x * e);
         qq += (double)(e * e);
     }
@@ -62,8 +62,9 @@ void cllm_found_row(const cllm_encoder *e, uint32_t row, int16_t *out) {
 
 /* Weights of a row in half steps. */
 static void scale_row(const cllm_quantizer *q, uint32_t row, const float *w, float *x) {
-    const float s = q->row_scale ? q->row_scale[row] : q->step, inverse = s > 0 ? 1.0f / s : 0;
-    for (uint32_t c = 0; c < q->cols; c++) x[c] = w[c] * (q->col_inverse ? q->col_inverse[c] : 1.0f) * inverse;
+    const cllm_inverse by = cllm_inverse_of(q->row_scale ? q->row_scale[row] : q->step);
+    for (uint32_t c = 0; c < q->cols; c++)
+        x[c] = w[c] * by.lift * (q->col_inverse ? q->col_inverse[c] : 1.0f) * by.scale;
 }
 
 static void search_block(void *ctx, size_t index, int worker) {

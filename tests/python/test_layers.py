@@ -106,6 +106,18 @@ class RoundTrips(unittest.TestCase):
         self.assertEqual(weighted.col_scales().shape, (130,))
         self.assertIsNone(t.col_scales())
 
+    def test_trellis(self):
+        w = RNG.normal(size=(256, 512)).astype(np.float32)
+        bits, error = {}, {}
+        for trellis in (True, False):
+            t = codecllm.Tensor(codecllm.encode(w, bpw=4.5, trellis=trellis))
+            self.assertEqual((t.trellis, t.info.trellis), (trellis, trellis))
+            bits[trellis], error[trellis] = t.bits_per_weight, np.square(t.decode("float32") - w).mean()
+            again, _ = codecllm.Encoder().encode_weights(w, trellis=trellis)
+            self.assertEqual(codecllm.Tensor(again[blob.HEADER_BYTES :]).trellis, trellis)
+        self.assertAlmostEqual(bits[True], bits[False], delta=0.05)
+        self.assertLess(error[True], 0.85 * error[False])
+
     def test_store(self):
         store = codecllm.Store(support.TINY)
         self.assertEqual(len(store), 6 * 9 + 2)

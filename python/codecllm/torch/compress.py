@@ -166,14 +166,14 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
 
 def compress_model(
     model: nn.Module, *, mode: str = "rd", bpw: float = 4.5, skip: Iterable[str] = (), codec: str = "tile", path: str = "fused",
-    embeddings: bool = False, profile: str = "fast", threads: int = 0, strict: bool = False, progress=None,
+    embeddings: bool = False, profile: str = "fast", threads: int = 0, strict: bool = False, progress=None, trellis: bool = True,
 ) -> Report:
     """Replaces every nn.Linear of the model, in place, and says what it did.
 
     mode: "rd" with bpw bits per weight for each matrix (codec tile), "int8" or "lossless". skip: regular expressions; a linear whose name one
     of them is found in is kept. embeddings: nn.Embedding too (codec tile); a linear that shares its weight with an embedding is compressed
     only then, once for both. profile: "fast" (a GPU's look-ups) or "small". threads: of the encoder, 0 = one per core. strict: see
-    CompressedLinear. progress(done, total, name) is called for each matrix.
+    CompressedLinear. progress(done, total, name) is called for each matrix. trellis: see codecllm.encode.
 
     Linears that cannot be compressed (no gain, weights that are not finite numbers, a subclass of nn.Linear) are kept and reported with the
     reason. Modules stay on their device; torch's copy of a weight is freed as soon as it is replaced.
@@ -209,7 +209,8 @@ def compress_model(
                 first = done.get(id(weight))
                 if first is None:
                     made = CodedWeight.encode(
-                        weight, mode=mode, bpw=bpw, codec_name=codec, profile=profile, threads=threads, rows_together=together.get(id(m), 0)
+                        weight, mode=mode, bpw=bpw, codec_name=codec, profile=profile, threads=threads, rows_together=together.get(id(m), 0),
+                        trellis=trellis,
                     )
                     done[id(weight)] = (name, made)
                 else:

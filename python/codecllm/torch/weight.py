@@ -163,9 +163,10 @@ class CodedWeight:
 
     @classmethod
     def encode(
-        cls, weight: torch.Tensor, *, mode: str, bpw: float, codec_name: str, profile: str, threads: int, level: int = 3, rows_together: int = 0
+        cls, weight: torch.Tensor, *, mode: str, bpw: float, codec_name: str, profile: str, threads: int, level: int = 3, rows_together: int = 0,
+        trellis: bool = True,
     ) -> CodedWeight:
-        """Encodes a two-dimensional float tensor of any device; rows_together: see codecllm.encode. Raises Unsupported where it does not shrink, ArgumentError for NaN."""
+        """Encodes a two-dimensional float tensor of any device; rows_together, trellis: see codecllm.encode. Raises Unsupported where it does not shrink, ArgumentError for NaN."""
         weight = weight.detach().to("cpu").contiguous()
         name = FROM_TORCH.get(weight.dtype)
         if name not in ("float16", "bfloat16", "float32"):
@@ -182,5 +183,7 @@ class CodedWeight:
             data, _ = codec.Encoder("zstd", level=level).encode_layer(q.numpy(), scale.numpy())
             return cls(data, "zstd")
         array = weight.view(torch.int16).numpy().view(np.uint16) if name == "bfloat16" else weight.numpy()
-        return cls(codec.encode(array, mode=mode, bpw=bpw, dtype=name, profile=profile, threads=threads, rows_together=rows_together))
+        return cls(
+            codec.encode(array, mode=mode, bpw=bpw, dtype=name, profile=profile, threads=threads, rows_together=rows_together, trellis=trellis)
+        )
 
