@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "compare.h"
 #include "container/json.h"
+#include "convert/loss.h"
 #include "device.h"
 #include "engine/device.h"
 #include "entropy.h"
@@ -27,6 +28,8 @@ typedef struct tensor_row {
     cllm_tensor_info info; /* of a compressed entry */
     const cllm_entry *reference;
     cli_snr snr;
+    bool has_typical; /* a compressed matrix beside an uncompressed one */
+    double typical_db; /* of its typical column or row, see convert/loss.h */
 } tensor_row;
 
 static cllm_status describe(const cllm_entry *entry, const cllm_dir *reference, tensor_row *row, cllm_error *err) {
@@ -44,7 +47,11 @@ static cllm_status describe(const cllm_entry *entry, const cllm_dir *reference, 
         row->reference = NULL;
         return CLLM_OK;
     }
-    return cli_compare_entries(entry, row->reference, &row->snr, err);
+    cllm_status status = cli_compare_entries(entry, row->reference, &row->snr, err);
+    row->has_typical = entry->compressed && !row->reference->compressed && row->reference->ndim == 2;
+    if (status == CLLM_OK && row->has_typical)
+        status = cllm_loss_typical(row->reference, entry->data, (size_t)entry->bytes, &row->typical_db, err);
+    return status;
 }
 
 static void print_row(const tensor_row *row) {
@@ -68,6 +75,7 @@ static void print_row(const tensor_row *row) {
         printf(" %-8s", "as it is");
     }
     if (row->reference != NULL) printf(" SNR=%.2f dB", cli_snr_db(&row->snr));
+    if (row->has_typical) printf(" typical=%.2f dB", row->typical_db);
     putchar('\n');
 }
 
@@ -88,6 +96,7 @@ static json_t *row_json(const tensor_row *row) {
         json_object_update_new(object, coding);
     }
     if (row->reference != NULL) json_object_set_new(object, "snr_db", cli_json_number(cli_snr_db(&row->snr)));
+    if (row->has_typical) json_object_set_new(object, "typical_snr_db", cli_json_number(row->typical_db));
     return object;
 }
 
@@ -194,7 +203,8 @@ int cmd_info(int argc, char **argv) {
          .kind = ARG_STRING,
          .target = &o.compare,
          .value = "DIR",
-         .help = "decode the matrices and tell their signal-to-noise ratio against those of DIR (dB)"},
+         .help = "decode the matrices and tell their signal-to-noise ratio against those of DIR (dB); with --tensors also that of the "
+                 "typical column or row of each, which a few large ones do not hide"},
         {.names = "--entropy",
          .kind = ARG_FLAG,
          .target = &o.entropy,

@@ -10,6 +10,7 @@
 #include "container/hash.h"
 #include "container/json.h"
 #include "convert/calibrate.h"
+#include "convert/loss.h"
 #include "convert/output.h"
 
 enum { MIN_CODED_COLS = 32, MAX_ROUNDS = 4 };
@@ -387,6 +388,7 @@ static cllm_status run(cllm_job *job, cllm_error *err) {
     cllm_status status = open_journal(job, err);
     if (!status) status = make_plan(job, err);
     if (!status) status = encode_all(job, err);
+    if (!status) status = cllm_loss_warn(job, err);
     if (status) return status;
     cllm_manifest m = {0};
     status = assemble(job, &m, err);
