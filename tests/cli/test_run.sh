@@ -58,6 +58,19 @@ printf 'Hi {{' >"$work/template"
 expect 3 run "$work/rd" -cnv --chat-template-file "$work/template" && says 'chat template, line 1, column 6'
 expect 2 run "$work/rd" -cnv --chat-template chatml --chat-template-file "$work/template" && says 'both give a template'
 
+# On a terminal a conversation is held without being asked for, unless the model's own template is unusable, which is told.
+if command -v script >/dev/null; then
+    cp -r "$work/rd" "$work/unusable"
+    printf '{%% if %%}' >"$work/unusable/chat_template.jinja"
+    script -qec "'$codecllm' run --device cpu '$work/unusable' -p 'Once upon a time' -n 4 -s 1 2>'$work/err'" /dev/null >"$work/out" </dev/null ||
+        complain "unusable template on a terminal: $(cat "$work/err" "$work/out")"
+    says '^codecllm: no conversation: chat template, line 1, column 7: ' && prints '^Once upon a time'
+    expect 0 run --device cpu "$work/unusable" -p "Once upon a time" -n 4 -s 1 && prints '^Once upon a time'
+    if grep -q 'no conversation' "$work/err"; then complain "without a terminal nobody expects a conversation: $(cat "$work/err")"; fi
+else
+    echo "no script(1): what a terminal is told is not tested"
+fi
+
 # Ctrl-C ends a generation cleanly.
 "$codecllm" run --device cpu "$work/rd" -p "Once upon a time" -n 1000 --ignore-eos -s 3 >"$work/out" 2>"$work/err" &
 pid=$!
