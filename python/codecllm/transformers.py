@@ -9,9 +9,8 @@ Also at loading time, from an uncompressed directory: from_pretrained(DIR, quant
 
 from __future__ import annotations
 
+import functools
 import os
-import warnings
-
 import warnings
 
 import numpy as np
@@ -248,6 +247,33 @@ def attach(model: PreTrainedModel) -> None:
     compressed = {name + ".weight" for name, _ in modules_of(model)}
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     model.all_tied_weights_keys = {t: s for t, s in tied.items() if t not in compressed and s not in compressed}
+
+
+def _drop_stale_manifest(folder) -> None:
+    """The manifest of what a folder held before something else was saved there. None is written instead: it lists every file, and others, such as
+    the tokenizer's, are mostly saved after the model's."""
+    manifest = os.path.join(folder, MANIFEST)
+    if os.path.lexists(manifest):
+        os.remove(manifest)
+        warnings.warn(f"{manifest} told of the weights that were there before, and is removed: those that are there now cannot be checked", UncheckedWarning, stacklevel=3)
+
+
+def _watch(save):
+    """save_pretrained of any model, a compressed one or not; no hook of a quantizer learns of the folder."""
+
+    @functools.wraps(save)
+    def save_pretrained(self, save_directory, is_main_process=True, *args, **kwargs):
+        result = save(self, save_directory, is_main_process, *args, **kwargs)
+        if is_main_process and os.path.isdir(save_directory):
+            _drop_stale_manifest(save_directory)
+        return result
+
+    save_pretrained._codecllm = True
+    return save_pretrained
+
+
+if not hasattr(PreTrainedModel.save_pretrained, "_codecllm"):
+    PreTrainedModel.save_pretrained = _watch(PreTrainedModel.save_pretrained)
 
 
 __all__ = ["CodecllmConfig", "CodecllmQuantizer", "attach"]

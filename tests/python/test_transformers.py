@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import warnings
 
 import support
 
@@ -83,6 +84,31 @@ class Directories(unittest.TestCase):
         want = self.text(model, self.prompts[0])
         self.assertEqual(self.text(again, self.prompts[0], saved), want)
         self.assertEqual(cli_text(saved, self.prompts[0]).rstrip("\n"), want)
+
+    def test_a_stale_manifest_is_removed(self):
+        model = AutoModelForCausalLM.from_pretrained(self.out, dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_pretrained(support.TINY, dtype=torch.float32)
+        refused = AutoModelForCausalLM.from_pretrained(support.TINY, dtype=torch.float32)
+        compress_model(refused, mode="int8", codec="zstd", path="cpu")
+        over = os.path.join(self.work, "over")
+        manifest = os.path.join(over, "codecllm.json")
+        shutil.copytree(self.out, over)
+        with self.assertRaises(ValueError):
+            refused.save_pretrained(over)
+        model.save_pretrained(over, is_main_process=False)
+        self.assertTrue(os.path.exists(manifest))  # nothing was written
+        for saved in model, plain:
+            shutil.copy(os.path.join(self.out, "codecllm.json"), manifest)
+            with self.assertWarnsRegex(codecllm.UncheckedWarning, "over/codecllm.json told of .* removed") as caught:
+                saved.save_pretrained(over)
+            self.assertEqual(sum(issubclass(w.category, codecllm.UncheckedWarning) for w in caught.warnings), 1)
+            self.assertFalse(os.path.exists(manifest))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", codecllm.UncheckedWarning)
+                saved.save_pretrained(over)
+        with self.assertWarnsRegex(codecllm.UncheckedWarning, "has no codecllm.json"):
+            model.save_pretrained(over)
+            AutoModelForCausalLM.from_pretrained(over, dtype=torch.float32)
 
     def test_compressed_while_loading(self):
         config = codecllm.transformers.CodecllmConfig(bits=5.5, skip=["down_proj"])
