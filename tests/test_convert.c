@@ -399,7 +399,6 @@ static uint64_t profile_bytes(const struct fixture *f, cllm_mode mode, double bp
     p.bpw = bpw;
     p.profile = profile;
     p.force = true;
-    p.no_trellis = true; /* with it they save too little in this model */
     must(cllm_compress(CLLM_TEST_SOURCE_DIR "/models/tiny", f->out, &p, &info, &err), &err);
     must(cllm_dir_open(f->out, &d, &err), &err);
     *pairs = 0;

@@ -1,5 +1,5 @@
 /* The rule of mode rd: a column or a row of large weights sets neither the step of its tensor nor the loss of all
- * others. */
+ * others; and one of small weights, whose inputs may be as much larger, is not left with the errors of the others. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,8 +28,8 @@ static void fill(float *w) {
     }
 }
 
-/* The step that the rule gives a matrix; what it says of columns goes to *col_weight, the caller's to free. */
-static float step_of(const float *w, float **col_weight) {
+/* The step that the rule gives a matrix; what it says of columns and rows is the caller's to free. */
+static float step_of(const float *w, float **col_weight, float **row_weight) {
     const cllm_entry entry = {.name = "model.layers.0.mlp.up_proj.weight",
                               .dtype = "F32",
                               .type = CLLM_DTYPE_F32,
@@ -44,42 +44,64 @@ static float step_of(const float *w, float **col_weight) {
     cllm_encode_params_default(&item.params);
     if (cllm_importance_rule(&p, &item, 1, &err)) fail_msg("%s", err.message);
     *col_weight = item.col_weight;
+    *row_weight = item.row_weight;
     return item.params.step;
 }
 
-static void large_columns(void **state) {
-    (void)state;
+/* One row or column times the factor: its step is four times that of the others, or a fourth, and theirs stay. */
+static void check_odd(float factor, bool is_row) {
     static float plain[ROWS * COLS], odd[ROWS * COLS];
-    static const float factors[] = {32, 128, 512, 1e6f};
-    float *none, *weights;
+    float *cols, *rows;
     fill(plain);
-    const float step = step_of(plain, &none);
-    assert_null(none);
+    const float step = step_of(plain, &cols, &rows);
+    assert_null(cols);
+    assert_null(rows);
+    for (size_t i = 0; i < ROWS * COLS; i++) odd[i] = plain[i] * ((is_row ? i / COLS : i % COLS) == ODD ? factor : 1);
+    const float got = step_of(odd, &cols, &rows);
+    const float *weights = is_row ? rows : cols;
+    assert_non_null(weights);
+    assert_null(is_row ? cols : rows);
+    assert_true(got > 0.95f * step && got < 1.1f * step);
+    const float relative = weights[ODD] * factor, expected = factor > 1 ? 4 : 0.25f;
+    assert_true(relative > 0.8f * expected && relative < 1.25f * expected);
+    for (size_t i = 0; i < (is_row ? ROWS : COLS); i++) assert_true(i == ODD || weights[i] == 1.0f);
+    cllm_free(cols);
+    cllm_free(rows);
+}
+
+static void large_ones(void **state) {
+    (void)state;
+    static const float factors[] = {32, 128, 512, 1e6f};
     for (size_t f = 0; f < sizeof factors / sizeof *factors; f++) {
-        for (size_t i = 0; i < ROWS * COLS; i++) odd[i] = plain[i] * (i % COLS == ODD ? factors[f] : 1);
-        const float got = step_of(odd, &weights);
-        assert_non_null(weights);
-        assert_true(got > step && got < 1.05f * step);
-        /* what its step comes to: four times that of the others, so that the range of integers holds it */
-        assert_true(fabsf(weights[ODD] * factors[f] - 4) < 1);
-        for (size_t c = 0; c < COLS; c++) assert_true(c == ODD || weights[c] == 1.0f);
-        cllm_free(weights);
+        check_odd(factors[f], false);
+        check_odd(factors[f], true);
     }
 }
 
-static void large_rows(void **state) {
+static void small_ones(void **state) {
     (void)state;
-    static float plain[ROWS * COLS], odd[ROWS * COLS];
-    float *weights;
-    fill(plain);
-    const float step = step_of(plain, &weights);
-    for (size_t i = 0; i < ROWS * COLS; i++) odd[i] = plain[i] * (i / COLS == ODD ? 1000 : 1);
-    const float got = step_of(odd, &weights);
-    assert_null(weights); /* every column is larger by the same */
-    assert_true(got > step && got < 1.1f * step);
+    static const float factors[] = {1 / 32.0f, 1 / 128.0f, 1 / 512.0f};
+    for (size_t f = 0; f < sizeof factors / sizeof *factors; f++) {
+        check_odd(factors[f], false);
+        check_odd(factors[f], true);
+    }
+}
+
+/* A column next to nothing gets no step next to nothing, and one of zeros is like the others. */
+static void nothing(void **state) {
+    (void)state;
+    static float w[ROWS * COLS];
+    float *cols, *rows;
+    fill(w);
+    for (size_t i = 0; i < ROWS * COLS; i++) w[i] *= i % COLS == ODD ? 1e-9f : i % COLS == ODD + 1 ? 0 : 1;
+    step_of(w, &cols, &rows);
+    assert_non_null(cols);
+    assert_true(cols[ODD] == 1024.0f && cols[ODD + 1] == 1.0f);
+    assert_null(rows);
+    cllm_free(cols);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(large_columns), cmocka_unit_test(large_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(large_ones), cmocka_unit_test(small_ones), cmocka_unit_test(nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

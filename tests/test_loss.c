@@ -123,7 +123,7 @@ static void large_columns(void **state) {
         assert_int_equal(warnings_of(odd, 128, 1, CLLM_MODE_RD, 4.5, true), 1);
         check_said(odd, "--uniform");
         assert_int_equal(warnings_of(odd, 512, 1, CLLM_MODE_RD, 2.5, true), 1);
-        check_said(odd, "--uniform");
+        assert_non_null(strstr(said, "--uniform")); /* so few bits may leave the others short as well */
         assert_int_equal(warnings_of(odd, 512, 1, CLLM_MODE_RD, 4.5, false), 0);
     }
     /* all of them: nothing is there to stand out against */

@@ -10,11 +10,14 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "codec/quantize.h"
 #include "codec/rate.h"
 
 enum { SAMPLE = 49152, LEAST_ROWS = 128 };
 /* Columns and rows whose root mean square is this many times the median are outliers. */
 static const double OUTLIER = 4;
+/* Steps of rows and columns of small weights are at most so many times finer. */
+static const double MOST_FINER = 1024;
 
 typedef struct kind {
     const char *part; /* of the tensor's name */
@@ -100,20 +103,63 @@ static void square_columns(const cllm_sample *s, size_t rows, size_t cols, const
     }
 }
 
-/* A column of large weights mostly means small inputs: a norm's weight, or the matrix before, may have taken the same factor the other way. Its step
- * grows with it, beyond what columns differ by anyway, so that neither the tensor's step nor its outliers follow one column. */
-static cllm_status tame_columns(cllm_plan_item *item, const double *of_cols, double *scratch, cllm_error *err) {
-    const size_t cols = (size_t)item->entry->shape[1];
-    const double most = outlier_limit(of_cols, scratch, cols);
+/* Importances that bring mean squares of rows or columns into the range around their median; NULL where all are in it. */
+static cllm_status tame(const double *squares, double *scratch, size_t n, float **out, cllm_error *err) {
+    const double most = outlier_limit(squares, scratch, n), least = most < INFINITY ? most / (OUTLIER * OUTLIER * OUTLIER * OUTLIER) : 0;
     bool any = false;
-    for (size_t c = 0; c < cols; c++) any = any || of_cols[c] > most;
+    *out = NULL;
+    for (size_t i = 0; i < n; i++) any = any || squares[i] > most || (squares[i] > 0 && squares[i] < least);
     if (!any) return CLLM_OK;
-    float *w = cllm_alloc(cols, sizeof *w);
-    if (!w) return cllm_fail_memory(err, cols * sizeof *w, "importances of columns");
-    for (size_t c = 0; c < cols; c++) w[c] = of_cols[c] > most ? (float)sqrt(most / of_cols[c]) : 1.0f;
-    item->col_weight = w;
-    item->params.col_weight = w;
+    float *w = *out = cllm_alloc(n, sizeof *w);
+    if (!w) return cllm_fail_memory(err, n * sizeof *w, "importances of rows or columns");
+    for (size_t i = 0; i < n; i++) {
+        const double bound = squares[i] > most ? most : squares[i] > 0 && squares[i] < least ? least : squares[i];
+        const double factor = bound > 0 ? sqrt(bound / squares[i]) : 1;
+        w[i] = (float)(factor < MOST_FINER ? factor : MOST_FINER);
+    }
     return CLLM_OK;
+}
+
+/* A column of large weights mostly means small inputs, and one of small weights large ones: a norm's weight, or the matrix before, may have taken the
+ * same factor the other way. Its step goes along with it, beyond what columns differ by anyway, so that neither the tensor's step nor its outliers
+ * follow one column, and no error is multiplied by large inputs: without a trellis small weights become zeros, with one they do not. */
+static cllm_status tame_columns(cllm_plan_item *item, const double *of_cols, double *scratch, cllm_error *err) {
+    const cllm_status s = tame(of_cols, scratch, (size_t)item->entry->shape[1], &item->col_weight, err);
+    item->params.col_weight = item->col_weight;
+    return s;
+}
+
+/* Mean squares of all rows, columns weighted. What is not finite is refused by the encoder, not here. */
+static cllm_status square_all_rows(const cllm_plan_item *item, double *squares, cllm_error *err) {
+    const cllm_entry *e = item->entry;
+    const size_t rows = (size_t)e->shape[0], cols = (size_t)e->shape[1];
+    const cllm_quantizer q = {.src = e->data, .dtype = e->type, .rows = (uint32_t)rows, .cols = (uint32_t)cols};
+    float *row = cllm_alloc(cols, sizeof *row);
+    if (!row) return cllm_fail_memory(err, cols * sizeof *row, "a row");
+    for (size_t r = 0; r < rows; r++) {
+        double sum = 0;
+        cllm_source_row(&q, (uint32_t)r, row);
+        for (size_t c = 0; c < cols; c++) {
+            const double w = (double)row[c] * (item->col_weight ? (double)item->col_weight[c] : 1);
+            if (isfinite(w)) sum += w * w;
+        }
+        squares[r] = sum / (double)cols;
+    }
+    cllm_free(row);
+    return CLLM_OK;
+}
+
+/* Rows likewise: the matrix after may have taken the factor the other way. Where the steps of large rows were as fine as the others', the whole tensor
+ * would take the bits of 16-bit integers. */
+static cllm_status tame_rows(cllm_plan_item *item, cllm_error *err) {
+    const size_t rows = (size_t)item->entry->shape[0];
+    double *squares = cllm_alloc(rows, 2 * sizeof *squares);
+    if (!squares) return cllm_fail_memory(err, rows * 2 * sizeof *squares, "deviations of rows");
+    cllm_status s = square_all_rows(item, squares, err);
+    if (s == CLLM_OK) s = tame(squares, squares + rows, rows, &item->row_weight, err);
+    item->params.row_weight = item->row_weight;
+    cllm_free(squares);
+    return s;
 }
 
 /* The deviation that a sample's rows have, of which none counts for more than the limit. */
@@ -148,6 +194,7 @@ static cllm_status measure(cllm_plan_item *item, bool uniform, bool by_token, do
     if (s == CLLM_OK && !uniform && !by_token) {
         square_columns(&sample, rows, cols, of_rows, outlier_limit(of_rows, scratch, rows), of_cols);
         s = tame_columns(item, of_cols, scratch, err);
+        if (s == CLLM_OK) s = tame_rows(item, err);
     }
     if (s == CLLM_OK && item->col_weight) {
         for (size_t i = 0; i < sample.count; i++) sample.values[i] *= item->col_weight[i % cols];
