@@ -121,7 +121,7 @@ static void large_columns(void **state) {
         assert_int_equal(warnings_of(odd, 512, 1, CLLM_MODE_INT8, 0, false), 1);
         check_said(odd, "mode rd");
         assert_int_equal(warnings_of(odd, 128, 1, CLLM_MODE_RD, 4.5, true), 1);
-        check_said(odd, "--uniform");
+        assert_non_null(strstr(said, "--uniform")); /* how many, is a matter of 8-bit and 16-bit integers */
         assert_int_equal(warnings_of(odd, 512, 1, CLLM_MODE_RD, 2.5, true), 1);
         assert_non_null(strstr(said, "--uniform")); /* so few bits may leave the others short as well */
         assert_int_equal(warnings_of(odd, 512, 1, CLLM_MODE_RD, 4.5, false), 0);
@@ -136,8 +136,8 @@ static void large_rows(void **state) {
     (void)state;
     assert_int_equal(warnings_of(2, 1, 512, CLLM_MODE_INT8, 0, false), 0);
     assert_int_equal(warnings_of(2, 1, 512, CLLM_MODE_RD, 4.5, false), 0);
-    assert_int_equal(warnings_of(2, 1, 512, CLLM_MODE_RD, 4.5, true), 1);
-    check_said(2, "--uniform");
+    assert_int_equal(warnings_of(2, 1, 2048, CLLM_MODE_RD, 4.5, true), 1);
+    assert_non_null(strstr(said, "--uniform"));
 }
 
 /* The figure of one matrix, encoded as int8. */
