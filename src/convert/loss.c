@@ -154,15 +154,27 @@ static const double HARMLESS = 20;
  * perplexity such tensors cost. */
 static const double MARGIN_UNIFORM = 9, MARGIN_RULE = 12, LEAST_SHARE = 0.3;
 
+/* Bits of a coded weight: those that were asked for, or that were taken where that is more. */
+static double coded_bits(const cllm_job *job) {
+    double bits = 0, coded = 0, all = 0, kept = 0;
+    for (size_t i = 0; i < job->count; i++) {
+        const double weights = (double)cllm_entry_count(job->items[i].entry), stored = 8.0 * (double)cllm_job_stored(job, i);
+        all += weights;
+        if (job->results[i].kind != CLLM_RESULT_CODED) {
+            kept += stored;
+            continue;
+        }
+        bits += stored;
+        coded += weights;
+    }
+    if (!(coded > 0)) return 0;
+    const double asked = job->p->bpw * all - kept;
+    return (asked > bits ? asked : bits) / coded;
+}
+
 static double usual_of(const cllm_job *job) {
     if (job->p->mode == CLLM_MODE_INT8) return INT8_USUAL;
-    double bits = 0, weights = 0;
-    for (size_t i = 0; i < job->count; i++) {
-        if (job->results[i].kind != CLLM_RESULT_CODED) continue;
-        bits += 8.0 * (double)job->results[i].bytes;
-        weights += (double)cllm_entry_count(job->items[i].entry);
-    }
-    const double usual = weights > 0 ? RD_USUAL + RD_USUAL_PER_BIT * bits / weights : 0;
+    const double usual = RD_USUAL + RD_USUAL_PER_BIT * coded_bits(job);
     return usual > 0 ? usual : 0;
 }
 
