@@ -1,5 +1,5 @@
-/* The trellis of mode rd (FORMAT.md 1.6): what it gains, that the asked bits are met, that bytes do not depend on threads, odd contents
- * and sizes. (Its decoders: test_reference.c, test_hostile_tensor.c.) */
+/* The trellis of mode rd (FORMAT.md 1.6): that the search is the best there is, what it gains, that the asked bits are met, that bytes do
+ * not depend on threads, odd contents and sizes. (Its decoders: test_reference.c, test_hostile_tensor.c.) */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,9 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "codec/lut.h"
+#include "codec/tile.h"
+#include "codec/trellis.h"
 #include "codecllm.h"
 
 static uint64_t random_state = 88172645463325252u;
@@ -33,6 +36,133 @@ static uint16_t *bell_matrix(uint32_t rows, uint32_t cols, float deviation) {
     assert_non_null(m);
     for (size_t i = 0; i < (size_t)rows * cols; i++) m[i] = cllm_f32_to_bf16(bell(deviation));
     return m;
+}
+
+/* ---- the search ---- */
+
+enum { STATES = 8 };
+
+/* The register and element that bit n of a lane's path belongs to, from the text. */
+static void place_of(int layout, uint32_t n, uint32_t *reg, uint32_t *element) {
+    *reg = n / 32 * (uint32_t)layout + n % (uint32_t)layout;
+    *element = n % 32 / (uint32_t)layout;
+}
+
+/* Row and column in the tile of an element of a lane's register, from the text. */
+static void cell_of(int layout, uint32_t lane, uint32_t reg, uint32_t element, uint32_t *row, uint32_t *col) {
+    const uint32_t k = reg / 4, i = reg % 4, g = lane / 4, t = lane % 4;
+    *row = g + 8 * (i % 2);
+    *col = layout == 8 ? 32 * k + 4 * t + 16 * (i / 2) + element : 16 * k + 2 * t + 8 * (i / 2) + element;
+}
+
+/* Squared error of the nearest integer within the range whose lowest two bits are `low`. */
+static double error_of_class(double x, unsigned low, int limit) {
+    double best = INFINITY;
+    const double around = floor(x / 4) * 4 + low;
+    for (int d = -2; d <= 2; d++) {
+        double v = around + 4 * d;
+        if (v < -limit) v = -limit + low;
+        if (v > limit - 1) v = limit - 4 + low;
+        if ((v - x) * (v - x) < best) best = (v - x) * (v - x);
+    }
+    return best;
+}
+
+/* The least sum of squared errors of a lane over all paths, each times what its row's count. */
+static double least_error(int layout, uint32_t registers, uint32_t lane, const float *x, uint32_t stride, uint32_t rows,
+                          uint32_t cols, const float *worth) {
+    const uint32_t words = (registers + (uint32_t)layout - 1) / (uint32_t)layout;
+    double cost[STATES] = {0};
+    for (int s = 1; s < STATES; s++) cost[s] = INFINITY;
+    for (uint32_t n = 0; n < 32 * words; n++) {
+        uint32_t reg, element, row = 0, col = 0;
+        double next[STATES];
+        place_of(layout, n, &reg, &element);
+        cell_of(layout, lane, reg, element, &row, &col);
+        const int there = reg < registers && row < rows && col < cols;
+        for (int s = 0; s < STATES; s++) next[s] = INFINITY;
+        for (unsigned s = 0; s < STATES; s++) /* w[n-1] is bit 0 of s, w[n-3] bit 2 */
+            for (unsigned w = 0; w < 2; w++) {
+                const unsigned p = w ^ (s & 1) ^ (s >> 2 & 1), low = 2 * p + (s >> 1 & 1), to = (s << 1 | w) & 7;
+                const double here =
+                    there ? worth[row] * error_of_class(x[row * stride + col], low, layout == 8 ? 128 : 2048) : 0;
+                const double e = cost[s] + here;
+                if (e < next[to]) next[to] = e;
+            }
+        memcpy(cost, next, sizeof cost);
+    }
+    double best = cost[0];
+    for (int s = 1; s < STATES; s++) best = cost[s] < best ? cost[s] : best;
+    return best;
+}
+
+static unsigned bit_of(const uint32_t *path, uint32_t lane, int64_t n) {
+    return n < 0 ? 0 : path[n / 32 * 32 + lane] >> n % 32 & 1;
+}
+
+/* What the search found for a lane: its low bits follow from its path; returns the sum of squared errors. */
+static double found_error(int layout, uint32_t registers, uint32_t lane, const float *x, uint32_t stride, uint32_t rows,
+                          uint32_t cols, const float *worth, const uint32_t *regs, const uint32_t *path) {
+    double sum = 0;
+    for (uint32_t n = 0; n < 32 * ((registers + (uint32_t)layout - 1) / (uint32_t)layout); n++) {
+        uint32_t reg, element, row, col;
+        place_of(layout, n, &reg, &element);
+        if (reg >= registers) continue;
+        cell_of(layout, lane, reg, element, &row, &col);
+        const uint32_t field = regs[reg * 32 + lane] >> element * (uint32_t)layout;
+        const int q = layout == 8 ? (int8_t)field : (int16_t)field;
+        const unsigned p = bit_of(path, lane, n) ^ bit_of(path, lane, (int64_t)n - 1) ^ bit_of(path, lane, (int64_t)n - 3);
+        assert_int_equal(q & 3, 2 * p + bit_of(path, lane, (int64_t)n - 2));
+        assert_true(layout == 8 || (q >= -2048 && q <= 2047));
+        const double e = row < rows && col < cols ? (double)x[row * stride + col] - q : 0;
+        sum += worth[row] * e * e;
+    }
+    return sum;
+}
+
+/* No path has less error than the one that the search finds: each lane, tiles of odd widths, rows and columns that are
+ * not there, weights beyond the range. */
+static void search_finds_the_best_path(void **state) {
+    (void)state;
+    static const uint32_t shapes[][2] = {{16, 128}, {16, 32}, {1, 1}, {9, 33}, {13, 95}, {16, 640}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int layout = 8; layout <= 16; layout += 8) {
+            const uint32_t rows = shapes[i][0], cols = shapes[i][1], stride = cols + 3, width = (cols + 31) / 32 * 32;
+            cllm_header h = {.mode = CLLM_MODE_RD, .layout = layout, .trellis = true, .tile_cols = 640};
+            const uint32_t registers = width * (uint32_t)layout / 64;
+            float *x = malloc((size_t)rows * stride * sizeof *x);
+            for (size_t k = 0; k < (size_t)rows * stride; k++)
+                x[k] = bell(layout == 8 ? 30 : 600) * (random32() % 50 ? 1.0f : 10.0f);
+            uint32_t *regs = malloc((size_t)registers * 32 * 4), *path = malloc((size_t)cllm_path_words(&h, registers) * 32 * 4);
+            float worth[16];
+            for (int r = 0; r < 16; r++) worth[r] = i % 2 ? 1.0f + (float)(r % 3) * 7 : 1;
+            cllm_trellis_scratch s;
+            assert_true(cllm_trellis_scratch_new(&h, &s));
+            const cllm_trellis_tile tile = {.h = &h,
+                                            .x = x,
+                                            .stride = stride,
+                                            .valid_rows = rows,
+                                            .valid = cols,
+                                            .width = width,
+                                            .worth = i % 2 ? worth : NULL,
+                                            .scratch = &s,
+                                            .regs = regs,
+                                            .path = path};
+            cllm_trellis_search(&tile);
+            cllm_trellis_scratch_free(&s);
+            for (uint32_t lane = 0; lane < 32; lane++) {
+                /* what lies far outside costs the search the same wherever it goes, so it is compared as it is seen */
+                const float far = layout == 8 ? 132 : 2052;
+                for (size_t k = 0; k < (size_t)rows * stride; k++) x[k] = fminf(fmaxf(x[k], -far), far);
+                const double best = least_error(layout, registers, lane, x, stride, rows, cols, worth),
+                             found = found_error(layout, registers, lane, x, stride, rows, cols, worth, regs, path);
+                if (fabs(found - best) > 1e-4 * best + 1e-3)
+                    fail_msg("%ux%u, layout %d, lane %u: an error of %g, and %g is to be had", rows, cols, layout, lane, found, best);
+            }
+            free(x);
+            free(regs);
+            free(path);
+        }
 }
 
 /* ---- the encoder ---- */
@@ -103,6 +233,52 @@ static void a_trellis_gains_at_the_same_bits(void **state) {
         if (gain < 0.8) fail_msg("%g bits: %g dB less error", (double)asked[i], gain);
         assert_true(error[0] <= 1.01 * error[2]);
     }
+    free(w);
+}
+
+/* Fine steps, whose integers take 16 bits: the asked bits are met there too. */
+static void many_bits_are_met(void **state) {
+    (void)state;
+    const uint32_t rows = 128, cols = 700;
+    static const float asked[] = {8.5f, 9.0f, 9.5f, 10.0f};
+    uint16_t *w = bell_matrix(rows, cols, 0.02f);
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        cllm_encode_params p = rd(-1, 0);
+        p.bpw = asked[i];
+        coded c = encode(w, rows, cols, &p);
+        if (fabs(c.info.bits_per_weight / (double)asked[i] - 1) >= 0.01)
+            fail_msg("%g bits asked, %g given", (double)asked[i], c.info.bits_per_weight);
+        assert_int_equal(c.info.layout, 16);
+        release(&c);
+    }
+    free(w);
+}
+
+/* A row with a huge weight gets a coarser step. It shares its lanes with another row, whose errors the search must not
+ * lessen at the cost of far larger ones of the coarse row. */
+static void coarse_rows_keep_their_weights(void **state) {
+    (void)state;
+    const uint32_t rows = 128, cols = 512;
+    const size_t huge = 3 * cols + 7;
+    static const float sizes[] = {0.2f, 2, 20}, asked[] = {3.5f, 4.5f, 6.0f};
+    uint16_t *w = bell_matrix(rows, cols, 0.02f);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < 3; k++) {
+            double error[2];
+            w[huge] = cllm_f32_to_bf16(sizes[i]);
+            for (int trellis = 0; trellis < 2; trellis++) {
+                cllm_encode_params p = rd(-trellis, 0);
+                p.bpw = asked[k];
+                coded c = encode(w, rows, cols, &p);
+                if (fabs(c.info.bits_per_weight / (double)asked[k] - 1) >= 0.01)
+                    fail_msg("a weight of %g: %g bits asked, %g given", (double)sizes[i], (double)asked[k], c.info.bits_per_weight);
+                const double own = (double)c.back[huge] - (double)sizes[i];
+                error[trellis] = noise(&c, w) - own * own;
+                release(&c);
+            }
+            if (error[1] > 1.03 * error[0])
+                fail_msg("a weight of %g, %g bits: an error of %g, without a trellis %g", (double)sizes[i], (double)asked[k], error[1], error[0]);
+        }
     free(w);
 }
 
@@ -206,7 +382,10 @@ static void arguments_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(search_finds_the_best_path),
         cmocka_unit_test(a_trellis_gains_at_the_same_bits),
+        cmocka_unit_test(many_bits_are_met),
+        cmocka_unit_test(coarse_rows_keep_their_weights),
         cmocka_unit_test(coarse_steps_do_not_lose),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(odd_shapes_and_contents),

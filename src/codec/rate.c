@@ -17,6 +17,8 @@ static const float BIT_COST = 0.3f;
 static const double SURELY_TRELLIS = 2.5;
 /* Bits a row that coarser steps may cost without a second look. */
 static const double SMALL_LOSS = 0.005;
+/* Rows that lose more have another step than the one that is asked for, and finer ones would bring no more bits. */
+static const double MOST_LOSS = 1;
 
 void cllm_sample_free(cllm_sample *s) {
     cllm_free(s->values);
@@ -215,7 +217,7 @@ static void estimate_trellis(const cllm_sample *s, size_t count, uint32_t cols, 
     estimate_layout(s, count, cols, tile_cols, half, false, p, q, out);
     if (out->bits < 0 || out->loss < SMALL_LOSS) return;
     estimate_layout(s, count, cols, tile_cols, half, true, p, q, &wide);
-    if (wide.bits >= 0 && cost(&wide) < cost(out)) *out = wide;
+    if (wide.bits >= 0 && (out->loss > MOST_LOSS || cost(&wide) < cost(out))) *out = wide;
 }
 
 /* The better of a trellis and none. */

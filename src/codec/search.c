@@ -17,6 +17,7 @@ typedef struct search_worker {
 
 typedef struct search_job {
     cllm_encoder *e;
+    const float *row_weight; /* importances of rows, or NULL */
     search_worker *workers;
     cllm_fit *fits; /* of each row block */
 } search_job;
@@ -67,6 +68,16 @@ static void scale_row(const cllm_quantizer *q, uint32_t row, const float *w, flo
         x[c] = w[c] * by.lift * (q->col_inverse ? q->col_inverse[c] : 1.0f) * by.scale;
 }
 
+/* By how much the squared errors of each row count: those of rows with coarser steps than asked for as much more, or
+ * the rows that share their lanes would leave them theirs. */
+static void weigh_rows(const search_job *j, uint32_t row0, uint32_t n, float worth[CLLM_TILE_ROWS]) {
+    const cllm_quantizer *q = &j->e->q;
+    for (uint32_t r = 0; r < CLLM_TILE_ROWS; r++) {
+        const float asked = r < n && j->row_weight ? q->step / j->row_weight[row0 + r] : q->step;
+        worth[r] = r < n ? cllm_row_worth(q->row_scale ? q->row_scale[row0 + r] : q->step, asked) : 1;
+    }
+}
+
 static void search_block(void *ctx, size_t index, int worker) {
     search_job *j = ctx;
     cllm_encoder *e = j->e;
@@ -75,6 +86,8 @@ static void search_block(void *ctx, size_t index, int worker) {
     const float *rate = e->plan.has_rates && h->layout == 8 ? e->plan.rates : NULL;
     const uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS,
                    n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
+    float worth[CLLM_TILE_ROWS];
+    weigh_rows(j, row0, n, worth);
     for (uint32_t r = 0; r < n; r++) {
         cllm_source_row(&e->q, row0 + r, w->source + (size_t)r * h->cols);
         scale_row(&e->q, row0 + r, w->source + (size_t)r * h->cols, w->x + (size_t)r * h->cols);
@@ -90,6 +103,7 @@ static void search_block(void *ctx, size_t index, int worker) {
                                         .valid_rows = n,
                                         .valid = valid,
                                         .width = width,
+                                        .worth = worth,
                                         .rate = rate,
                                         .scratch = &w->trellis,
                                         .regs = to,
@@ -129,12 +143,14 @@ static search_worker *new_workers(const cllm_encoder *e, size_t n) {
 cllm_status cllm_encoder_search(cllm_encoder *e, const cllm_encode_params *p, cllm_pool *pool, cllm_error *err) {
     const size_t workers = (size_t)cllm_pool_threads(pool);
     cllm_found *f = &e->found;
-    (void)p;
     f->tile_words = words_of(&e->h, (uint32_t)e->h.tile_cols);
     f->block_words = (e->col_blocks - 1) * f->tile_words + words_of(&e->h, cllm_tile_width(&e->h, e->col_blocks - 1));
     size_t words;
     if (cllm_mul(e->row_blocks, f->block_words, &words)) f->words = cllm_alloc(words, sizeof *f->words);
-    search_job j = {.e = e, .workers = new_workers(e, workers), .fits = cllm_alloc_zero(e->row_blocks, sizeof *j.fits)};
+    search_job j = {.e = e,
+                    .row_weight = p->row_weight,
+                    .workers = new_workers(e, workers),
+                    .fits = cllm_alloc_zero(e->row_blocks, sizeof *j.fits)};
     cllm_status s = CLLM_OK;
     if (!f->words || !j.workers || !j.fits)
         s = cllm_fail_memory(err, e->row_blocks * f->block_words * sizeof *f->words, "the search of a trellis");

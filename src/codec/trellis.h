@@ -53,12 +53,20 @@ void cllm_trellis_scratch_free(cllm_trellis_scratch *s);
 /* What elements cost beside their error, in squared half steps: rate[v + CLLM_RATE_ZERO] for layout 8. */
 enum { CLLM_RATES = 256, CLLM_RATE_ZERO = 128 };
 
+/* What squared errors in steps of s count beside those of rows that have the step that was asked for. Those of much
+ * coarser rows must not drown all others. */
+static inline float cllm_row_worth(float s, float asked) {
+    const float times = s > asked && asked > 0 ? s / asked : 1;
+    return times < 1024 ? times * times : 1024.0f * 1024.0f;
+}
+
 /* A tile to search. */
 typedef struct cllm_trellis_tile {
     const cllm_header *h; /* layout and tile_cols count */
     const float *x;       /* 16 rows of weights in half steps, `stride` apart */
     size_t stride;
     uint32_t valid_rows, valid, width; /* rows and columns that are there; the tile's own width */
+    const float *worth;                /* of each row, by which its squared errors count; NULL: all alike */
     const float *rate;                 /* CLLM_RATES costs, or NULL for none (and with layout 16) */
     cllm_trellis_scratch *scratch;
     uint32_t *regs; /* out: the elements in fragment order, registers * 32 words */

@@ -2,7 +2,7 @@
  * instruction set (CLLM_TARGET) and lets the compiler vectorise the loops over lanes. No operation is fused, so all
  * tiers find the same elements.
  *
- * Floor for a position of 32 lanes, in operations on vectors: 4 classes of 7 (of 16 with rates, and 2 look-ups), 8
+ * Floor for a position of 32 lanes, in operations on vectors: 4 classes of 8 (of 18 with rates, and 2 look-ups), 8
  * states of 5, 16 for the way back. With 16 lanes a vector that is 5 (10) operations and, with rates, 8 look-ups an
  * element. */
 #include <string.h>
@@ -47,8 +47,8 @@ SEARCH float clamp(float x, float low, float high) {
 
 /* The nearest element of each class within the range of the layout, and its squared error. What lies far outside costs
  * the same wherever it goes: it must not drown the others' errors. */
-SEARCH void nearest_of_classes(const float *restrict x, float limit, float value[restrict CLASSES][CLLM_LANES],
-                               float cost[restrict CLASSES][CLLM_LANES]) {
+SEARCH void nearest_of_classes(const float *restrict x, const float *restrict worth, float limit,
+                               float value[restrict CLASSES][CLLM_LANES], float cost[restrict CLASSES][CLLM_LANES]) {
     const float low = -limit / CLASSES, high = limit / CLASSES - 1;
     for (int c = 0; c < CLASSES; c++)
         for (int l = 0; l < CLLM_LANES; l++) {
@@ -56,13 +56,13 @@ SEARCH void nearest_of_classes(const float *restrict x, float limit, float value
             const float v = CLASSES * clamp(round_even((target - (float)c) * (1.0f / CLASSES)), low, high) + (float)c,
                         e = target - v;
             value[c][l] = v;
-            cost[c][l] = e * e;
+            cost[c][l] = e * e * worth[l];
         }
 }
 
 /* The best element of each class where elements cost bits, too: the nearest one or the next on the other side of the
  * weight. */
-SEARCH void best_of_classes(const float *restrict x, const float *restrict rate,
+SEARCH void best_of_classes(const float *restrict x, const float *restrict worth, const float *restrict rate,
                             float value[restrict CLASSES][CLLM_LANES], float cost[restrict CLASSES][CLLM_LANES]) {
     const float limit = CLLM_RATE_ZERO, low = -limit / CLASSES, high = limit / CLASSES - 1;
     for (int c = 0; c < CLASSES; c++)
@@ -72,7 +72,8 @@ SEARCH void best_of_classes(const float *restrict x, const float *restrict rate,
             const float far = clamp(near + (place > near ? 1.0f : -1.0f), low, high);
             const float v = CLASSES * near + (float)c, other = CLASSES * far + (float)c, e = target - v,
                         f = target - other;
-            const float a = e * e + rate[(int)v + CLLM_RATE_ZERO], b = f * f + rate[(int)other + CLLM_RATE_ZERO];
+            const float a = e * e * worth[l] + rate[(int)v + CLLM_RATE_ZERO],
+                        b = f * f * worth[l] + rate[(int)other + CLLM_RATE_ZERO];
             value[c][l] = b < a ? other : v;
             cost[c][l] = b < a ? b : a;
         }
@@ -107,11 +108,12 @@ SEARCH void take_least_off(float cost[STATES][CLLM_LANES]) {
 SEARCH void search_forward(const cllm_trellis_tile *t, uint32_t n, uint32_t registers, float end[STATES][CLLM_LANES]) {
     const float limit = t->h->layout == 8 ? 128 : 2048;
     float other[STATES][CLLM_LANES], cost[CLASSES][CLLM_LANES], value[CLASSES][CLLM_LANES], target[CLLM_LANES],
-        weight[CLLM_LANES];
+        weight[CLLM_LANES], worth[2][CLLM_LANES]; /* of rows 0 to 7, 8 to 15 */
+    for (int i = 0; i < 2 * CLLM_LANES; i++) worth[i / CLLM_LANES][i % CLLM_LANES] = t->worth ? t->worth[i / 4] : 1;
     float(*now)[CLLM_LANES] = end, (*next)[CLLM_LANES] = other;
     for (int i = 0; i < STATES * CLLM_LANES; i++) end[i / CLLM_LANES][i % CLLM_LANES] = i < CLLM_LANES ? 0 : NEVER;
     for (uint32_t i = 0; i < n; i++) {
-        cllm_path_place place;
+        cllm_path_place place = {0};
         bool whole = false;
         if (cllm_path_place_at(t->h, registers, i, &place)) {
             whole = gather(t, &place, target, weight);
@@ -120,9 +122,9 @@ SEARCH void search_forward(const cllm_trellis_tile *t, uint32_t n, uint32_t regi
             memset(weight, 0, sizeof weight);
         }
         if (t->rate)
-            best_of_classes(target, t->rate, value, cost);
+            best_of_classes(target, worth[place.row / 8], t->rate, value, cost);
         else
-            nearest_of_classes(target, limit, value, cost);
+            nearest_of_classes(target, worth[place.row / 8], limit, value, cost);
         if (!whole)
             for (int c = 0; c < CLASSES; c++)
                 for (int l = 0; l < CLLM_LANES; l++) cost[c][l] *= weight[l];
