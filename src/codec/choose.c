@@ -22,7 +22,7 @@ static cllm_status sample_elements(const cllm_encoder *e, int16_t **out, size_t 
     }
     for (size_t i = 0; i < take; i++) {
         const uint32_t row = (uint32_t)(i * rows / take);
-        if (e->h.trellis)
+        if (e->found.words)
             cllm_found_row(e, row, elements + i * cols);
         else
             cllm_quantize_row(&e->q, row, scratch, elements + i * cols);

@@ -78,7 +78,7 @@ static void do_block(void *ctx, size_t index, int worker) {
     if (w->status != CLLM_OK) return;
     uint32_t row0 = (uint32_t)index * CLLM_TILE_ROWS,
              n = h->rows - row0 < CLLM_TILE_ROWS ? h->rows - row0 : CLLM_TILE_ROWS;
-    for (uint32_t r = 0; r < n && !h->trellis; r++) {
+    for (uint32_t r = 0; r < n && !e->found.words; r++) {
         int16_t *row = w->rows + (size_t)r * h->cols;
         cllm_quantize_row(&e->q, row0 + r, w->scratch, row);
         if (j->counting && h->mode == CLLM_MODE_RD) cllm_fit_add(&b->fit, &e->q, row0 + r, w->scratch, row);
@@ -86,7 +86,7 @@ static void do_block(void *ctx, size_t index, int worker) {
     for (uint32_t cb = 0; cb < e->col_blocks; cb++) {
         uint32_t col0 = cb * (uint32_t)h->tile_cols, width = cllm_tile_width(h, cb);
         uint32_t valid = h->cols - col0 < width ? h->cols - col0 : width;
-        if (h->trellis)
+        if (e->found.words)
             cllm_found_tile(e, index, cb, &w->tile);
         else
             cllm_tile_load(h, w->rows + col0, h->cols, n, valid, width, j->pad, &w->tile);
@@ -270,7 +270,7 @@ cllm_status cllm_encoder_run(cllm_encoder *e, const cllm_encode_params *p, int m
     int threads = p->threads > 0 ? p->threads : cllm_cpu_count();
     if ((size_t)threads > e->row_blocks) threads = (int)e->row_blocks;
     cllm_pool *pool = threads > 1 ? cllm_pool_new(threads) : NULL;
-    if (e->h.trellis) s = cllm_encoder_search(e, p, pool, err);
+    if (e->h.trellis || p->hessian) s = cllm_encoder_search(e, p, pool, err);
     if (s == CLLM_OK) s = cllm_encoder_choose(e, p, max_abs, err);
     if (s == CLLM_OK) s = write_blob(e, pool, out, out_bytes, err);
     cllm_pool_free(pool);

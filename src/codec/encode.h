@@ -13,10 +13,17 @@ typedef struct cllm_fit {
 } cllm_fit;
 void cllm_fit_add(cllm_fit *f, const cllm_quantizer *q, uint32_t row, const float *w, const int16_t *elements);
 
-/* The elements that a search has found: for each tile of a row block, its registers and its words of w (FORMAT.md 1.6).
- */
+/* Weights of a row in units of its integers. */
+void cllm_scale_row(const cllm_quantizer *q, uint32_t row, const float *w, float *x);
+/* By how much the squared errors of each row of a block count: those of rows with coarser steps than asked for as much
+ * more, or the rows that share their lanes would leave them theirs. */
+void cllm_weigh_rows(const cllm_quantizer *q, const float *row_weight, uint32_t row0, uint32_t n,
+                     float worth[CLLM_TILE_ROWS]);
+
+/* The elements that a search has found: for each tile of a row block, its registers and with a trellis its words of w
+ * (FORMAT.md 1.6). */
 typedef struct cllm_found {
-    uint32_t *words; /* owned; NULL without a trellis */
+    uint32_t *words; /* owned; NULL where elements are rounded as they are coded */
     size_t block_words, tile_words;
     cllm_fit fit;
 } cllm_found;
@@ -36,8 +43,13 @@ cllm_status cllm_encode_raw(const void *src, cllm_dtype dtype, uint32_t rows, ui
                             size_t *out_bytes, cllm_error *err);
 /* Cuts a matrix into tiles. */
 cllm_status cllm_encoder_cut(cllm_encoder *e, const cllm_encode_params *p, cllm_error *err);
-/* Finds the elements of a trellis, of a matrix that is cut; the bytes do not depend on the pool. */
+/* Finds the elements of a matrix that is cut, where they are more than each weight's nearest; the bytes do not depend
+ * on the pool. */
 cllm_status cllm_encoder_search(cllm_encoder *e, const cllm_encode_params *p, cllm_pool *pool, cllm_error *err);
+/* The same with feedback between columns, with or without a trellis; called by cllm_encoder_search. */
+cllm_status cllm_encoder_feedback(cllm_encoder *e, const cllm_encode_params *p, cllm_pool *pool, cllm_error *err);
+/* Where the elements of a tile are kept. */
+uint32_t *cllm_found_words(const cllm_encoder *e, size_t block, uint32_t col_block);
 /* Loads a tile that was found into the scratch. */
 void cllm_found_tile(const cllm_encoder *e, size_t block, uint32_t col_block, cllm_tile_scratch *s);
 /* A row that was found, cols elements. */
