@@ -11,7 +11,7 @@
 enum { TRELLIS_SAMPLE = 12288, NARROW_LIMIT = 127, WIDE_LIMIT = 2047 };
 /* What a bit is worth, in squared half steps: the slope of error over bits of the sums that a trellis leaves, about 2
  * ln 2 of the mean error. */
-static const float BIT_COST = 0.3f;
+static const float BIT_COST = 0.5f;
 /* Deviations that are so many steps have a trellis in any case; smaller ones may have no use for the plane of raw bits
  * that it needs. */
 static const double SURELY_TRELLIS = 2.5;
