@@ -337,6 +337,39 @@ static void samples_follow_the_model(void **state) {
     temp_remove(f.root);
 }
 
+static void samples_as_bytes(void **state) {
+    (void)state;
+    enum { COUNT = CONTEXT + 3 };
+    fixture f = setup(&small_llama);
+    cllm_error err;
+    cllm_layers l;
+    cllm_samples a = write_samples(f.in, COUNT, 1, 1), b;
+    cllm_buf bytes = {0};
+    must(cllm_layers_open(f.in, 1, &l, &err), &err);
+    must(cllm_samples_pack(&a, &bytes, &err), &err);
+    assert_true(cllm_samples_unpack(&l, bytes.data, bytes.size, COUNT, &b));
+    assert_true(b.count == COUNT && b.window == CONTEXT);
+    assert_memory_equal(a.tokens, b.tokens, COUNT * sizeof *a.tokens);
+    cllm_samples_free(&b);
+    assert_false(cllm_samples_unpack(&l, bytes.data, bytes.size, COUNT + 1, &b));
+    for (size_t n = 0; n < bytes.size; n++) assert_false(cllm_samples_unpack(&l, bytes.data, n, COUNT, &b));
+    for (size_t i = 0; i < bytes.size; i++) {
+        bytes.data[i] ^= 1;
+        assert_false(cllm_samples_unpack(&l, bytes.data, bytes.size, COUNT, &b));
+        bytes.data[i] ^= 1;
+    }
+    /* a sound hash, but of tokens that the model does not have */
+    a.tokens[5] = NET_VOCAB;
+    bytes.size = 0;
+    must(cllm_samples_pack(&a, &bytes, &err), &err);
+    assert_false(cllm_samples_unpack(&l, bytes.data, bytes.size, COUNT, &b));
+    assert_null(b.tokens);
+    cllm_buf_free(&bytes);
+    cllm_samples_free(&a);
+    cllm_layers_close(&l);
+    temp_remove(f.root);
+}
+
 static void samples_of_a_text(void **state) {
     (void)state;
     cllm_error err;
@@ -450,6 +483,8 @@ static void resumes(void **state) {
             char part[64];
             snprintf(part, sizeof part, ".codecllm.parts/%06d.blob", 2 + parts++);
             if (temp_exists(f.partial, part)) temp_write_text(f.partial, part, "?");
+            assert_true(temp_exists(f.partial, ".codecllm.parts/samples"));
+            if (parts % 2) temp_write_text(f.partial, ".codecllm.parts/samples", "?");
         }
         must(cllm_compress(f.in, f.out, &p, NULL, &err), &err);
         assert_true(temp_same(f.out, f.other));
@@ -527,6 +562,7 @@ int main(void) {
         cmocka_unit_test(a_tap_may_refuse),
         cmocka_unit_test(samples_depend_on_the_seed_alone),
         cmocka_unit_test(samples_follow_the_model),
+        cmocka_unit_test(samples_as_bytes),
         cmocka_unit_test(samples_of_a_text),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(resumes),

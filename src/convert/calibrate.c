@@ -247,14 +247,39 @@ static void note_parts(const cllm_job *job, uint32_t layer) {
 
 /* ---- whole ---- */
 
+/* The file with the model's own samples, for a run that goes on with this one: as cllm_samples_pack makes it. */
+static const char samples_name[] = "samples";
+
+/* Those that an interrupted run has left, if they are sound. */
+static bool find_samples(const cllm_job *job) {
+    cllm_map map;
+    if (!job->out.resumed || cllm_map_open_at(job->parts_fd, job->parts, samples_name, &map, NULL)) return false;
+    const bool found = cllm_samples_unpack(&job->calibration->layers, map.data, map.bytes, job->p->calibration_tokens,
+                                           &job->calibration->samples);
+    cllm_map_close(&map);
+    return found;
+}
+
+static cllm_status keep_samples(const cllm_job *job, cllm_error *err) {
+    cllm_buf packed = {0};
+    cllm_status status = cllm_samples_pack(&job->calibration->samples, &packed, err);
+    if (!status)
+        status = cllm_out_whole_at(job->parts_fd, job->parts, samples_name, packed.data, packed.size, NULL, err);
+    cllm_buf_free(&packed);
+    if (!status) job->calibration->kept = true;
+    return status;
+}
+
 static cllm_status make_samples(cllm_job *job, cllm_error *err) {
     cllm_calibration *c = job->calibration;
     const cllm_compress_params *p = job->p;
     cllm_progress progress = {.fn = p->progress, .user = p->user};
     cllm_status status = CLLM_OK;
-    if (p->calibrate == CLLM_CALIBRATE_SELF)
+    if (p->calibrate == CLLM_CALIBRATE_SELF && !find_samples(job)) {
         status = cllm_samples_of_model(&c->layers, p->calibration_tokens, p->calibration_seed, c->pool, &progress,
                                        &c->samples, err);
+        if (!status) status = keep_samples(job, err);
+    }
     if (!status) c->inputs = cllm_hash(c->samples.tokens, c->samples.count * sizeof *c->samples.tokens);
     return status;
 }

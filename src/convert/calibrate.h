@@ -11,6 +11,7 @@ typedef struct cllm_calibration {
     cllm_layers layers;
     cllm_pool *pool;
     cllm_samples samples; /* of the model's own: from cllm_calibration_encode on */
+    bool kept;            /* samples are among the parts: an interrupted run is worth keeping */
     uint64_t text_hash;
     cllm_moments moments;
     float *x;                             /* hidden numbers of every token, as they come from the layer before */

@@ -411,7 +411,7 @@ static void free_job(cllm_job *job) {
 
 /* What an interrupted run has finished is kept; a run that has finished nothing leaves nothing. */
 static void leave(cllm_job *job, cllm_error *err) {
-    bool keep = job->out.resumed || job->journal.finished > 0;
+    bool keep = job->out.resumed || job->journal.finished > 0 || (job->calibration && job->calibration->kept);
     if (keep && err && err->status != CLLM_ERR_ARGUMENT) {
         size_t n = strlen(err->message);
         snprintf(err->message + n, sizeof err->message - n, " (finished parts are kept in %s: go on with --resume)",

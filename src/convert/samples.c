@@ -3,9 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/memory.h"
+#include "container/hash.h"
 
 /* Sequences that are written together. The matrices are read, and uncoded ones made floats, once for all of them;
  * beyond this little is gained. */
@@ -24,6 +26,31 @@ static cllm_status take_tokens(cllm_samples *s, size_t count, uint32_t window, c
 void cllm_samples_free(cllm_samples *s) {
     cllm_free(s->tokens);
     *s = (cllm_samples){0};
+}
+
+/* ---- bytes ---- */
+
+cllm_status cllm_samples_pack(const cllm_samples *s, cllm_buf *out, cllm_error *err) {
+    const size_t bytes = s->count * sizeof *s->tokens + sizeof(uint64_t);
+    if (!cllm_buf_reserve(out, bytes)) return cllm_fail_memory(err, bytes, "samples");
+    for (size_t i = 0; i < s->count; i++) cllm_store32(out->data + 4 * i, (uint32_t)s->tokens[i]);
+    cllm_store64(out->data + 4 * s->count, cllm_hash(out->data, 4 * s->count));
+    out->size = bytes;
+    return CLLM_OK;
+}
+
+bool cllm_samples_unpack(const cllm_layers *l, const uint8_t *data, size_t bytes, uint64_t count, cllm_samples *out) {
+    *out = (cllm_samples){0};
+    if (bytes % 4 || bytes <= 8 || (bytes - 8) / 4 != count) return false;
+    if (cllm_load64(data + bytes - 8) != cllm_hash(data, bytes - 8)) return false;
+    if (take_tokens(out, (size_t)count, window_of(l), NULL)) return false;
+    for (size_t i = 0; i < out->count; i++) {
+        out->tokens[i] = (int32_t)cllm_load32(data + 4 * i);
+        if (out->tokens[i] >= 0 && (uint32_t)out->tokens[i] < l->model->config.vocab) continue;
+        cllm_samples_free(out);
+        return false;
+    }
+    return true;
 }
 
 /* ---- text ---- */

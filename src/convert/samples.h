@@ -2,6 +2,7 @@
 #ifndef CLLM_CONVERT_SAMPLES_H
 #define CLLM_CONVERT_SAMPLES_H
 
+#include "base/mem.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "engine/layers.h"
@@ -39,5 +40,10 @@ cllm_status cllm_samples_of_text(const cllm_layers *l, const char *text, size_t 
 cllm_status cllm_samples_of_model(cllm_layers *l, uint64_t count, uint64_t seed, cllm_pool *pool,
                                   cllm_progress *progress, cllm_samples *out, cllm_error *err);
 void cllm_samples_free(cllm_samples *s);
+
+/* As bytes: ids of 32 bits, the lowest byte first, and the XXH3 of them; and from such bytes. False, and nothing in
+ * *out, if they are not `count` ids that the model has. */
+cllm_status cllm_samples_pack(const cllm_samples *s, cllm_buf *out, cllm_error *err);
+bool cllm_samples_unpack(const cllm_layers *l, const uint8_t *data, size_t bytes, uint64_t count, cllm_samples *out);
 
 #endif
