@@ -8,8 +8,11 @@
 #include "container/hash.h"
 #include "container/json.h"
 
-/* Rows of a coded embedding that are decoded together. */
-enum { EMBEDDING_ROWS = 2048 };
+enum {
+    EMBEDDING_ROWS = 2048, /* of a coded embedding, decoded together */
+    ENOUGH = 4 /* tokens for each number of the widest input. models/tiny at 3.5 bits, KL against that without data: 1.6
+                  tokens 0.99, 6 0.77, 23 0.73 */
+};
 
 /* ---- opening ---- */
 
@@ -284,6 +287,18 @@ static cllm_status make_samples(cllm_job *job, cllm_error *err) {
     return status;
 }
 
+/* Second moments of few vectors have directions without any, where errors go that other text meets: a model can then be
+ * worse than one without data. */
+static void warn_of_few(const cllm_calibration *c) {
+    const cllm_config *config = &c->layers.model->config;
+    uint32_t widest = config->ffn > config->hidden ? config->ffn : config->hidden;
+    if (config->heads * config->head_dim > widest) widest = config->heads * config->head_dim;
+    if (c->samples.count / ENOUGH < widest)
+        cllm_log(CLLM_LOG_WARNING,
+                 "%zu tokens are few for inputs of %u numbers: calibration may do harm; take %u or more",
+                 c->samples.count, widest, ENOUGH * widest);
+}
+
 static cllm_status encode_others(cllm_job *job, cllm_error *err) {
     cllm_calibration *c = job->calibration;
     bool *in_layer = cllm_alloc_zero(job->count, sizeof *in_layer);
@@ -315,6 +330,7 @@ cllm_status cllm_calibration_encode(cllm_job *job, cllm_error *err) {
     cllm_status status = find_items(job, c, err);
     if (!status) status = make_samples(job, err);
     if (status) return status;
+    warn_of_few(c);
     job->progress.what = "compress";
     job->progress.done = 0;
     for (uint32_t l = 0; l < layers; l++) job->progress.total += (l + 1 < layers ? 2 : 1) * bytes_of_layer(job, l);
