@@ -28,6 +28,17 @@ CLLM_INLINE uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
     return v;
 }
 
+/* Products of layout 8 wait for the pipe of logic and shifts first, and multipliers have time. The compiler turns a multiplication by a power of two that it knows into
+ * shifts and moves: these it does not know. */
+static __constant__ uint32_t unknown_one = 1;
+
+/* Bits of a where the mask has ones, of b elsewhere, in one instruction. */
+CLLM_INLINE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) {
+    uint32_t v;
+    asm("lop3.b32 %0, %1, %2, %3, 0xe2;" : "=r"(v) : "r"(a), "r"(mask), "r"(b));
+    return v;
+}
+
 /* base + 16 * at bytes, in one instruction; what is added to it is part of a load. The compiler would find three for each. */
 CLLM_INLINE const uint32_t *at_sixteens(const uint32_t *base, uint32_t at) {
     const uint32_t *p;
@@ -54,8 +65,8 @@ CLLM_INLINE void store_if(bool yes, void *to, const uint4 &v) {
 /* A window of 64 bits of which `used` are gone moves on by a word of shared memory, if it can. Written out because the compiler copies the window
  * around the load. */
 CLLM_INLINE void refill_window(uint32_t &low, uint32_t &high, uint32_t &used, uint32_t &next) {
-    asm("{\n.reg .pred p;\nsetp.ge.u32 p, %2, 32;\n@p mov.b32 %0, %1;\n@p ld.shared.u32 %1, [%3];\n@p add.u32 %3, %3, 4;\nand.b32 %2, %2, 31;\n}"
-        : "+r"(low), "+r"(high), "+r"(used), "+r"(next));
+    asm("{\n.reg .pred p;\nsetp.ge.u32 p, %2, 32;\n@p mad.lo.u32 %0, %1, %4, 0;\n@p ld.shared.u32 %1, [%3];\n@p mad.lo.u32 %3, %4, 4, %3;\n@p mad.lo.u32 %2, %4, -32, %2;\n}"
+        : "+r"(low), "+r"(high), "+r"(used), "+r"(next) : "r"(unknown_one));
 }
 
 /* Four matrices of 8 x 8 halves, a register each; lane 8 i + r has the shared address of row r of matrix i. From Hopper on. */

@@ -85,20 +85,18 @@ template <typename Entry> CLLM_INLINE bool ends_after(reader r, uint32_t look_up
     return ends_at(r, end);
 }
 
-/* Bits of a where the mask has ones, of b elsewhere: written so that it is one instruction. */
-CLLM_INLINE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return ((a ^ b) & mask) ^ b; }
-
 /* ---- trellis ---- */
 
-/* The lowest two bits of elements whose paths are `path`, `before` being the word before it (FORMAT.md 1.6): of an element whose path is at the even
- * bit n at bits n + 1 and n of even, of one at the odd bit n at bits n and n - 1 of odd. */
+/* The lowest two bits of elements whose paths are `path`, `before` being the word before it (FORMAT.md 1.6): of an element whose path is at bit n, at bits n and
+ * n + 1 (above 31 comes 0) of even or odd, as n is. */
 typedef struct path_fields {
     uint32_t even, odd;
 } path_fields;
 
 CLLM_INLINE path_fields fields_of_path(uint32_t path, uint32_t before) {
-    const uint32_t s1 = __funnelshift_l(before, path, 1), s2 = __funnelshift_l(before, path, 2), s3 = __funnelshift_l(before, path, 3), s4 = __funnelshift_l(before, path, 4);
-    return {choose_bits(0xaaaaaaaau, s1 ^ s2 ^ s4, s2), choose_bits(0xaaaaaaaau, path ^ s1 ^ s3, s1)};
+    const uint32_t half = __funnelshift_l(before, path, 2), parity = path ^ __funnelshift_l(before, path, 1) ^ __funnelshift_l(before, path, 3);
+    const uint32_t above = __funnelshift_l(parity, parity, 1);
+    return {choose_bits(0x55555555u, half, above), choose_bits(0xaaaaaaaau, half, above)};
 }
 
 /* ---- layout 8 ---- */
@@ -119,20 +117,30 @@ template <int R> struct raw_bits {
 enum { CODING_2 = 2, CODING_3 = 3, CODING_4 = 4, CODING_FOLD = 5, CODING_FOLD_LONG = 6 };
 template <int N> struct tuple_elements { enum { value = N < 4 ? N : 4 }; };
 
-/* What the eight selectors of tuples of four mean: bytes of hi << low bits, or further left in registers of rows g + 8 (index 1). Folded ones are
- * 0..3 and, with the sign, -1..-4. */
+/* How far left a product's integers stand in registers of rows g (even ones) and g + 8, so that fewer low bits need a shift to get there. Only folded integers are known to
+ * leave that much of a byte: with so many low bits they are at most 128 then, and their sums fit int32; outliers may be larger, and are added to what has been
+ * shifted back. LEFT: or nothing at all. */
+template <int N, int R, bool LEFT> struct rows_left {
+    enum {
+        some = LEFT && N >= CODING_FOLD,
+        even = some && (R == CLLM_CUDA_TRELLIS + 1 || R == CLLM_CUDA_TRELLIS + 2) ? 2 : 0,
+        odd = !some ? 0 : R == 1 || R == 2 ? R : R == CLLM_CUDA_TRELLIS + 1 ? 3 : R == CLLM_CUDA_TRELLIS + 2 ? 1 : 0
+    };
+};
+
+/* What the eight selectors of tuples of four mean: bytes of hi in its place, in registers of rows g and g + 8. Folded ones are 0..3 and, with the sign, -1..-4. */
 typedef struct digit_bytes {
     uint32_t low[2], high[2];
 } digit_bytes;
 
-/* ODD: how far left the integers of rows g + 8 stand, so that raw bits need no shift to get there. */
-template <int N, int R, int ODD> CLLM_INLINE digit_bytes digit_values(int hi_min) {
+template <int N, int R, bool LEFT> CLLM_INLINE digit_bytes digit_values(int hi_min) {
+    typedef rows_left<N, R, LEFT> left;
     digit_bytes d = {};
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const int row = i / 4, low = N >= CODING_FOLD ? i % 4 : hi_min + i % 4, high = N >= CODING_FOLD ? -1 - i % 4 : hi_min + 4 + i % 4;
-        d.low[row] |= ((uint32_t)low << (raw_bits<R>::low + row * ODD) & 255) << 8 * (i % 4);
-        d.high[row] |= ((uint32_t)high << (raw_bits<R>::low + row * ODD) & 255) << 8 * (i % 4);
+        d.low[row] |= ((uint32_t)low << (raw_bits<R>::low + (row ? left::odd : left::even)) & 255) << 8 * (i % 4);
+        d.high[row] |= ((uint32_t)high << (raw_bits<R>::low + (row ? left::odd : left::even)) & 255) << 8 * (i % 4);
     }
     return d;
 }
@@ -150,9 +158,12 @@ template <int N, int R> struct step_group {
 
 /* Raw words of the group under way. Either (AHEAD) a used one is replaced at once by that of the next group, which may be the first one of the warp's next
  * tile; or all are asked for where their group begins (raw_next). Loads are waited for at the first branch that lanes might take differently, as the compiler sees it: in the
- * loop of products of layout 8 that is the group's end, so that there the latter gives them more time. */
-template <int N, int R> struct raw_reader {
+ * loop of products of layout 8 that is the group's end, so that there the latter gives them more time. At: where words lie, addresses there, which take the fewest instructions;
+ * with AHEAD the number of 16 bytes from the first tile on, which takes the fewest registers. */
+template <int N, int R, typename At> struct raw_reader {
     enum {
+        ahead = sizeof(At) == sizeof(uint32_t),
+        line = ahead ? 8 : 32, /* the 128 bytes of a word of all lanes */
         group = step_group<N, R>::steps,
         plain = raw_bits<R>::plain,
         wide = plain & 4 ? 2 * group : plain & 2 ? group : 0,
@@ -160,76 +171,80 @@ template <int N, int R> struct raw_reader {
         paths = raw_bits<R>::trellis ? group / 2 : 0,
         signs = N >= CODING_FOLD ? group / 2 : 0
     };
-    uint32_t at, one_at, path_at, sign_at; /* of the next group, in units of 16 bytes from the first tile */
+    At at, bits_at; /* the lane's words of the next group: of the plane of more than a bit, and of the first one of a bit */
+    uint32_t apart; /* from there to those of the next plane of a bit */
     uint32_t word[wide ? wide : 1], one[ones ? ones : 1], path[paths ? paths : 1], sign[signs ? signs : 1];
     uint32_t before;  /* the word of the path before the next one */
     uint32_t made[4]; /* low bits of two steps, see make_fields */
 };
 
-/* Word i of a lane's at `at`; base: the lane's word of the first tile's first 128 bytes. Raw bits are read once: they go past L1, which is all shared
- * memory here. */
+/* base: the lane's word of the first tile's first 128 bytes. */
+CLLM_INLINE void find_raw(const uint32_t *base, uint32_t planes, const uint32_t *&at) { at = at_sixteens(base, planes); }
+CLLM_INLINE void find_raw(const uint32_t *, uint32_t planes, uint32_t &at) { at = planes; }
+
+/* Word i of a lane's from `at` on. Raw bits are read once: they go past L1, which is all shared memory here. */
+CLLM_INLINE uint32_t load_raw(const uint32_t *, const uint32_t *at, int i) { return __ldcs(at + 32 * i); }
 CLLM_INLINE uint32_t load_raw(const uint32_t *base, uint32_t at, int i) { return __ldcs(at_sixteens(base, at) + 32 * i); }
 
 /* The next group is the first one of the tile whose planes begin there. */
-template <int N, int R> CLLM_INLINE void raw_point(raw_reader<N, R> &p, uint32_t planes, uint32_t width) {
-    enum { plain = raw_bits<R>::plain };
+template <int N, int R, typename At> CLLM_INLINE void raw_point(raw_reader<N, R, At> &p, const uint32_t *base, uint32_t planes, uint32_t width) {
+    enum { line = raw_reader<N, R, At>::line };
     const uint32_t registers = width / 8;
-    p.at = planes;
-    p.one_at = planes + 8 * plane_words<plain & 6>(registers);
-    p.path_at = planes + 8 * plane_words<plain>(registers);
-    p.sign_at = p.path_at + 8 * plane_words<raw_bits<R>::trellis>(registers);
+    find_raw(base, planes, p.at);
+    p.bits_at = p.at + line * plane_words<raw_bits<R>::plain & 6>(registers);
+    p.apart = line * plane_words<1>(registers);
 }
-template <int N, int R> CLLM_INLINE void raw_advance(raw_reader<N, R> &p) {
-    p.at += 8 * raw_reader<N, R>::wide;
-    p.one_at += 8 * raw_reader<N, R>::ones;
-    p.path_at += 8 * raw_reader<N, R>::paths;
-    p.sign_at += 8 * raw_reader<N, R>::signs;
+template <int N, int R, typename At> CLLM_INLINE void raw_advance(raw_reader<N, R, At> &p) {
+    enum { line = raw_reader<N, R, At>::line };
+    p.at += line * raw_reader<N, R, At>::wide;
+    p.bits_at += line * (step_group<N, R>::steps / 2);
 }
+
+/* Where those of paths and of signs are. */
+template <int N, int R, typename At> CLLM_INLINE At paths_at(const raw_reader<N, R, At> &p) { return p.bits_at + (raw_reader<N, R, At>::ones ? p.apart : 0); }
+template <int N, int R, typename At> CLLM_INLINE At signs_at(const raw_reader<N, R, At> &p) { return paths_at(p) + (raw_reader<N, R, At>::paths ? p.apart : 0); }
 
 /* Before a tile's first step is decoded. */
-template <int N, int R> CLLM_INLINE void raw_tile_begins(raw_reader<N, R> &p) { p.before = 0; }
+template <int N, int R, typename At> CLLM_INLINE void raw_tile_begins(raw_reader<N, R, At> &p) { p.before = 0; }
 
 /* Loads the group that raw_point chose. */
-template <int N, int R> CLLM_INLINE void raw_load(raw_reader<N, R> &p, const uint32_t *base) {
-    typedef raw_reader<N, R> raw;
+template <int N, int R, typename At> CLLM_INLINE void raw_load(raw_reader<N, R, At> &p, const uint32_t *base) {
+    typedef raw_reader<N, R, At> raw;
 #pragma unroll
     for (int i = 0; i < raw::wide; i++) p.word[i] = load_raw(base, p.at, i);
 #pragma unroll
-    for (int i = 0; i < raw::ones; i++) p.one[i] = load_raw(base, p.one_at, i);
+    for (int i = 0; i < raw::ones; i++) p.one[i] = load_raw(base, p.bits_at, i);
 #pragma unroll
-    for (int i = 0; i < raw::paths; i++) p.path[i] = load_raw(base, p.path_at, i);
+    for (int i = 0; i < raw::paths; i++) p.path[i] = load_raw(base, paths_at(p), i);
 #pragma unroll
-    for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(base, p.sign_at, i);
+    for (int i = 0; i < raw::signs; i++) p.sign[i] = load_raw(base, signs_at(p), i);
 }
-
 /* rotate_right by a number that is not known beforehand. */
 CLLM_INLINE uint32_t rotate(uint32_t v, uint32_t n) { return __funnelshift_r(v, v, n); }
 
 /* Loads the group that raw_point or the last call chose, and chooses the next. */
-template <int N, int R> CLLM_INLINE void raw_next(raw_reader<N, R> &p, const uint32_t *base) {
+template <int N, int R, typename At> CLLM_INLINE void raw_next(raw_reader<N, R, At> &p, const uint32_t *base) {
     raw_load(p, base);
     raw_advance(p);
 }
 
-/* Low bits of steps k and k + 1, k being even: nibbles of word j have those of register j of step k, and of register j of step k + 1 above them. The one plane that a trellis
- * with two has beside the path goes along, so that it costs hardly more than a plane of two bits. */
-template <int N, int R> CLLM_INLINE void make_fields(raw_reader<N, R> &p, int k) {
+/* Low bits of steps k and k + 1, k being even: those of register j of the first and of register j of the second stand at bits j and j + 4 of word j. The one plane that a
+ * trellis with two has beside the path lies where it fits in above them. */
+template <int N, int R, typename At> CLLM_INLINE void make_fields(raw_reader<N, R, At> &p, int k) {
     const path_fields f = fields_of_path(p.path[k / 2], p.before);
     p.before = p.path[k / 2];
-    p.made[0] = f.even;
-    p.made[1] = f.odd;
-    p.made[2] = f.even >> 2;
-    p.made[3] = f.odd >> 2;
-    if (raw_bits<R>::plain == 1)
 #pragma unroll
-        for (int j = 0; j < 4; j++) p.made[j] = choose_bits(0x33333333u, p.made[j], rotate_right(p.one[k / 2], j));
+    for (int j = 0; j < 4; j++) {
+        p.made[j] = j & 1 ? f.odd : f.even;
+        if (raw_bits<R>::plain == 1) p.made[j] = choose_bits(j == 3 ? 0x99999999u : 0x33333333u << j, p.made[j], p.one[k / 2]);
+    }
 }
 
 /* Low bits of step k of the group to its four registers. */
-template <int N, int R, int ODD> CLLM_INLINE void add_low_bits(raw_reader<N, R> &p, int k, uint32_t a[4]) {
+template <int N, int R, bool LEFT, typename At> CLLM_INLINE void add_low_bits(const raw_reader<N, R, At> &p, int k, uint32_t a[4]) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const int left = j & 1 ? ODD : 0;
+        const int left = j & 1 ? rows_left<N, R, LEFT>::odd : 0;
         if (R & 4) a[j] |= p.word[2 * k + j / 2] >> 4 * (j & 1) & 0x0f0f0f0fu;
         if (R & 2) a[j] |= p.word[k] >> (2 * j - left) & 0x03030303u << left;
         if (R & 1 && !(R & 6)) a[j] |= p.one[k / 2] >> (4 * (k & 1) + j - left) & 0x01010101u << left;
@@ -238,35 +253,37 @@ template <int N, int R, int ODD> CLLM_INLINE void add_low_bits(raw_reader<N, R> 
 }
 
 /* The same with a trellis. */
-template <int N, int R> CLLM_INLINE void add_trellis_bits(raw_reader<N, R> &p, int k, uint32_t a[4]) {
-    enum { plain = raw_bits<R>::plain, fields = plain == 1 ? 0x07070707 : 0x03030303 };
+template <int N, int R, bool LEFT, typename At> CLLM_INLINE void add_trellis_bits(raw_reader<N, R, At> &p, int k, uint32_t a[4]) {
+    enum { plain = raw_bits<R>::plain };
+    const uint32_t fields = plain == 1 ? 0x07070707u : 0x03030303u;
     if (!(k & 1)) make_fields(p, k);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        a[j] |= p.made[j] >> 4 * (k & 1) & fields;
+        const int left = j & 1 ? rows_left<N, R, LEFT>::odd : rows_left<N, R, LEFT>::even, at = j + 4 * (k & 1), right = at - left;
+        a[j] |= (right < 0 ? p.made[j] << -right : at < 6 ? p.made[j] >> right : rotate_right(p.made[j], right)) & fields << left; /* the last two reach into the next byte */
         if (plain & 2) a[j] |= rotate_right(p.word[k], 2 * j) & 0x0c0c0c0cu;
         if (plain == 3) a[j] |= rotate_right(p.one[k / 2], 4 * (k & 1) + j) & 0x10101010u;
     }
 }
 
-template <int N, int R, int ODD, bool AHEAD> CLLM_INLINE void add_raw(raw_reader<N, R> &p, const uint32_t *base, int k, uint32_t a[4]) {
+template <int N, int R, bool LEFT, typename At> CLLM_INLINE void add_raw(raw_reader<N, R, At> &p, const uint32_t *base, int k, uint32_t a[4]) {
     enum { plain = raw_bits<R>::plain };
-    if constexpr (raw_bits<R>::trellis) add_trellis_bits(p, k, a);
-    else add_low_bits<N, R, ODD>(p, k, a);
-    if (!AHEAD) return;
+    if constexpr (raw_bits<R>::trellis) add_trellis_bits<N, R, LEFT>(p, k, a);
+    else add_low_bits<N, R, LEFT>(p, k, a);
+    if (!raw_reader<N, R, At>::ahead) return;
     if (plain & 4) {
         p.word[2 * k] = load_raw(base, p.at, 2 * k);
         p.word[2 * k + 1] = load_raw(base, p.at, 2 * k + 1);
     }
     if (plain & 2) p.word[k] = load_raw(base, p.at, k);
-    if (plain & 1 && k & 1) p.one[k / 2] = load_raw(base, p.one_at, k / 2);
-    if (raw_bits<R>::trellis && k & 1) p.path[k / 2] = load_raw(base, p.path_at, k / 2);
-    if (N >= CODING_FOLD && k & 1) p.sign[k / 2] = load_raw(base, p.sign_at, k / 2);
+    if (plain & 1 && k & 1) p.one[k / 2] = load_raw(base, p.bits_at, k / 2);
+    if (raw_bits<R>::trellis && k & 1) p.path[k / 2] = load_raw(base, paths_at(p), k / 2);
+    if (N >= CODING_FOLD && k & 1) p.sign[k / 2] = load_raw(base, signs_at(p), k / 2);
 }
 
 /* The four registers of step k of the group. With tuples of 3, `carry` is the entry whose elements reach into the next step. */
-template <int N, int R, int ODD, bool AHEAD>
-CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *base, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
+template <int N, int R, bool LEFT, typename At>
+CLLM_INLINE void decode_step(reader &r, raw_reader<N, R, At> &raw, const uint32_t *base, const digit_bytes &digits, uint32_t &carry, int k, uint32_t a[4]) {
     if (N >= CODING_FOLD) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -317,7 +334,7 @@ CLLM_INLINE void decode_step(reader &r, raw_reader<N, R> &raw, const uint32_t *b
         }
         carry = e[n];
     }
-    add_raw<N, R, ODD, AHEAD>(raw, base, k, a);
+    add_raw<N, R, LEFT>(raw, base, k, a);
 }
 
 /* ---- outliers ---- */

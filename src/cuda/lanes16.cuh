@@ -38,7 +38,7 @@ template <int K> struct raw16 {
     path_fields made; /* of the group under way */
 };
 
-template <int K> CLLM_INLINE void raw_point(raw16<K> &r, uint32_t planes, uint32_t width) {
+template <int K> CLLM_INLINE void raw_point(raw16<K> &r, const uint32_t *, uint32_t planes, uint32_t width) {
     typedef subplanes<K> s;
     const uint32_t registers = width / 4;
     r.at = planes;
@@ -85,7 +85,7 @@ template <int K, bool SHORT> CLLM_INLINE void decode_step16(reader &r, raw16<K> 
         if (s::four) raw = rotate_right(p.word[n / 4 % wide], 4 * (n % 4)) & s::four;
         if (s::two) raw |= rotate_right(p.two[n / 8], 2 * (n % 8)) & s::two;
         if (s::one) raw |= rotate_right(p.ones, n) & s::one;
-        if (s::path) raw |= (n % 2 ? p.made.odd : p.made.even) >> n / 2 * 2 & s::path;
+        if (s::path) raw |= rotate_right(n % 2 ? p.made.odd : p.made.even, n) & s::path;
         a[j] = (e & ~s::all) | raw;
         if (s::eight && n % 2) p.word[n / 2] = load_raw(base, p.at, n / 2);
         if (s::four && n % 4 == 3) p.word[n / 4 % wide] = load_raw(base, p.at, n / 4);
@@ -123,7 +123,7 @@ template <int K> CLLM_INLINE pair16 outlier16(const cllm_cuda_view &w, uint32_t 
     }
     if (s::path) {
         const path_fields f = fields_of_path(p[reg / 16 * 32], reg < 16 ? 0 : p[reg / 16 * 32 - 32]);
-        raw |= (reg % 2 ? f.odd : f.even) >> reg % 16 / 2 * 2 & s::path;
+        raw |= rotate(reg % 2 ? f.odd : f.even, reg % 16) & s::path;
     }
     raw = raw >> 16 * half & 0xffff;
     const int hi = w.hi_min + w.stand_in, place = K == KIND_BF16 ? 7 : K == KIND_F16 ? 10 : integer_bits<K>::low;

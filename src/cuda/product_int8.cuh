@@ -9,10 +9,6 @@
 #include "cuda/row_sums.cuh"
 #include "cuda/tiles.cuh"
 
-/* How far left the integers of rows g + 8 stand in the accumulators (see digit_values). Those of the stream are at most 16 with two raw bits and 8
- * with one, so that they stay in a byte and their sums in int32; outliers may be larger, and are added to what has been shifted back. */
-template <int N, int R> struct odd_rows { enum { left = N >= CODING_FOLD && (R == 1 || R == 2) ? R : 0 }; }; /* not with a trellis, whose low bits are no words */
-
 template <int NB> struct accumulators {
     int c[2][NB > 4 ? 2 : 1][4]; /* of a tile, of batches 0 to 3 and 4 to 7 */
 };
@@ -45,7 +41,7 @@ template <int N, int R, int NB> CLLM_INLINE void finish_chunk(const pair_job &t,
         for (int tile = 0; tile < 2; tile++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                int *c = s.acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> i * odd_rows<N, R>::left; /* a multiple of that power */
+                int *c = s.acc.c[tile][half], v = (256 * c[2 * i] + c[2 * i + 1]) >> (i ? rows_left<N, R, true>::odd : rows_left<N, R, true>::even); /* a multiple of that power */
                 if (s.outliers) v += (int)(load_shared(s.at + 4 * (tile * s.tile_words + (g + 8 * i) * NB + batch_of<NB>(t.lane, half))) << raw_bits<R>::low);
                 s.rows.y[tile][half][i] += s.scale[half] * (float)v;
                 c[2 * i] = c[2 * i + 1] = 0;
@@ -86,7 +82,7 @@ template <int NB> CLLM_INLINE void sum_outliers(const found_outliers &f, uint32_
 /* The streams of a pair, and what belongs to them. */
 template <int N, int R> struct pair_streams {
     reader r[2];
-    raw_reader<N, R> raw[2];
+    raw_reader<N, R, const uint32_t *> raw[2];
     uint32_t carry[2];
 };
 
@@ -99,7 +95,7 @@ template <int N, int R> CLLM_INLINE void load_group(const pair_job &t, pair_stre
 /* Step i of the group under way, of both tiles. */
 template <int N, int R> CLLM_INLINE void decode_pair_step(const pair_job &t, const digit_bytes &digits, pair_streams<N, R> &p, int i, uint32_t a[2][4]) {
 #pragma unroll
-    for (int tile = 0; tile < 2; tile++) decode_step<N, R, odd_rows<N, R>::left, false>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
+    for (int tile = 0; tile < 2; tile++) decode_step<N, R, true>(p.r[tile], p.raw[tile], raw_base(t), digits, p.carry[tile], i, a[tile]);
 }
 
 /* x of a step: columns of vectors 0 to 3, and of 4 to 7. */
@@ -236,7 +232,7 @@ CLLM_INLINE void multiply_pair(pair_job &t, const pair_walk &k, const tile_parts
 /* ALIKE: of a kernel for this number of planes alone. */
 template <int N, int R, int NB, bool ALIKE> CLLM_INLINE void multiply_pairs(pair_job &t, pair_walk k, warp_stages &stages) {
     const cllm_cuda_job &job = *t.job;
-    const digit_bytes digits = digit_values<N, R, odd_rows<N, R>::left>(job.w.hi_min);
+    const digit_bytes digits = digit_values<N, R, true>(job.w.hi_min);
     pair_streams<N, R> p = {};
     pair_sums<NB> s = {};
     s.tile_words = t.shape->own_words / 2;

@@ -46,10 +46,10 @@ template <int N, int R> CLLM_INLINE bool correct_integer(const cllm_cuda_view &w
 
 /* ---- tiles ---- */
 
-template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw_reader<N, R> &raw) {
+template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t, const pair_walk &k, const tile_parts &part, raw_reader<N, R, uint32_t> &raw) {
     enum { group = step_group<N, R>::steps, window = N == CODING_3 ? 2 : 4, piece = piece_of<OUT>::bytes };
     const cllm_cuda_job &job = *t.job;
-    const digit_bytes digits = digit_values<N, R, 0>(job.w.hi_min);
+    const digit_bytes digits = digit_values<N, R, false>(job.w.hi_min);
     const uint32_t width = width_of(job.w, k.at.col_block), staged_at = own_words(t);
     const rows_out out = rows_begin<OUT, window, piece, 1>(t, k);
     reader r;
@@ -67,7 +67,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t
         for (int i = 0; i < group; i++) {
             if (N == CODING_3 && i >= left) break; /* a group of six may end inside of the matrix */
             uint32_t a[4];
-            decode_step<N, R, 0, true>(r, raw, raw_base(t), digits, carry, i, a);
+            decode_step<N, R, false>(r, raw, raw_base(t), digits, carry, i, a);
             stage_step<window>(staged_at, (group % window ? step + i : i) % window, t.lane, a);
             const uint32_t staged = step + i + 1, at = (staged - 1) / window;
             const bool full = group % window ? i + 1 == group && staged % window == 0 : (i + 1) % window == 0;
@@ -86,7 +86,7 @@ template <int N, int R, int OUT> CLLM_INLINE bool store_tile(const single_job &t
 }
 
 template <int N, int R, int OUT> CLLM_INLINE void store_tiles(single_job &t, pair_walk k, warp_stages &stages) {
-    raw_reader<N, R> raw;
+    raw_reader<N, R, uint32_t> raw;
     raw_begin(t, k, &raw);
     table_ready(t);
     x_ready(t);

@@ -227,7 +227,7 @@ template <int TILES, typename Raw> CLLM_INLINE void raw_turn(const tile_job<TILE
     const cllm_cuda_view &w = t.job->w;
     const uint32_t next = (k.unit + 1 < k.last ? next_place(t, k) : k.at).col_block;
 #pragma unroll
-    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(w, next));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], raw_base(t), k.order.planes[i], width_of(w, next));
 }
 
 /* Loads the group that raw_turn chose. */
@@ -242,13 +242,13 @@ template <int TILES, typename Raw> CLLM_INLINE void raw_start(const tile_job<TIL
 /* Those of the pair in the stages, none of which is loaded yet. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_choose(const tile_job<TILES> &t, const pair_walk &k, const tile_parts parts[], Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < TILES; i++) raw_point(raw[i], parts[i].planes, width_of(t.job->w, k.at.col_block));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], raw_base(t), parts[i].planes, width_of(t.job->w, k.at.col_block));
 }
 
 /* The first pair's. */
 template <int TILES, typename Raw> CLLM_INLINE void raw_begin(const tile_job<TILES> &t, const pair_walk &k, Raw raw[]) {
 #pragma unroll
-    for (int i = 0; i < TILES; i++) raw_point(raw[i], k.order.planes[i], width_of(t.job->w, k.at.col_block));
+    for (int i = 0; i < TILES; i++) raw_point(raw[i], raw_base(t), k.order.planes[i], width_of(t.job->w, k.at.col_block));
     raw_start(t, raw);
 }
 

@@ -28,6 +28,7 @@ static inline uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
     return v;
 }
 
+static inline uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 static inline const uint32_t *at_sixteens(const uint32_t *base, uint32_t at) { return base + 4 * (size_t)at; }
 
 static inline void prefetch(const void *p) { (void)*(const volatile uint8_t *)p; }
