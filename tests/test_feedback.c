@@ -153,6 +153,33 @@ static void dead_inputs_are_no_obstacle(void **state) {
     cllm_error err;
     p.hessian = h;
     assert_int_equal(cllm_encode(w, CLLM_DTYPE_F32, rows, cols, &p, &blob, &bytes, &err), CLLM_ERR_ARGUMENT);
+    assert_true(err.position == CLLM_NO_POSITION); /* no weight is to blame */
+    free(w);
+    free(h);
+}
+
+/* Rounding may leave second moments with a direction of less than no input: more damping helps. What is no such matrix
+ * at all is refused. */
+static void nearly_definite_moments(void **state) {
+    (void)state;
+    const uint32_t rows = 32, cols = 64;
+    float *w = matrix(rows, cols), *h = calloc((size_t)cols * cols, sizeof *h);
+    for (uint32_t i = 0; i < cols; i++) h[i * cols + i] = 1;
+    h[7 * cols + 8] = h[8 * cols + 7] = 1.05f;
+    cllm_encode_params p;
+    cllm_encode_params_default(&p);
+    p.mode = CLLM_MODE_RD;
+    p.step = 0.01f;
+    coded c = encode(w, rows, cols, h, p, h);
+    assert_true(c.output_error < 0.02);
+    cllm_free(c.blob);
+    h[7 * cols + 8] = h[8 * cols + 7] = 3;
+    uint8_t *blob;
+    size_t bytes;
+    cllm_error err;
+    p.hessian = h;
+    assert_int_equal(cllm_encode(w, CLLM_DTYPE_F32, rows, cols, &p, &blob, &bytes, &err), CLLM_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "hessian"));
     free(w);
     free(h);
 }
@@ -162,6 +189,7 @@ int main(void) {
         cmocka_unit_test(takes_error_off_the_product),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(dead_inputs_are_no_obstacle),
+        cmocka_unit_test(nearly_definite_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

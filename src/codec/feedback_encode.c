@@ -9,8 +9,9 @@
 #include "codec/factor.h"
 #include "codec/feedback.h"
 
-/* Of the mean of the diagonal, which is added to it: inputs that were never met must not be free. */
-static const double DAMPING = 0.01;
+/* Of the mean of the diagonal, which is added to it: inputs that were never met must not be free. More where sums of
+ * floats, of a few inputs that are very large and go together, have left the matrix without a factorization. */
+static const double DAMPING = 0.01, MOST_DAMPING = 1;
 enum { LANES_ABREAST = 4 }; /* lanes of a group: each has columns of its own */
 
 /* Columns of a tile that belong to the t-th lane of every group. */
@@ -78,25 +79,37 @@ static void order_columns(const cllm_encoder *e, feedback_plan *p) {
     }
 }
 
-/* The second moments in the order of feedback and in units of the integers, damped, and factored. */
-static cllm_status factor_inputs(const cllm_encoder *e, const float *hessian, cllm_pool *pool, feedback_plan *p,
-                                 cllm_error *err) {
+/* The second moments in the order of feedback and in units of the integers, with `damping` on the diagonal. */
+static void order_moments(const cllm_encoder *e, const float *hessian, double damping, feedback_plan *p) {
     const size_t n = e->h.cols;
-    double mean = 0;
-    for (size_t i = 0; i < n; i++) mean += (double)hessian[i * n + i] / (double)n;
-    if (!(mean > 0)) mean = 1; /* no input at all: every column alike */
     for (size_t i = 0; i < n; i++) {
         const size_t a = p->order[i];
         const float g = e->q.col_inverse ? 1 / e->q.col_inverse[a] : 1;
         float *row = p->m + i * n;
         for (size_t k = i; k < n; k++) {
             const size_t b = p->order[k];
-            const float damping = i == k ? (float)(DAMPING * mean) : 0;
-            row[k] = (hessian[a * n + b] + damping) * g * (e->q.col_inverse ? 1 / e->q.col_inverse[b] : 1);
+            const float more = i == k ? (float)damping : 0;
+            row[k] = (hessian[a * n + b] + more) * g * (e->q.col_inverse ? 1 / e->q.col_inverse[b] : 1);
         }
     }
-    cllm_status s = cllm_factor(p->m, n, pool, err);
-    if (s != CLLM_OK) return cllm_fail_prefix(err, s, "encode: hessian");
+}
+
+/* They damped and factored. */
+static cllm_status factor_inputs(const cllm_encoder *e, const float *hessian, cllm_pool *pool, feedback_plan *p,
+                                 cllm_error *err) {
+    const size_t n = e->h.cols;
+    double mean = 0;
+    for (size_t i = 0; i < n; i++) mean += (double)hessian[i * n + i] / (double)n;
+    if (!(mean > 0)) mean = 1; /* no input at all: every column alike */
+    cllm_status s = CLLM_ERR_ARGUMENT;
+    for (double damping = DAMPING; s == CLLM_ERR_ARGUMENT && damping <= MOST_DAMPING; damping *= 10) {
+        order_moments(e, hessian, damping * mean, p);
+        s = cllm_factor(p->m, n, pool, err);
+    }
+    if (s != CLLM_OK) {
+        if (err) err->position = CLLM_NO_POSITION; /* it is no weight's */
+        return cllm_fail_prefix(err, s, "encode: hessian");
+    }
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += (double)p->m[i * n + i] / (double)n;
     for (size_t i = 0; i < n; i++) p->weight[i] = (float)((double)p->m[i * n + i] / sum);
