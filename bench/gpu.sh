@@ -16,6 +16,7 @@
 #   decode     to a buffer; all linears of TinyLlama-1.1B in one call
 #   model-1b   prompt and generation of a model of TinyLlama-1.1B's shape, beside its FP16 form
 #   model-8b   the same for Llama-3-8B's shape
+#   trellis    products, decoding and generation at 4.25 bits with a trellis and without, by turns
 #   context    generation after 4096 tokens, Llama-3-8B's shape
 #
 # Builds into --build (default build-gpu) what is missing or out of date there; --prebuilt takes it as it is, so that programs built
@@ -23,7 +24,7 @@
 # repository.
 set -u
 build=build-gpu models="" text=models/tiny/heldout.txt repeat=7 prebuilt=no parts=""
-all="kernels int8 backend integers ppl corrupt sanitize gemv batch decode model-1b model-8b context"
+all="kernels int8 backend integers ppl corrupt sanitize gemv batch decode trellis model-1b model-8b context"
 
 usage() {
     awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
@@ -194,6 +195,17 @@ part_sanitize() {
 part_gemv() { say "$codecllm" bench gemv -r "$repeat"; }
 part_batch() { say "$codecllm" bench gemv --shape 4096x4096,14336x4096 -b 2,4,8 -r "$repeat"; }
 part_decode() { say "$codecllm" bench decode --device cuda -r "$repeat"; }
+# By turns, so that clocks and temperature fall on both alike.
+part_trellis() {
+    for round in 1 2; do
+        for plain in "" --no-trellis; do
+            # shellcheck disable=SC2086 # nothing or an option
+            say "$codecllm" bench gemv --mode rd --bpw 4.25 $plain -r "$repeat" &&
+                say "$codecllm" bench decode --device cuda --mode rd --bpw 4.25 $plain -r "$repeat" &&
+                say "$codecllm" bench model --synthetic llama-3-8b --device cuda --mode rd --bpw 4.25 $plain -p 512 -n 128 -r "$repeat" || return
+        done
+    done
+}
 part_model_1b() { say "$codecllm" bench model --synthetic tinyllama-1.1b --device cuda --mode all --bpw 4.25,3.25,2.25 -p 512 -n 128 -r "$repeat"; }
 part_model_8b() { say "$codecllm" bench model --synthetic llama-3-8b --device cuda --mode all --bpw 4.25,3.25,2.25 -p 512 -n 128 -r "$repeat"; }
 part_context() { say "$codecllm" bench model --synthetic llama-3-8b --device cuda --bpw 4.25 -p 0 -n 128 -d 4096 -r "$repeat"; }

@@ -92,6 +92,7 @@ typedef struct bench_options {
     cllm_profile profile;
     cli_device_options device; /* max_vram is a list: bench_budgets */
     bool timeline;
+    bool no_trellis; /* rd, where blobs are encoded here */
     int threads, repeat, prompt, generate, depth, style;
 } bench_options;
 

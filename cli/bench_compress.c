@@ -45,6 +45,7 @@ static cllm_status bench_mode(const bench_options *o, const bench_source *source
     cllm_encode_params_default(&params);
     params.mode = cli_modes[mode];
     params.profile = profile;
+    if (o->no_trellis) params.trellis = 0;
     params.bpw = (float)o->bpw[0];
     params.threads = o->threads;
     tally t = {0};

@@ -87,6 +87,7 @@ static cllm_status set_open(const bench_options *o, const bench_source *source, 
     cllm_encode_params_default(&params);
     params.mode = mode;
     params.profile = o->profile;
+    if (o->no_trellis) params.trellis = 0;
     params.bpw = (float)o->bpw[0];
     cllm_status status = CLLM_OK;
     for (size_t i = 0; i < source->count && status == CLLM_OK; i++) {

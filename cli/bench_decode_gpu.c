@@ -206,6 +206,7 @@ static cllm_status bench_linears(decode_bench *b, const char *model, const bench
     cllm_synthetic_params params = {.mode = coding->params.mode,
                                     .bpw = coding->params.bpw,
                                     .profile = coding->params.profile,
+                                    .no_trellis = b->o->no_trellis,
                                     .threads = b->o->threads};
     cllm_status status = cllm_synthetic_build(model, &params, &config, &found, err);
     if (status != CLLM_OK) return status;

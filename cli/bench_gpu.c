@@ -74,9 +74,10 @@ int bench_codings(const bench_options *o, bench_coding codings[BENCH_MAX_LIST + 
             c->params.mode = cli_modes[mode];
             c->params.profile = o->profile;
             c->params.bpw = (float)o->bpw[i];
+            if (o->no_trellis) c->params.trellis = 0;
             c->params.threads = o->threads;
             if (rd)
-                snprintf(c->name, sizeof c->name, "rd %g", o->bpw[i]);
+                snprintf(c->name, sizeof c->name, "rd %g%s", o->bpw[i], o->no_trellis ? " plain" : "");
             else
                 snprintf(c->name, sizeof c->name, "%s", cli_mode_names[mode]);
         }

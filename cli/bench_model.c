@@ -287,7 +287,8 @@ static cllm_status prepare_case(const model_bench *b, const model_case *c, const
     raw.mode = CLLM_MODE_RAW;
     if (c->dir != NULL) return cllm_model_prepare(c->dir, model, err);
     const cllm_encode_params *p = c->coding != NULL ? &c->coding->params : &raw;
-    return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, params, model, err);
+    return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, b->o->no_trellis, params,
+                                        model, err);
 }
 
 /* ---- budgets */
@@ -458,6 +459,7 @@ static int save_drawn(const bench_options *o) {
     const cllm_synthetic_params synthetic = {.mode = p->mode,
                                              .bpw = p->bpw,
                                              .profile = p->profile,
+                                             .no_trellis = o->no_trellis,
                                              .threads = o->threads,
                                              .progress = cli_progress_show,
                                              .user = &progress};

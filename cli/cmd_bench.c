@@ -214,6 +214,10 @@ int cmd_bench(int argc, char **argv) {
          .choices = profile_choices,
          .help = "how measured blobs are encoded: small (default on the CPU) or fast (default on a GPU and for "
                  "synthetic models)"},
+        {.names = "--no-trellis",
+         .kind = ARG_FLAG,
+         .target = &o.no_trellis,
+         .help = "rd without the trellis, to compare"},
         {.names = "--limit",
          .kind = ARG_SIZE,
          .target = &o.limit,

@@ -268,7 +268,7 @@ static void check_pieces(const char *shape) {
     params.threads = 0;
     cllm_model *model;
     cllm_error err;
-    if (cllm_model_prepare_synthetic(shape, CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, &params, &model, &err)) fail_msg("%s: %s", shape, err.message);
+    if (cllm_model_prepare_synthetic(shape, CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, false, &params, &model, &err)) fail_msg("%s: %s", shape, err.message);
     const uint32_t vocab = model->config.vocab;
     float *f16 = cllm_alloc(vocab, sizeof *f16), *int8 = cllm_alloc(vocab, sizeof *int8);
     if (last_logits(model, true, f16) && last_logits(model, false, int8)) {

@@ -320,7 +320,7 @@ static void test_synthetic(void **state) {
         const cllm_model_params p = params_for(0, 0);
         cllm_model *model;
         cllm_error err;
-        if (cllm_model_prepare_synthetic("qwen2.5-0.5b", modes[i], 4.25f, CLLM_PROFILE_FAST, &p, &model, &err))
+        if (cllm_model_prepare_synthetic("qwen2.5-0.5b", modes[i], 4.25f, CLLM_PROFILE_FAST, false, &p, &model, &err))
             fail_msg("%s", err.message);
         check_budgets(i ? "qwen2.5-0.5b FP16" : "qwen2.5-0.5b rd 4.25", model, false, false);
         /* what has no files cannot be read from them */
@@ -347,7 +347,7 @@ static void test_large_shapes(void **state) {
         const cllm_model_params p = params_for(0, 0);
         cllm_model *model;
         cllm_error err;
-        if (cllm_model_prepare_synthetic(names[i], CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, &p, &model, &err))
+        if (cllm_model_prepare_synthetic(names[i], CLLM_MODE_RD, 4.25f, CLLM_PROFILE_FAST, false, &p, &model, &err))
             fail_msg("%s", err.message);
         check_budgets(names[i], model, false, false);
         cllm_model_close(model);

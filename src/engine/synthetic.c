@@ -194,6 +194,7 @@ static cllm_status draw(builder *b, const matrix_shape *k, unsigned variant, dra
     encode.mode = p->mode;
     encode.bpw = p->bpw;
     encode.profile = p->profile;
+    if (p->no_trellis) encode.trellis = 0;
     encode.threads = p->threads;
     encode.rows_together = k->together;
     cllm_status s = cllm_encode(numbers, CLLM_DTYPE_BF16, rows, cols, &encode, &d->bytes, &d->size, b->err);
@@ -355,7 +356,7 @@ cllm_status cllm_synthetic_build(const char *name, const cllm_synthetic_params *
 
 cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
                                  const cllm_model_params *params, cllm_model **out, cllm_error *err) {
-    cllm_status s = cllm_model_prepare_synthetic(name, mode, bpw, profile, params, out, err);
+    cllm_status s = cllm_model_prepare_synthetic(name, mode, bpw, profile, false, params, out, err);
     if (s) return s;
     s = cllm_model_load(*out, params, err);
     if (!s) return CLLM_OK;
@@ -365,7 +366,8 @@ cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cl
 }
 
 cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
-                                         const cllm_model_params *params, cllm_model **out, cllm_error *err) {
+                                         bool no_trellis, const cllm_model_params *params, cllm_model **out,
+                                         cllm_error *err) {
     cllm_device_kind kind;
     cllm_device_choice choice;
     *out = NULL;
@@ -374,6 +376,7 @@ cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float
     cllm_synthetic_params synthetic = {.mode = mode,
                                        .bpw = bpw,
                                        .profile = profile,
+                                       .no_trellis = no_trellis,
                                        .copies = choice.kind == CLLM_DEVICE_CPU,
                                        .threads = params->threads,
                                        .progress = params->progress,

@@ -29,6 +29,7 @@ typedef struct cllm_synthetic_params {
     cllm_mode mode; /* RAW: FP16 as it is, the baseline; else BF16 encoded in that mode */
     float bpw;      /* rd: bits per weight, every byte counted */
     cllm_profile profile;
+    bool no_trellis; /* rd: as compress --no-trellis has it */
     bool copies; /* each matrix has bytes of its own */
     int threads; /* 0 = one per core */
     cllm_progress_fn progress;
@@ -45,7 +46,8 @@ cllm_status cllm_model_synthetic(const char *name, cllm_mode mode, float bpw, cl
 
 /* The same without a device; cllm_model_load puts it on one. */
 cllm_status cllm_model_prepare_synthetic(const char *name, cllm_mode mode, float bpw, cllm_profile profile,
-                                         const cllm_model_params *params, cllm_model **out, cllm_error *err);
+                                         bool no_trellis, const cllm_model_params *params, cllm_model **out,
+                                         cllm_error *err);
 
 /* Writes the model as a directory without a tokenizer, for measurements of reading files; it must not be there. Each
  * matrix has bytes of its own. */
