@@ -287,8 +287,8 @@ static cllm_status prepare_case(const model_bench *b, const model_case *c, const
     raw.mode = CLLM_MODE_RAW;
     if (c->dir != NULL) return cllm_model_prepare(c->dir, model, err);
     const cllm_encode_params *p = c->coding != NULL ? &c->coding->params : &raw;
-    return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, b->o->no_trellis, params,
-                                        model, err);
+    return cllm_model_prepare_synthetic(b->o->synthetic, p->mode, p->bpw, p->profile, b->o->no_trellis, params, model,
+                                        err);
 }
 
 /* ---- budgets */

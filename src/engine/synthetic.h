@@ -30,8 +30,8 @@ typedef struct cllm_synthetic_params {
     float bpw;      /* rd: bits per weight, every byte counted */
     cllm_profile profile;
     bool no_trellis; /* rd: as compress --no-trellis has it */
-    bool copies; /* each matrix has bytes of its own */
-    int threads; /* 0 = one per core */
+    bool copies;     /* each matrix has bytes of its own */
+    int threads;     /* 0 = one per core */
     cllm_progress_fn progress;
     void *user;
 } cllm_synthetic_params;
