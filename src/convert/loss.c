@@ -153,6 +153,9 @@ static const double HARMLESS = 20;
  * less on purpose. At low rates, where there are few dB altogether, a share of the usual. docs/QUALITY.md has what
  * perplexity such tensors cost. */
 static const double MARGIN_UNIFORM = 9, MARGIN_RULE = 12, LEAST_SHARE = 0.3;
+/* Calibration lets weights go for what they do to products: sound ones keep down to 1.5 dB at 2 bits (models/tiny,
+ * queries), where 8 are usual, and the model is better for it. */
+static const double MORE_CALIBRATED = 4, LEAST_SHARE_CALIBRATED = 0.1;
 
 /* Bits of a coded weight: those that were asked for, or that were taken where that is more. */
 static double coded_bits(const cllm_job *job) {
@@ -178,10 +181,11 @@ static double usual_of(const cllm_job *job) {
     return usual > 0 ? usual : 0;
 }
 
-static double limit_of(const cllm_compress_params *p, double usual) {
+static double limit_of(const cllm_compress_params *p, bool calibrated, double usual) {
     if (p->mode == CLLM_MODE_INT8) return HARMLESS;
-    double limit = usual - (p->uniform ? MARGIN_UNIFORM : MARGIN_RULE);
-    if (limit < LEAST_SHARE * usual) limit = LEAST_SHARE * usual;
+    const double share = calibrated ? LEAST_SHARE_CALIBRATED : LEAST_SHARE;
+    double limit = usual - (p->uniform ? MARGIN_UNIFORM : MARGIN_RULE) - (calibrated ? MORE_CALIBRATED : 0);
+    if (limit < share * usual) limit = share * usual;
     return limit < HARMLESS ? limit : HARMLESS;
 }
 
@@ -193,7 +197,7 @@ static const char *remedy_of(const cllm_compress_params *p) {
 
 cllm_status cllm_loss_warn(const cllm_job *job, cllm_error *err) {
     if (job->p->mode == CLLM_MODE_LOSSLESS) return CLLM_OK;
-    const double usual = usual_of(job), limit = limit_of(job->p, usual);
+    const double usual = usual_of(job);
     double worst = INFINITY;
     size_t count = 0, at = 0;
     for (size_t i = 0; i < job->count; i++) {
@@ -201,14 +205,17 @@ cllm_status cllm_loss_warn(const cllm_job *job, cllm_error *err) {
         if (job->results[i].kind != CLLM_RESULT_CODED) continue;
         cllm_status status = measure_item(job, i, &snr, err);
         if (status) return status;
-        count += snr < limit;
+        if (!(snr < limit_of(job->p, job->items[i].calibrated, usual))) continue;
+        count++;
         if (!(snr < worst)) continue;
         worst = snr;
         at = i;
     }
     if (!count) return CLLM_OK;
     char all[64] = "";
-    if (count > 1) snprintf(all, sizeof all, " (%zu tensors in all are below %.0f dB)", count, limit);
+    if (count > 1)
+        snprintf(all, sizeof all, " (%zu tensors in all are below %.0f dB)", count,
+                 limit_of(job->p, job->items[at].calibrated, usual));
     cllm_log(CLLM_LOG_WARNING,
              "much of %s is lost: its typical column or row has a signal-to-noise ratio of %.1f dB, where about %.0f "
              "dB are usual%s. A few columns or "

@@ -24,6 +24,9 @@ expect 0 info "$work/text-2" --json && json ".calibration.on == \"text\" and .ca
 if [ -z "${CLLM_SANITIZE:-}" ]; then
     "$codecllm" compress "$tiny" -o "$work/text-1" --bpw 3.5 --calibrate - -t 1 <"$work/text" >"$work/out" 2>"$work/err" || complain "standard input: $(cat "$work/err")"
     diff -r "$work/text-1" "$work/text-2" >"$work/out" || complain "one thread gives other bytes than two"
+    # weights give way to what they do to products: no reason to warn of what they have lost
+    expect 0 compress "$tiny" -o "$work/two" --bpw 2 --calibrate self --calibrate-tokens 2900
+    grep -q 'is lost' "$work/err" && complain "a warning of a sound calibration: $(cat "$work/err")"
     # less error than without data, on other text of the same kind
     tail -c 9000 "$tiny/heldout.txt" >"$work/other"
     expect 0 compress "$tiny" -o "$work/none" --bpw 3.5
