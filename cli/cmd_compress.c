@@ -92,8 +92,8 @@ static int parse(int argc, char **argv, compress_options *o, const char **in) {
          .value = "P",
          .choices = profile_names,
          .help =
-             "auto (default): as fast, but in rd tuples of two in every matrix where they save more than 4 % of the "
-             "bits (low rates); "
+             "auto (default): as fast, but in rd below 3.25 bits tuples of two in every matrix where they lower the "
+             "error; "
              "fast: what a GPU multiplies with fastest, up to 2.4 times as fast as small; small: fewest bytes (1 to 3 "
              "% less in "
              "lossless and int8; in rd what a twentieth to a tenth of the bits is worth where matrices are narrow)"},

@@ -107,8 +107,8 @@ typedef enum cllm_dtype {
 } cllm_dtype;
 /* What an encoder trades decoding speed for. SMALL: fewest bytes. FAST: fewest table look-ups a weight and tiles of the width that suits a GPU, which
  * may then be twice as fast, at more bytes: 1 to 3 % in lossless and int8, and in rd what 5 to 10 % of the bits are worth where matrices, and so tiles,
- * are narrow. AUTO, for whole directories only (cllm_encode refuses it): as FAST, but in rd, where tuples of two in every matrix would save more than
- * 4 % of the asked bits, they are taken instead, with the same tiles. */
+ * are narrow. AUTO, for whole directories only (cllm_encode refuses it): as FAST, but in rd below 3.25 bits tuples of two are taken in
+ * every matrix where they lower the error, with the same tiles. */
 typedef enum cllm_profile { CLLM_PROFILE_SMALL = 0, CLLM_PROFILE_FAST = 1, CLLM_PROFILE_AUTO = 2 } cllm_profile;
 /* Decoder implementations; AUTO is the best one this CPU has. All give the same bytes. */
 typedef enum cllm_tier { CLLM_TIER_AUTO = -1, CLLM_TIER_SCALAR = 0, CLLM_TIER_AVX2 = 1, CLLM_TIER_AVX512 = 2 } cllm_tier;
