@@ -312,7 +312,8 @@ static void check_integers(const matrix *m, const ref_tensor *r, const cllm_tens
             float q = step > 0 ? rintf(exact) : 0;
             if (r->mode == CLLM_MODE_RD) {
                 if (fabsf(q) >= (r->layout == 8 ? 127 : 2047)) continue; /* clamped */
-                const float most = r->trellis ? 2.5f : 0.75f;            /* a trellis chooses among every fourth */
+                const float most =
+                    r->trellis ? 4.0f : 0.75f; /* a trellis chooses among every fourth, or what costs less */
                 if (fabsf(exact - (float)r->elements[i]) < most + 0.02f * fabsf(exact)) continue;
             }
             if ((float)r->elements[i] != q)

@@ -399,8 +399,8 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 }
 
 /* No tensor maps, and so no products of int8: this runtime knows nothing of what kernels do. */
-cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **f, unsigned int version, unsigned long long flags,
-                                             enum cudaDriverEntryPointQueryResult *found) {
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **f, unsigned int version,
+                                             unsigned long long flags, enum cudaDriverEntryPointQueryResult *found) {
     (void)symbol, (void)version, (void)flags;
     *f = NULL;
     *found = cudaDriverEntryPointSymbolNotFound;
@@ -551,6 +551,12 @@ void __cudaRegisterFunction(void **handle, const char *host, char *device, const
                             void *bid, void *block, void *grid, int *warp) {
     (void)handle, (void)host, (void)device, (void)name, (void)limit, (void)tid, (void)bid, (void)block, (void)grid,
         (void)warp;
+}
+void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int external, size_t bytes,
+                       int constant, int global);
+void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int external, size_t bytes,
+                       int constant, int global) {
+    (void)handle, (void)host, (void)device, (void)name, (void)external, (void)bytes, (void)constant, (void)global;
 }
 
 /* ---- cuBLAS ---- */
