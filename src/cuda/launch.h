@@ -23,7 +23,7 @@ typedef struct cllm_cuda_quantize {
 
 const void *cllm_cuda_quantize_kernel(void);
 /* Layout 8. Batches 1, 4 and 8 have kernels of their own; others take the next larger one. planes: raw bits of an integer in all matrices of a launch,
- * or that they differ. Where they do not, a batch of 1 has a smaller kernel, unless codes are long. */
+ * CLLM_CUDA_TRELLIS more with a trellis, or that they differ. Where they do not, a batch of 1 has a smaller kernel, unless codes are long. */
 enum { CLLM_CUDA_PLANES_DIFFER = -1 };
 const void *cllm_cuda_product_fold_kernel(bool long_codes, int batch, int planes);
 const void *cllm_cuda_product_tuples_kernel(int tuple, int batch, int planes);

@@ -26,7 +26,7 @@ extern "C" {
 #include "tempdir.h"
 }
 
-enum { CONTEXT = 128, PROMPT = 60, BUDGETS = 6, MAX_KERNELS = 256 };
+enum { CONTEXT = 128, PROMPT = 60, BUDGETS = 6, MAX_KERNELS = 640 };
 
 static char temp[64];
 static const cllm_backend *backend;
@@ -59,7 +59,7 @@ static void add_kernel(const void *kernel, kernel_kind kind) {
 static void list_kernels(void) {
     static const int batches[] = {1, 4, 8}, kinds[] = {4, 5, 6, 7, 8, 16, 17}, lengths[] = {8, 12};
     for (int b : batches) {
-        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++) {
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= CLLM_CUDA_TRELLIS + 5; planes++) {
             for (int l = 0; l < 2; l++) add_kernel(cllm_cuda_product_fold_kernel(l, b, planes), PRODUCT);
             for (int t = 2; t <= 4; t++) add_kernel(cllm_cuda_product_tuples_kernel(t, b, planes), PRODUCT);
         }
@@ -67,7 +67,7 @@ static void list_kernels(void) {
             for (int l : lengths) add_kernel(cllm_cuda_product16_kernel(k, l, b), PRODUCT);
     }
     for (int o = 0; o < 4; o++) {
-        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= 5; planes++)
+        for (int planes = CLLM_CUDA_PLANES_DIFFER; planes <= CLLM_CUDA_TRELLIS + 5; planes++)
             for (int l = 0; l < 2; l++) add_kernel(cllm_cuda_decode8_fold_kernel(l, o, planes), DECODE);
         for (int t = 2; t <= 4; t++) add_kernel(cllm_cuda_decode8_tuples_kernel(t, o), DECODE);
     }
