@@ -57,12 +57,12 @@ static void write_model(const char *dir, int odd, float column, float row) {
     cllm_buf_free(&b);
 }
 
-static int warnings;
+static int warnings, fewer; /* of a loss; of fewer bits than asked */
 static char said[1024];
 
-/* Of those about a loss. */
 static void keep_warning(cllm_log_level level, const char *line, void *user) {
     (void)user;
+    fewer += level == CLLM_LOG_WARNING && strstr(line, "fewer than the");
     if (level != CLLM_LOG_WARNING || !strstr(line, "is lost")) return;
     warnings++;
     snprintf(said, sizeof said, "%s", line);
@@ -82,7 +82,7 @@ static int warnings_of(int odd, float column, float row, cllm_mode mode, double 
     temp_join(in, root, "in");
     temp_join(out, root, "out");
     write_model(in, odd, column, row);
-    warnings = 0;
+    warnings = fewer = 0;
     cllm_set_log(keep_warning, NULL);
     const cllm_status status = cllm_compress(in, out, &p, NULL, &err);
     cllm_set_log(NULL, NULL);
@@ -98,6 +98,15 @@ static void sound_models(void **state) {
         for (int uniform = 0; uniform < 2; uniform++)
             assert_int_equal(warnings_of(0, 1, 1, CLLM_MODE_RD, bits[i], uniform), 0);
     assert_int_equal(warnings_of(0, 1, 1, CLLM_MODE_INT8, 0, false), 0);
+}
+
+/* A file that is smaller than asked is said to be: its weights may have lost what was to be kept. */
+static void fewer_bits_are_told(void **state) {
+    (void)state;
+    warnings_of(0, 1, 1, CLLM_MODE_RD, 4.5, false);
+    assert_int_equal(fewer, 0);
+    warnings_of(0, 1, 1, CLLM_MODE_RD, 15.5, false);
+    assert_int_equal(fewer, 1);
 }
 
 /* What a warning of the outlier models must say. */
@@ -182,7 +191,8 @@ static void figures(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_models), cmocka_unit_test(large_columns),
-                                       cmocka_unit_test(large_rows), cmocka_unit_test(figures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_models), cmocka_unit_test(fewer_bits_are_told),
+                                       cmocka_unit_test(large_columns), cmocka_unit_test(large_rows),
+                                       cmocka_unit_test(figures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

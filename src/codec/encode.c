@@ -119,8 +119,9 @@ static worker_state *new_workers(const cllm_encoder *e, size_t n) {
     worker_state *w = cllm_alloc_zero(n, sizeof *w);
     bool ok = w != NULL;
     for (size_t i = 0; ok && i < n; i++) {
-        w[i].rows = cllm_alloc((size_t)CLLM_TILE_ROWS * e->h.cols, sizeof *w[i].rows);
-        w[i].scratch = cllm_alloc(e->h.cols, sizeof *w[i].scratch);
+        const size_t cols = e->found.words ? 0 : e->h.cols; /* elements that were found are not rounded here */
+        w[i].rows = cllm_alloc(CLLM_TILE_ROWS * cols, sizeof *w[i].rows);
+        w[i].scratch = cllm_alloc(cols, sizeof *w[i].scratch);
         w[i].counts = cllm_alloc_zero(CLLM_MAX_TABLE, sizeof *w[i].counts);
         ok = cllm_tile_scratch_new(&e->h, &w[i].tile) && w[i].rows && w[i].scratch && w[i].counts;
     }

@@ -10,9 +10,9 @@
 /* The columns of one lane of each group in one tile, for both rows of a lane: what is searched at a time. */
 typedef struct cllm_feedback_group {
     const cllm_header *h;
-    uint32_t positions, registers; /* of the lane's path; of the tile */
-    uint32_t columns;              /* that are there */
-    const float *m;                /* columns x columns: M of factor.h, `ldm` apart */
+    uint32_t positions; /* of the lane's path */
+    uint32_t columns;   /* that are there */
+    const float *m;     /* columns x columns: M of factor.h, `ldm` apart */
     size_t ldm;
     const float *weight;      /* columns: D of factor.h, over its mean */
     const int16_t *column_of; /* positions: the column, or -1 */

@@ -175,7 +175,6 @@ static void search_groups(const feedback_job *j, feedback_worker *w, uint32_t cb
     const uint32_t registers = cllm_tile_registers(h, cllm_tile_width(h, cb)), columns = place->columns;
     const cllm_feedback_group g = {.h = h,
                                    .positions = cllm_path_positions(h, registers),
-                                   .registers = registers,
                                    .columns = columns,
                                    .m = p->m + first * n + first,
                                    .ldm = n,

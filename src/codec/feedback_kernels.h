@@ -8,43 +8,19 @@
 #include <string.h>
 
 #include "codec/feedback.h"
+#include "codec/trellis_element.h"
 
 #define FEEDBACK CLLM_TARGET static inline __attribute__((always_inline))
 
-enum { F_STATES = CLLM_TRELLIS_STATES, F_WAYS = 2 * CLLM_TRELLIS_STATES, F_CLASSES = CLLM_TRELLIS_CLASSES };
-
-FEEDBACK float f_round(float x) {
-    const float magic = 12582912.0f;
-    return (x + magic) - magic;
-}
-FEEDBACK float f_clamp(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
+enum { F_STATES = CLLM_TRELLIS_STATES, F_WAYS = 2 * CLLM_TRELLIS_STATES };
 
 /* The best element for each way out of a state: way 2 s + w leaves state s with w. */
 FEEDBACK void best_of_ways(const float *restrict x, const float *restrict class_of, const float *restrict rate,
-                           float limit, float weight, float *restrict value, float *restrict cost) {
-    const float low = -limit / F_CLASSES, high = limit / F_CLASSES - 1;
-    if (!rate) {
-        for (int i = 0; i < F_WAYS; i++) {
-            const float t = f_clamp(x[i / 2], -limit - F_CLASSES, limit + F_CLASSES), c = class_of[i];
-            const float v = F_CLASSES * f_clamp(f_round((t - c) * (1.0f / F_CLASSES)), low, high) + c, e = t - v;
-            value[i] = v;
-            cost[i] = e * e * weight;
-        }
-        return;
-    }
-    for (int i = 0; i < F_WAYS; i++) {
-        const float t = f_clamp(x[i / 2], -limit - F_CLASSES, limit + F_CLASSES), c = class_of[i];
-        const float place = (t - c) * (1.0f / F_CLASSES), near = f_clamp(f_round(place), low, high);
-        const float far = f_clamp(near + (place > near ? 1.0f : -1.0f), low, high);
-        const float v = F_CLASSES * near + c, other = F_CLASSES * far + c, e = t - v, f = t - other;
-        const float a = e * e * weight + rate[(int)v + CLLM_RATE_ZERO],
-                    b = f * f * weight + rate[(int)other + CLLM_RATE_ZERO];
-        value[i] = b < a ? other : v;
-        cost[i] = b < a ? b : a;
-    }
+                           float limit, float worth, float *restrict value, float *restrict cost) {
+    if (rate)
+        for (int i = 0; i < F_WAYS; i++) cost[i] = cllm_cheapest_element(x[i / 2], class_of[i], rate, worth, &value[i]);
+    else
+        for (int i = 0; i < F_WAYS; i++) cost[i] = cllm_nearest_element(x[i / 2], class_of[i], limit, worth, &value[i]);
 }
 
 /* The better of the two ways into each state. */
@@ -128,7 +104,7 @@ CLLM_TARGET static void round_row(const cllm_feedback_group *g, const float *sou
     float *x = s->survivors;
     memcpy(x, target, g->columns * sizeof *x);
     for (uint32_t j = 0; j < g->columns; j++) {
-        const float v = f_round(f_clamp(x[j], -limit, limit));
+        const float v = cllm_round_even(cllm_clamp(x[j], -limit, limit));
         value[j] = (int16_t)v;
         const float e = v - source[j], *m = g->m + (size_t)j * g->ldm;
         for (uint32_t k = j + 1; k < g->columns; k++) x[k] = __builtin_fmaf(-e, m[k], x[k]);

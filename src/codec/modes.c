@@ -10,6 +10,8 @@
 
 enum { NARROW_LIMIT = 127, WIDE_LIMIT = 2047, RATE_SAMPLE = 65536, RATE_ROUNDS = 5 };
 static const double RATE_TOLERANCE = 0.003;
+/* Beyond it another way to code is tried. */
+static const double RATE_MISSED = 0.02;
 
 static cllm_status check_params(const cllm_encode_params *p, cllm_dtype dtype, uint32_t rows, uint32_t cols,
                                 cllm_error *err) {
@@ -232,8 +234,12 @@ static cllm_status first_step(const void *src, cllm_dtype dtype, uint32_t rows, 
     return s;
 }
 
-static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
-                                  const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+static double bits_off(size_t bytes, uint32_t rows, uint32_t cols, float bpw) {
+    return 8.0 * (double)bytes / ((double)rows * cols) - (double)bpw;
+}
+
+static cllm_status search_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                               const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
     float step;
     cllm_encode_params settled = *p;
     cllm_status s = first_step(src, dtype, rows, cols, p, &step, err);
@@ -257,12 +263,34 @@ static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t ro
             settled = *p;
             s = encode_once(src, dtype, rows, cols, p, step, &blob, out_bytes, err);
         }
-        double off = 8.0 * (double)*out_bytes / ((double)rows * cols) - p->bpw;
-        if (s == CLLM_OK && fabs(off) <= RATE_TOLERANCE * p->bpw) break;
+        const double off = bits_off(*out_bytes, rows, cols, p->bpw);
+        if (s == CLLM_OK && fabs(off) <= RATE_TOLERANCE * (double)p->bpw) break;
         step *= (float)exp2(off > 3 ? 3 : off < -3 ? -3 : off);
     }
     *out = blob;
     return s;
+}
+
+/* Half steps have half the reach of whole ones: where every row has outliers, integers of 8 bits with a trellis can
+ * take too few bits, those of 16 too many. Whole steps are then nearer to what was asked. */
+static cllm_status encode_to_rate(const void *src, cllm_dtype dtype, uint32_t rows, uint32_t cols,
+                                  const cllm_encode_params *p, uint8_t **out, size_t *out_bytes, cllm_error *err) {
+    cllm_status s = search_rate(src, dtype, rows, cols, p, out, out_bytes, err);
+    const double off = bits_off(*out_bytes, rows, cols, p->bpw);
+    if (s != CLLM_OK || p->trellis >= 0 || !*out || !(*out)[50] || fabs(off) <= RATE_MISSED * (double)p->bpw) return s;
+    cllm_encode_params plain = *p;
+    plain.trellis = 0;
+    uint8_t *other;
+    size_t other_bytes;
+    if (search_rate(src, dtype, rows, cols, &plain, &other, &other_bytes, NULL) != CLLM_OK ||
+        fabs(bits_off(other_bytes, rows, cols, p->bpw)) >= fabs(off)) {
+        cllm_free(other);
+        return CLLM_OK;
+    }
+    cllm_free(*out);
+    *out = other;
+    *out_bytes = other_bytes;
+    return CLLM_OK;
 }
 
 /* What both ways to encode ask of their arguments; *own becomes the params. */

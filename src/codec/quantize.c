@@ -6,17 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/mem.h"
-
-/* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, for |x| < 2^22, and vectorises everywhere. */
-static inline float round_even(float x) {
-    const float magic = 12582912.0f;
-    return (x + magic) - magic;
-}
-
-static inline float clamp(float x, float limit) {
-    x = x < -limit ? -limit : x;
-    return x > limit ? limit : x;
-}
+#include "codec/round.h"
 
 void cllm_source_row(const cllm_quantizer *q, uint32_t row, float *out) {
     const size_t n = q->cols;
@@ -58,14 +48,14 @@ uint64_t cllm_find_not_finite(const cllm_quantizer *q) {
 
 /* int8: exactly round-half-even(w / s). The quotient of a row's largest weight may round to just above 127. */
 static void divide_and_round(const float *w, size_t n, float s, float limit, int16_t *out) {
-    for (size_t i = 0; i < n; i++) out[i] = (int16_t)clamp(round_even(w[i] / s), limit);
+    for (size_t i = 0; i < n; i++) out[i] = (int16_t)cllm_clamp(cllm_round_even(w[i] / s), -limit, limit);
 }
 
 static void nearest(const float *w, const float *inverse, size_t n, cllm_inverse by, float limit, int16_t *out) {
     if (inverse)
-        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * by.lift * inverse[i] * by.scale, limit));
+        for (size_t i = 0; i < n; i++) out[i] = (int16_t)cllm_round_even(cllm_clamp(w[i] * by.lift * inverse[i] * by.scale, -limit, limit));
     else
-        for (size_t i = 0; i < n; i++) out[i] = (int16_t)round_even(clamp(w[i] * by.lift * by.scale, limit));
+        for (size_t i = 0; i < n; i++) out[i] = (int16_t)cllm_round_even(cllm_clamp(w[i] * by.lift * by.scale, -limit, limit));
 }
 
 void cllm_quantize_row(const cllm_quantizer *q, uint32_t row, float *scratch, int16_t *out) {

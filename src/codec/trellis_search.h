@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "codec/lut.h"
-#include "codec/trellis.h"
+#include "codec/trellis_element.h"
 
 #define SEARCH CLLM_TARGET static inline __attribute__((always_inline))
 
@@ -34,49 +34,20 @@ SEARCH bool gather(const cllm_trellis_tile *t, const cllm_path_place *p, float *
     return false;
 }
 
-/* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer for |x| < 2^22, and vectorises everywhere. */
-SEARCH float round_even(float x) {
-    const float magic = 12582912.0f;
-    return (x + magic) - magic;
-}
-
-SEARCH float clamp(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
-
-/* The nearest element of each class within the range of the layout, and its squared error. What lies far outside costs
- * the same wherever it goes: it must not drown the others' errors. */
+/* The nearest element of each class, and what it costs. */
 SEARCH void nearest_of_classes(const float *restrict x, const float *restrict worth, float limit,
                                float value[restrict CLASSES][CLLM_LANES], float cost[restrict CLASSES][CLLM_LANES]) {
-    const float low = -limit / CLASSES, high = limit / CLASSES - 1;
     for (int c = 0; c < CLASSES; c++)
-        for (int l = 0; l < CLLM_LANES; l++) {
-            const float target = clamp(x[l], -limit - CLASSES, limit + CLASSES);
-            const float v = CLASSES * clamp(round_even((target - (float)c) * (1.0f / CLASSES)), low, high) + (float)c,
-                        e = target - v;
-            value[c][l] = v;
-            cost[c][l] = e * e * worth[l];
-        }
+        for (int l = 0; l < CLLM_LANES; l++)
+            cost[c][l] = cllm_nearest_element(x[l], (float)c, limit, worth[l], &value[c][l]);
 }
 
-/* The best element of each class where elements cost bits, too: the nearest one or the next on the other side of the
- * weight. */
+/* The best element of each class where elements cost bits, too. */
 SEARCH void best_of_classes(const float *restrict x, const float *restrict worth, const float *restrict rate,
                             float value[restrict CLASSES][CLLM_LANES], float cost[restrict CLASSES][CLLM_LANES]) {
-    const float limit = CLLM_RATE_ZERO, low = -limit / CLASSES, high = limit / CLASSES - 1;
     for (int c = 0; c < CLASSES; c++)
-        for (int l = 0; l < CLLM_LANES; l++) {
-            const float target = clamp(x[l], -limit - CLASSES, limit + CLASSES);
-            const float place = (target - (float)c) * (1.0f / CLASSES), near = clamp(round_even(place), low, high);
-            const float far = clamp(near + (place > near ? 1.0f : -1.0f), low, high);
-            const float v = CLASSES * near + (float)c, other = CLASSES * far + (float)c, e = target - v,
-                        f = target - other;
-            const float a = e * e * worth[l] + rate[(int)v + CLLM_RATE_ZERO],
-                        b = f * f * worth[l] + rate[(int)other + CLLM_RATE_ZERO];
-            value[c][l] = b < a ? other : v;
-            cost[c][l] = b < a ? b : a;
-        }
+        for (int l = 0; l < CLLM_LANES; l++)
+            cost[c][l] = cllm_cheapest_element(x[l], (float)c, rate, worth[l], &value[c][l]);
 }
 
 /* One step of all lanes: the better of the two ways into each state. */
@@ -143,7 +114,7 @@ SEARCH void search_forward(const cllm_trellis_tile *t, uint32_t n, uint32_t regi
 /* From the best end back to the beginning. */
 SEARCH void trace_back(const cllm_trellis_tile *t, uint32_t n, uint32_t registers, float end[STATES][CLLM_LANES]) {
     const uint32_t field = t->h->layout == 8 ? 0xffu : 0xffffu;
-    uint32_t state[CLLM_LANES], beyond[CLLM_LANES];
+    uint32_t state[CLLM_LANES], beyond[CLLM_LANES] = {0}; /* elements of registers that are not there */
     for (int l = 0; l < CLLM_LANES; l++) {
         state[l] = 0;
         for (unsigned i = 1; i < STATES; i++)

@@ -90,7 +90,8 @@ static cllm_status check_source(const cllm_dir *dir, cllm_error *err) {
     return CLLM_OK;
 }
 
-/* Rows of the matrices that one vector is multiplied with together, by the names that models of transformers have; 0: of this one alone. */
+/* Rows of the matrices that one vector is multiplied with together, by the names that models of transformers have; 0:
+ * of this one alone. */
 static uint32_t rows_together(const cllm_dir *dir, const cllm_entry *e) {
     static const char *const groups[][3] = {{"q_proj.", "k_proj.", "v_proj."}, {"gate_proj.", "up_proj.", NULL}};
     for (int g = 0; g < 2; g++)
@@ -100,7 +101,8 @@ static uint32_t rows_together(const cllm_dir *dir, const cllm_entry *e) {
             uint64_t rows = 0;
             for (int k = 0; k < 3 && groups[g][k]; k++) {
                 char name[512];
-                const int n = snprintf(name, sizeof name, "%.*s%s%s", (int)(at - e->name), e->name, groups[g][k], at + strlen(groups[g][i]));
+                const int n = snprintf(name, sizeof name, "%.*s%s%s", (int)(at - e->name), e->name, groups[g][k],
+                                       at + strlen(groups[g][i]));
                 const cllm_entry *part = n > 0 && (size_t)n < sizeof name ? cllm_dir_find(dir, name) : NULL;
                 if (part && part->ndim == 2 && part->shape[1] == e->shape[1]) rows += part->shape[0];
             }
@@ -189,7 +191,8 @@ static cllm_status open_journal(cllm_job *job, cllm_error *err) {
     cllm_status status = hash_source(job->dir, &source, err);
     describe_params(job, params);
     if (!status)
-        status = cllm_journal_open(job->out.fd, job->out.partial, job->out.resumed, source, params, job->count, &job->journal, err);
+        status = cllm_journal_open(job->out.fd, job->out.partial, job->out.resumed, source, params, job->count,
+                                   &job->journal, err);
     if (!status && job->out.resumed) status = cllm_out_clear_files(&job->out, err);
     if (status) return status;
     job->parts = cllm_path_join(job->out.partial, CLLM_PARTS_NAME);
@@ -336,7 +339,8 @@ static cllm_status assemble(cllm_job *job, cllm_manifest *m, cllm_error *err) {
     if (!status) status = write_config(job, &o, err);
     cllm_buf text = {0};
     if (!status) status = cllm_manifest_write(m, &text, err);
-    if (!status) status = cllm_out_whole_at(job->out.fd, job->out.partial, CLLM_MANIFEST_NAME, text.data, text.size, NULL, err);
+    if (!status)
+        status = cllm_out_whole_at(job->out.fd, job->out.partial, CLLM_MANIFEST_NAME, text.data, text.size, NULL, err);
     cllm_buf_free(&text);
     return status;
 }
@@ -377,10 +381,11 @@ static cllm_status encode_all(cllm_job *job, cllm_error *err) {
     cllm_status status = job->calibration ? cllm_calibration_encode(job, err) : encode_rounds(job, err);
     if (status) return status;
     const double off = job->p->mode == CLLM_MODE_RD ? bits_off(job) : 0;
-    /* Fewer bits than asked are no harm: then the weights have no more to say. */
-    if (off > RATE_WARNING * job->p->bpw)
-        cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each more than the %g that were asked for", off,
-                 job->p->bpw);
+    if (fabs(off) > RATE_WARNING * job->p->bpw)
+        cllm_log(CLLM_LOG_WARNING, "these weights take %.3f bits each %s than the %g that were asked for%s", fabs(off),
+                 off > 0 ? "more" : "fewer", job->p->bpw,
+                 off > 0 ? ""
+                         : ": finer steps brought no more (weights that integers hold exactly, or rows with outliers)");
     return cllm_encode_settle(job, err);
 }
 
