@@ -1,6 +1,10 @@
 # bench/quality.sh: its tables and records hold what compress, info and ppl say; code_text.sh gives the bytes that were measured.
 . "$(dirname "$0")/lib.sh"
 script=$CLLM_SOURCE/bench/quality.sh
+if [ -n "${CLLM_SANITIZE:-}" ]; then
+    echo "skipped: sanitizers see nothing of a script; what it runs has tests of its own"
+    exit 77
+fi
 
 # quality CODE ARGUMENTS...: runs the script; standard output in $work/out, errors in $work/err.
 quality() {
